@@ -1,0 +1,48 @@
+"""Time grids of the backward simulation: decreasing times T = τ₀ > τ₁ > … > τ_N = 0.
+
+A builder takes a horizon and a number of steps N and returns the N + 1 times. The
+grid is where the solver stops, never the noise *schedule*, which is β(t).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["quadratic", "uniform"]
+
+Array = npt.NDArray[np.float64]
+
+
+def uniform(horizon: float, n_steps: int) -> Array:
+    """Equal steps, τ_k = T(1 − k/N): the grid of the paper.
+
+    Parameters
+    ----------
+    horizon : float
+        T > 0.
+    n_steps : int
+        N ≥ 1.
+
+    Returns
+    -------
+    ndarray, shape (n_steps + 1,)
+        Decreasing times from T to 0.
+    """
+    return np.asarray(horizon * np.arange(n_steps, -1, -1) / n_steps)
+
+
+def quadratic(horizon: float, n_steps: int) -> Array:
+    """Steps that shrink towards the data, τ_k = T(1 − k/N)² (DDIM, arXiv 2010.02502).
+
+    Parameters
+    ----------
+    horizon, n_steps
+        As in `uniform`.
+
+    Returns
+    -------
+    ndarray, shape (n_steps + 1,)
+        Decreasing times from T to 0.
+    """
+    return np.asarray(horizon * (np.arange(n_steps, -1, -1) / n_steps) ** 2)
