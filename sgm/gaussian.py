@@ -13,7 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Gaussian", "kl_divergence", "relative_fisher_information", "wasserstein2"]
+__all__ = [
+    "Gaussian",
+    "kl_divergence",
+    "log_excess",
+    "log_ratio_gap",
+    "relative_fisher_information",
+    "wasserstein2",
+]
 
 Array = npt.NDArray[np.float64]
 
@@ -103,11 +110,59 @@ class Gaussian:
         return self.basis is other.basis or np.array_equal(self.basis, other.basis)
 
 
+def log_excess(r: npt.ArrayLike) -> Array:
+    """r − log(1 + r) ≥ 0 for r ≥ −1, to full relative precision as r → 0.
+
+    With s = r/(2 + r), log(1 + r) = 2 artanh s, hence s (r − 2 (s²/3 + s⁴/5 + …)); the
+    plain difference loses all digits once r²/2 is below the rounding error of r.
+
+    Parameters
+    ----------
+    r : array_like, shape (...)
+
+    Returns
+    -------
+    ndarray, shape (...)
+    """
+    r = np.asarray(r, dtype=np.float64)
+    small = np.abs(r) < 0.25
+    near = np.where(small, r, 0.0)
+    s = near / (2 + near)
+    series = np.polynomial.polynomial.polyval(s**2, _ARTANH)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        far = r - np.log1p(r)
+    return np.asarray(np.where(small, s * (near - 2 * series), far))
+
+
+# s²/3 + s⁴/5 + …: |s| < 1/7, so that ten terms reach the rounding error
+_ARTANH = np.array([0.0, *(1 / (2 * k + 1) for k in range(1, 11))])
+
+
+def log_ratio_gap(x: npt.ArrayLike, y: npt.ArrayLike) -> Array:
+    """x/y − 1 − log(x/y) for x ≥ 0, y > 0: accurate for x ≈ y, and for x ≪ y, where
+    (x − y)/y rounds to −1.
+
+    Parameters
+    ----------
+    x, y : array_like, shape (...)
+        Their shapes broadcast.
+
+    Returns
+    -------
+    ndarray, shape (...)
+        +∞ at x = 0.
+    """
+    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        ratio, excess = x / y, (x - y) / y
+        return np.where(np.abs(excess) < 0.25, log_excess(excess), excess - np.log(ratio))
+
+
 def kl_divergence(p: Gaussian, q: Gaussian) -> Array:
-    """KL(p ‖ q) of Gaussians, +∞ if q is degenerate.
+    """KL(p ‖ q) of Gaussians, +∞ if q is degenerate or has overflowed.
 
     ½ Σ [r − log(1 + r)] + ½ (μ_p − μ_q)ᵀ Σ_q⁻¹ (μ_p − μ_q), where 1 + r are the
-    eigenvalues of Σ_q⁻¹ Σ_p; r − log1p(r) keeps tiny divergences accurate.
+    eigenvalues of Σ_q⁻¹ Σ_p; tiny divergences and huge ones keep their digits.
 
     Parameters
     ----------
@@ -119,21 +174,30 @@ def kl_divergence(p: Gaussian, q: Gaussian) -> Array:
     ndarray, shape (...)
         In nats.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
+    q_usable = np.all((q.eigenvalues > 0) & np.isfinite(q.eigenvalues), axis=-1)
+    q_usable = q_usable & np.all(np.isfinite(q.mean), axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         shift = q.rotate(p.mean - q.mean)
         if p.shares_basis(q):
-            excess = (p.eigenvalues - q.eigenvalues) / q.eigenvalues
+            value = 0.5 * np.sum(log_ratio_gap(p.eigenvalues, q.eigenvalues), axis=-1)
         else:
             scale = 1 / np.sqrt(q.eigenvalues)
             turned = q.basis.T @ p.basis
             whitened = scale[..., :, None] * turned * np.sqrt(p.eigenvalues)[..., None, :]
-            singular = ~np.all(np.isfinite(whitened), axis=(-2, -1))
-            whitened = np.where(singular[..., None, None], np.eye(p.dimension), whitened)
+            finite = np.all(np.isfinite(whitened), axis=(-2, -1))
+            whitened = np.where(finite[..., None, None], whitened, np.eye(p.dimension))
             excess = np.linalg.eigvalsh(whitened @ np.swapaxes(whitened, -1, -2)) - 1
-        value = 0.5 * np.sum(excess - np.log1p(excess), axis=-1)
+            near = np.all(np.abs(excess) < 0.5, axis=-1)
+            # far apart, the trace and the known determinants: small eigenvalues of the
+            # product are lost in the rounding error of large ones
+            trace = np.sum(whitened**2, axis=(-2, -1)) - p.dimension
+            determinant = np.sum(np.log(p.eigenvalues), axis=-1)
+            determinant = determinant - np.sum(np.log(q.eigenvalues), axis=-1)
+            safe = np.where(near[..., None], excess, 0.0)
+            gap = np.where(near, np.sum(log_excess(safe), axis=-1), trace - determinant)
+            value = 0.5 * gap
         value = value + 0.5 * np.sum(shift**2 / q.eigenvalues, axis=-1)
-    degenerate = np.any(q.eigenvalues <= 0, axis=-1)
-    return np.asarray(np.where(degenerate, np.inf, value))
+    return np.asarray(np.where(q_usable, value, np.inf))
 
 
 def wasserstein2(p: Gaussian, q: Gaussian) -> Array:

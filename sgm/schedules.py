@@ -19,10 +19,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import factorial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import elementwise
 
 __all__ = [
     "BetaSchedule",
@@ -71,17 +71,22 @@ class NoiseSchedule(ABC):
 
     def inverse_integral(self, b: npt.ArrayLike) -> Array:
         """The time t with B(t) = b, shape of `b`; b must lie in [0, B(T)]."""
+        from scipy.optimize import elementwise  # slow to import, and rarely needed
+
         b = np.asarray(b, dtype=np.float64)
         total = float(self.integral(self.horizon))
         if np.any((b < 0) | (b > total * (1 + 1e-12))):
             raise ValueError(f"b must lie in [0, B(T)] = [0, {total}]")
-        b = np.minimum(b, total, dtype=np.float64)
-        bracket = (np.zeros_like(b), np.full_like(b, self.horizon))
+        levels = np.asarray(np.minimum(b, total), dtype=np.float64)
+
+        def excess(t: Array, /, *level: Any) -> Array:
+            return np.asarray(self.integral(t) - level[0])
+
         root = elementwise.find_root(
-            lambda t, level: self.integral(t) - level,
-            bracket,
-            args=(b,),
-            tolerances={"xatol": 0.0, "xrtol": 4 * np.finfo(float).eps},
+            excess,
+            (np.zeros_like(levels), np.full_like(levels, self.horizon)),
+            args=(levels,),
+            tolerances={"xatol": 0.0, "xrtol": 4 * np.finfo(np.float64).eps},
         )
         return np.asarray(root.x, dtype=np.float64)
 
@@ -91,12 +96,15 @@ class NoiseSchedule(ABC):
         return float(self.beta(self.horizon))
 
 
+_PHI2_TAYLOR = np.array([1 / factorial(k + 2) for k in range(18)])
+
+
 def _phi2(z: Array) -> Array:
     """(eᶻ − 1 − z)/z², by its Taylor series where the difference cancels."""
-    taylor = np.polynomial.Polynomial([1 / factorial(k + 2) for k in range(20)])
     small = np.abs(z) < 1
+    near = np.polynomial.polynomial.polyval(np.where(small, z, 0.0), _PHI2_TAYLOR)
     safe = np.where(small, 1.0, z)
-    return np.where(small, taylor(np.where(small, z, 0.0)), (np.expm1(safe) - safe) / safe**2)
+    return np.asarray(np.where(small, near, (np.expm1(safe) - safe) / safe**2))
 
 
 @dataclass(frozen=True)
@@ -131,10 +139,15 @@ class BetaSchedule(NoiseSchedule):
                 f"beta_max = {self.beta_max!r}: must be at least beta_min = {self.beta_min!r}"
             )
 
+    @property
+    def _linear(self) -> bool:
+        """Whether β_a is linear to rounding: its relative distance from it is |aT|/2."""
+        return abs(self.a * self.horizon) < 1e-16
+
     def beta(self, t: npt.ArrayLike) -> Array:
         t = np.asarray(t, dtype=np.float64)
         a, horizon = self.a, self.horizon
-        if a == 0:
+        if self._linear:
             ratio = t / horizon
         elif a > 0:  # factor e^{a(t−T)} out: e^{aT} overflows
             ratio = np.exp(a * (t - horizon)) * np.expm1(-a * t) / np.expm1(-a * horizon)
@@ -149,9 +162,9 @@ class BetaSchedule(NoiseSchedule):
         # combined first, where they no longer cancel and would overflow apart.
         late = a * t > 1
         with np.errstate(over="ignore", under="ignore"):
-            slope = 1 / horizon if a == 0 else a / np.expm1(a * horizon)
+            slope = 1 / horizon if self._linear else a / np.expm1(a * horizon)
             early_part = t**2 * _phi2(np.where(late, 0.0, a * t)) * slope
-            if a > 0:
+            if np.any(late):
                 late_part = np.exp(a * (t - horizon)) - np.exp(-a * horizon) * (1 + a * t)
                 early_part = np.where(late, late_part / (-a * np.expm1(-a * horizon)), early_part)
         return np.asarray(self.beta_min * t + (self.beta_max - self.beta_min) * early_part)

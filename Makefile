@@ -1,0 +1,52 @@
+# make study · make test · make lint: each installs what it needs into .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STUDY ?= config/config.yaml
+CORES ?= all
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help study report test test-slow lint schema clean
+
+.DEFAULT_GOAL := help
+
+help:            ## show this list
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+$(VENV)/run.stamp: requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("sgm needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+$(VENV)/dev.stamp: $(VENV)/run.stamp requirements-dev.txt
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+study: $(VENV)/run.stamp      ## run a study: make study [STUDY=config/studies/paper-kl.yaml] [CORES=2]
+	snakemake --cores $(CORES) --configfile $(STUDY)
+
+report: $(VENV)/run.stamp     ## a self-contained HTML report of a study that has run
+	snakemake --cores $(CORES) --configfile $(STUDY) --report report.html
+
+test: $(VENV)/dev.stamp       ## lint, types, the floors, and the fast tests
+	$(MAKE) --no-print-directory lint
+	python -m pytest -n auto --dist loadgroup -m "not slow"
+
+test-slow: $(VENV)/dev.stamp  ## the tests that `make test` leaves out
+	python -m pytest -n auto --dist loadgroup -m slow
+
+lint: $(VENV)/dev.stamp       ## ruff, mypy, import-linter, snakefmt, snakemake --lint
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+
+schema: $(VENV)/run.stamp     ## write the config schema from the study model
+	python -m sgm.study > workflow/schemas/study.schema.json
+
+clean:           ## remove the virtual environment and caches; results stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

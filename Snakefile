@@ -1,0 +1,33 @@
+# One study: its grid, figures and tables. `snakemake --cores all` runs config/config.yaml,
+# `--configfile config/studies/NAME.yaml` another study instead of it.
+from snakemake.utils import min_version
+
+min_version("9.11")
+
+
+if not workflow.overwrite_configfiles:
+
+    configfile: "config/config.yaml"
+
+
+include: "workflow/rules/study.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/sample.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/theory.smk"
+include: "workflow/rules/views.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        plan.pattern("grid"),
+        FIGURES,
+        TABLES,
+        CELLS,
+        NETWORKS,
+
+
+localrules:
+    all,

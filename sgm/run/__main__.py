@@ -1,0 +1,50 @@
+"""Command line of one job: ``python -m sgm.run STAGE …``, as the workflow's rules call it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+# Parallelism comes from running several jobs; within one thread numbers are the same
+# whatever the block. The libraries read this when they are imported.
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
+from sgm.run import views  # noqa: E402
+from sgm.run.stages import STAGES  # noqa: E402
+from sgm.study.plan import seed_range  # noqa: E402
+
+
+def _files(words: list[str]) -> dict[str, Path]:
+    return {name: Path(path) for name, path in (word.split("=", 1) for word in words)}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one stage; exit status 1 with one line on bad input."""
+    parser = argparse.ArgumentParser(prog="python -m sgm.run", description=__doc__)
+    parser.add_argument("stage", choices=[*STAGES, *views.VIEWS])
+    parser.add_argument("--spec", required=True, help="canonical JSON of what the job must know")
+    parser.add_argument("--seeds", default="0-0", help="first and last seed of the block")
+    parser.add_argument("--input", nargs="*", default=[], metavar="NAME=PATH")
+    parser.add_argument("--output", nargs="*", default=[], metavar="NAME=PATH")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    options = parser.parse_args(arguments)
+    spec = json.loads(options.spec)
+    inputs, outputs = _files(options.input), _files(options.output)
+    try:
+        if options.stage in views.VIEWS:
+            views.VIEWS[options.stage](spec, inputs, outputs)
+        else:
+            stage = STAGES[options.stage]
+            stage(spec, seed_range(options.seeds), inputs, outputs, options.device)
+    except ValueError as error:
+        print(f"{options.stage}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

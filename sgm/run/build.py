@@ -1,0 +1,69 @@
+"""From a spec to objects: addresses are imported, keyword arguments passed on."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sgm.processes import VPProcess
+from sgm.samplers import Steps
+from sgm.study.registry import load_extension
+from sgm.targets import Target
+
+__all__ = ["build", "build_process", "build_steps", "build_target", "build_times", "resolve"]
+
+
+def resolve(address: str) -> Any:
+    """The object at ``"module:name"`` or ``"file.py:name"``."""
+    place, name = address.rsplit(":", 1)
+    module = load_extension(place) if place.endswith(".py") else importlib.import_module(place)
+    return getattr(module, name)
+
+
+def build(spec: Mapping[str, Any], **context: Any) -> Any:
+    """Call a builder with the config's parameters and what it asks of the context.
+
+    Parameters
+    ----------
+    spec : mapping
+        ``build``, an address, and ``parameters``, the config's keyword arguments.
+    **context
+        Objects that the builder may name among its arguments, such as ``horizon``.
+    """
+    builder = resolve(spec["build"])
+    asked = inspect.signature(builder).parameters
+    given = {name: value for name, value in context.items() if name in asked}
+    return builder(**given, **spec["parameters"])
+
+
+def build_target(spec: Mapping[str, Any]) -> Target:
+    """The target of a spec."""
+    target: Target = build(spec)
+    return target
+
+
+def build_process(
+    process: Mapping[str, Any], schedule: Mapping[str, Any], horizon: float
+) -> VPProcess:
+    """The forward process that a schedule drives up to a horizon."""
+    variance = process["parameters"]["variance"]
+    built: VPProcess = build(process, schedule=build(schedule, horizon=horizon, variance=variance))
+    return built
+
+
+def build_times(spec: Mapping[str, Any], horizon: float, n_steps: int) -> npt.NDArray[np.float64]:
+    """Decreasing times of the solver, shape (n_steps + 1,)."""
+    return np.asarray(build(spec, horizon=horizon, n_steps=n_steps), dtype=np.float64)
+
+
+def build_steps(
+    spec: Mapping[str, Any], process: VPProcess, times: npt.NDArray[np.float64]
+) -> Steps:
+    """Coefficients of a sampler on a time grid."""
+    steps: Steps = build(spec, process=process, times=times)
+    return steps

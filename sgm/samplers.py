@@ -1,0 +1,321 @@
+"""Samplers of the backward process: one-step schemes as affine maps.
+
+Along a grid of times T = τ₀ > τ₁ > … > τ_N each stage of a scheme is
+
+    x′ = α x + γ s(τ, x) + ρ z,     z ~ N(0, I),
+
+where the scalars α, γ, ρ and the time τ of the score depend on the process and the
+grid alone. A scheme is one function (process, times) → `Steps`; the exact law of the
+output (`sgm.laws`) and any simulation read the same coefficients. The backward SDE and
+the probability flow that the schemes discretise are, in forward time τ run backwards,
+
+    dX = β [X/(2σ²) + s] dt + √β dB,     dX = (β/2) [X/σ² + s] dt.
+
+Below h = (B(τ_k) − B(τ_{k+1}))/(2σ²), so that m(τ_{k+1})/m(τ_k) = eʰ.
+
+Sources
+-------
+Strasman, Ocello, Boyer, Le Corff, Lemaire (arXiv 2402.04650) and their code; Le Corff,
+"Most times are used multiple times" (the scheme of the KL theorem); Ho et al. (arXiv
+2006.11239); Song et al. (DDIM, arXiv 2010.02502; predictor-corrector, arXiv 2011.13456);
+Conforti and Durmus, lecture 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sgm.processes import VPProcess
+
+__all__ = [
+    "Steps",
+    "ancestral",
+    "ancestral_small",
+    "ddim",
+    "euler_arrival",
+    "euler_maruyama",
+    "exponential_integrator",
+    "exponential_integrator_modified",
+    "predictor_corrector",
+    "probability_flow_euler",
+]
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """Coefficients of the stages x′ = α x + γ s(τ, x) + ρ z, in the order they are run.
+
+    Parameters
+    ----------
+    score_time : ndarray, shape (n_stages,)
+        τ, the time at which the score is evaluated.
+    state : ndarray, shape (n_stages,)
+        α, the factor of the state.
+    score : ndarray, shape (n_stages,)
+        γ, the factor of the score.
+    noise : ndarray, shape (n_stages,)
+        ρ ≥ 0, the factor of a fresh standard Gaussian vector; zero in a stage that
+        draws none.
+    """
+
+    score_time: Array
+    state: Array
+    score: Array
+    noise: Array
+
+    def __len__(self) -> int:
+        """Number of stages, which is the number of evaluations of the score."""
+        return len(self.score_time)
+
+
+def _departures(times: npt.ArrayLike) -> tuple[Array, Array]:
+    """(τ_k, τ_{k+1}) for k = 0…N−1, each of shape (N,), from a decreasing grid."""
+    times = np.asarray(times, dtype=np.float64)
+    if times.ndim != 1 or times.size < 2:
+        raise ValueError(f"times has shape {times.shape}: must be (N + 1,) with N >= 1")
+    if not (np.all(np.diff(times) < 0) and times[-1] >= 0):
+        raise ValueError(f"times = {times!r}: must decrease strictly and stay >= 0")
+    return times[:-1], times[1:]
+
+
+def _half_step(process: VPProcess, start: Array, stop: Array) -> Array:
+    """h = (B(τ_k) − B(τ_{k+1}))/(2σ²), shape (N,)."""
+    integral = process.schedule.integral
+    return np.asarray((integral(start) - integral(stop)) / (2 * process.variance))
+
+
+def exponential_integrator_modified(process: VPProcess, times: npt.ArrayLike) -> Steps:
+    """Exponential integrator that freezes the modified score s̃ = s + x/σ².
+
+    x′ = e⁻ʰ x + 2σ²(1 − e⁻ʰ) s̃ + σ √(1 − e⁻²ʰ) z. This is the scheme of the KL theorem
+    ("Most times are used multiple times"); its linear part contracts.
+
+    Parameters
+    ----------
+    process : VPProcess
+    times : array_like, shape (N + 1,)
+        Decreasing grid, see `sgm.timegrids`.
+
+    Returns
+    -------
+    Steps
+        N stages.
+    """
+    start, stop = _departures(times)
+    half = _half_step(process, start, stop)
+    lost = -np.expm1(-half)
+    noise = np.sqrt(-process.variance * np.expm1(-2 * half))
+    return Steps(start, 1 + lost, 2 * process.variance * lost, noise)
+
+
+def exponential_integrator(process: VPProcess, times: npt.ArrayLike) -> Steps:
+    """Exponential integrator that freezes the score s; the paper's sampler.
+
+    x′ = eʰ x + 2σ²(eʰ − 1) s + σ √(e²ʰ − 1) z.
+
+    Parameters
+    ----------
+    process, times
+        As in `exponential_integrator_modified`.
+
+    Returns
+    -------
+    Steps
+        N stages.
+    """
+    start, stop = _departures(times)
+    half = _half_step(process, start, stop)
+    noise = np.sqrt(process.variance * np.expm1(2 * half))
+    return Steps(start, np.exp(half), 2 * process.variance * np.expm1(half), noise)
+
+
+def euler_maruyama(process: VPProcess, times: npt.ArrayLike) -> Steps:
+    """Euler-Maruyama: drift and diffusion at the departure time τ_k.
+
+    Parameters
+    ----------
+    process, times
+        As in `exponential_integrator_modified`.
+
+    Returns
+    -------
+    Steps
+        N stages.
+    """
+    start, stop = _departures(times)
+    return _euler(process, start - stop, start)
+
+
+def euler_arrival(process: VPProcess, times: npt.ArrayLike) -> Steps:
+    """The paper authors' "Euler": β and the score at the arrival time τ_{k+1}.
+
+    Its last stage evaluates the score at τ_N, which is the data's own score if τ_N = 0.
+
+    Parameters
+    ----------
+    process, times
+        As in `exponential_integrator_modified`.
+
+    Returns
+    -------
+    Steps
+        N stages.
+    """
+    start, stop = _departures(times)
+    return _euler(process, start - stop, stop)
+
+
+def _euler(process: VPProcess, step: Array, evaluated: Array) -> Steps:
+    growth = step * process.schedule.beta(evaluated)
+    return Steps(evaluated, 1 + growth / (2 * process.variance), growth, np.sqrt(growth))
+
+
+def probability_flow_euler(process: VPProcess, times: npt.ArrayLike) -> Steps:
+    """Explicit Euler on the probability-flow ODE; deterministic.
+
+    Parameters
+    ----------
+    process, times
+        As in `exponential_integrator_modified`.
+
+    Returns
+    -------
+    Steps
+        N stages without noise.
+    """
+    start, stop = _departures(times)
+    half_growth = (start - stop) * process.schedule.beta(start) / 2
+    return Steps(start, 1 + half_growth / process.variance, half_growth, np.zeros_like(start))
+
+
+def ancestral(process: VPProcess, times: npt.ArrayLike) -> Steps:
+    """DDPM's ancestral sampler with the large variance, that of the forward step.
+
+    x′ = eʰ x + 2σ² sinh(h) s + σ √(1 − e⁻²ʰ) z.
+
+    Parameters
+    ----------
+    process, times
+        As in `exponential_integrator_modified`.
+
+    Returns
+    -------
+    Steps
+        N stages.
+    """
+    start, stop = _departures(times)
+    half = _half_step(process, start, stop)
+    noise = np.sqrt(-process.variance * np.expm1(-2 * half))
+    return Steps(start, np.exp(half), 2 * process.variance * np.sinh(half), noise)
+
+
+def ancestral_small(process: VPProcess, times: npt.ArrayLike) -> Steps:
+    """DDPM's ancestral sampler with the small variance, that of q(x_{k+1} | x_k, x₀).
+
+    As `ancestral`, its variance times v(τ_{k+1})/v(τ_k); without noise at τ_{k+1} = 0.
+
+    Parameters
+    ----------
+    process, times
+        As in `exponential_integrator_modified`.
+
+    Returns
+    -------
+    Steps
+        N stages.
+    """
+    large = ancestral(process, times)
+    start, stop = _departures(times)
+    shrink = process.std(stop) / process.std(start)
+    return Steps(start, large.state, large.score, large.noise * shrink)
+
+
+def ddim(process: VPProcess, times: npt.ArrayLike, eta: float = 0.0) -> Steps:
+    """DDIM: predict (x₀, noise) at τ_k, recombine at τ_{k+1}.
+
+        x̂₀ = (x + v s)/m,  ε̂ = −√v s,  x′ = m′ x̂₀ + √(v′ − w) ε̂ + √w z,
+        w = η² (v′/v) σ²(1 − e⁻²ʰ),
+
+    with m, v at τ_k and m′, v′ at τ_{k+1}. The factor of s, eʰv − √(v(v′ − w)), is
+    rationalised to √v (σ²(e²ʰ − 1) + w)/(eʰ√v + √(v′ − w)), which does not cancel.
+
+    Parameters
+    ----------
+    process, times
+        As in `exponential_integrator_modified`.
+    eta : float
+        η in [0, 1]: 0 is deterministic, 1 equals `ancestral_small`.
+
+    Returns
+    -------
+    Steps
+        N stages.
+
+    Raises
+    ------
+    ValueError
+        If `eta` lies outside [0, 1].
+    """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta = {eta!r}: must lie in [0, 1]")
+    start, stop = _departures(times)
+    half = _half_step(process, start, stop)
+    v, v_next = process.kernel_variance(start), process.kernel_variance(stop)
+    drawn = eta**2 * v_next / v * (-process.variance * np.expm1(-2 * half))
+    # v′ − w, with 1 − σ²(1 − e⁻²ʰ)/v = e⁻²ʰ v′/v
+    kept = v_next * ((1 - eta**2) + eta**2 * np.exp(-2 * half) * v_next / v)
+    gain = process.variance * np.expm1(2 * half) + drawn
+    score = np.sqrt(v) * gain / (np.exp(half) * np.sqrt(v) + np.sqrt(kept))
+    return Steps(start, np.exp(half), score, np.sqrt(drawn))
+
+
+def predictor_corrector(
+    process: VPProcess, times: npt.ArrayLike, corrector_steps: int, step_size: float
+) -> Steps:
+    """Euler-Maruyama predictor, then L Langevin steps at the arrival time.
+
+    Corrector: x ← x + δ s(τ_{k+1}, x) + √(2δ) z.
+
+    Parameters
+    ----------
+    process, times
+        As in `exponential_integrator_modified`.
+    corrector_steps : int
+        L ≥ 0.
+    step_size : float
+        δ > 0.
+
+    Returns
+    -------
+    Steps
+        N (L + 1) stages.
+
+    Raises
+    ------
+    ValueError
+        If `corrector_steps` or `step_size` is out of range.
+    """
+    if corrector_steps < 0:
+        raise ValueError(f"corrector_steps = {corrector_steps!r}: must be >= 0")
+    if not (np.isfinite(step_size) and step_size > 0):
+        raise ValueError(f"step_size = {step_size!r}: must be a positive finite number")
+    predictor = euler_maruyama(process, times)
+    _, stop = _departures(times)
+
+    def interleave(predicted: Array, corrected: Array | float) -> Array:
+        table = np.empty((len(predicted), corrector_steps + 1))
+        table[:, 0] = predicted
+        table[:, 1:] = np.reshape(corrected, (-1, 1))
+        return table.ravel()
+
+    return Steps(
+        interleave(predictor.score_time, stop),
+        interleave(predictor.state, 1.0),
+        interleave(predictor.score, step_size),
+        interleave(predictor.noise, np.sqrt(2 * step_size)),
+    )

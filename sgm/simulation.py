@@ -1,0 +1,111 @@
+"""Monte-Carlo simulation of a sampler: the only loop over reverse time.
+
+    X ~ π_∞ = N(0, σ²I);   for each stage of `sgm.samplers.Steps`:
+    X ← α X + γ s(τ, X) + ρ Z,   Z ~ N(0, I).
+
+R replicates run side by side. The rows of a replicate come in chunks of `CHUNK_ROWS`,
+small enough for the cache, and each chunk draws from its own stream, named by the
+study's seed, the replicate's seed, the chunk and the caller's axes: never by the
+schedule, the score or the sampler, which are compared under common random numbers.
+So the rows of a chunk depend neither on the number of chunks nor on the replicates
+beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sgm.networks import ScoreFn
+from sgm.random import stream_seed
+from sgm.samplers import Steps
+
+__all__ = ["CHUNK_ROWS", "Observer", "simulate_reverse"]
+
+CHUNK_ROWS = 512
+"""Rows that are simulated together and share a stream; part of the streams' definition."""
+
+Observer = Callable[[int, slice, Tensor, Tensor], None]
+"""(stage, rows, states before the stage, their scores), tensors of shape (R, n_rows, d)."""
+
+
+@torch.no_grad()
+def simulate_reverse(
+    steps: Steps,
+    score_fn: ScoreFn,
+    prior_variance: float,
+    n_samples: int,
+    dimension: int,
+    study_seed: int,
+    seeds: Sequence[int],
+    stream_axes: Mapping[str, int | str],
+    dtype: torch.dtype,
+    device: torch.device,
+    observe: Observer | None = None,
+) -> Tensor:
+    """Run a sampler from the stationary law to the data's end.
+
+    Parameters
+    ----------
+    steps : Steps
+        Coefficients in float64, cast once.
+    score_fn : ScoreFn
+        Scores of states of shape (R, rows, d); network r sees replicate r. A replicate
+        whose score is NaN ends as NaN.
+    prior_variance : float
+        σ² of the law that the simulation starts from.
+    n_samples, dimension : int
+        n and d.
+    study_seed : int
+    seeds : sequence of int, length R
+    stream_axes : mapping
+        Axes, besides the seed, along which draws must be independent, such as the target.
+    dtype : torch.dtype
+    device : torch.device
+    observe : callable, optional
+        Called at every stage of every chunk; it must not change its arguments.
+
+    Returns
+    -------
+    Tensor, shape (R, n, d)
+    """
+    samples = torch.empty((len(seeds), n_samples, dimension), dtype=dtype, device=device)
+    stages = list(
+        zip(
+            steps.score_time.tolist(),
+            steps.state.tolist(),
+            steps.score.tolist(),
+            steps.noise.tolist(),
+            strict=True,
+        )
+    )
+    for chunk, start in enumerate(range(0, n_samples, CHUNK_ROWS)):
+        rows = slice(start, min(start + CHUNK_ROWS, n_samples))
+        generators = [
+            torch.Generator().manual_seed(
+                stream_seed(study_seed, "sampler", seed=seed, chunk=chunk, **stream_axes)
+            )
+            for seed in seeds
+        ]
+        draws = torch.empty((len(seeds), rows.stop - rows.start, dimension), dtype=dtype)
+        x = _standard_normal(draws, generators).to(device) * float(np.sqrt(prior_variance))
+        for stage, (t, state, score, noise) in enumerate(stages):
+            s = score_fn(x, t)
+            if observe is not None:
+                observe(stage, rows, x, s)
+            # products and sums apart: a fused one rounds differently at the end of an array
+            x = x * state + s * score
+            if noise:
+                x += _standard_normal(draws, generators).to(device) * noise
+        samples[:, rows] = x
+    return samples
+
+
+def _standard_normal(draws: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    """Fill each replicate's slice of a CPU tensor from its own generator."""
+    for draw, generator in zip(draws, generators, strict=True):
+        draw.normal_(generator=generator)
+    return draws

@@ -1,0 +1,343 @@
+"""Results on disk: small cell files, gathered into one labelled dataset.
+
+A cell file is an .npz archive of plain arrays: one entry a variable, of length R for the
+R replicates of a block. It is written aside and renamed, so that a killed job leaves
+nothing that could be taken for a result; equal numbers give equal bytes.
+
+The grid is one `xarray.Dataset` over the axes of the study, written to Zarr in one go by
+one job. Opening it needs `xarray.open_zarr` alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sgm.study import Plan, Variable
+from sgm.study.plan import seed_range
+from sgm.study.registry import EXACT_LAW, REPLICATE
+
+if TYPE_CHECKING:
+    import xarray as xr  # imported where used: most jobs read and write cell files alone
+
+__all__ = ["gather", "open_grid", "read_cells", "write_cells", "write_grid", "written_whole"]
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+TRAINING = (
+    Variable(
+        "train_loss",
+        ("target", "schedule", "horizon", "score", "seed"),
+        "training loss, mean over the last epoch",
+        "1",
+    ),
+    Variable(
+        "train_seconds",
+        ("target", "schedule", "horizon", "score", "seed"),
+        "training time of one network",
+        "s",
+    ),
+)
+CURVES = tuple(
+    Variable(f"schedule_{name}", ("schedule", "horizon", "time_fraction"), long_name, "1")
+    for name, long_name in {
+        "beta": "beta(t)",
+        "mean_scale": "m(t), mean scale of X_t given X_0",
+        "std": "sigma_t, standard deviation of X_t given X_0",
+    }.items()
+)
+NOT_RUN, DONE, FAILED, NOT_APPLICABLE = range(4)
+
+
+@contextmanager
+def written_whole(path: str | Path) -> Iterator[Path]:
+    """Path to write to; renamed to `path` on success, removed on failure."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield aside
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_cells(path: str | Path, arrays: Mapping[str, npt.ArrayLike]) -> None:
+    """Write a cell file.
+
+    Parameters
+    ----------
+    path : path
+    arrays : mapping of str to array_like
+        Numbers and strings only.
+    """
+    plain: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
+    with written_whole(path) as aside, aside.open("wb") as file:
+        np.savez(file, allow_pickle=False, **plain)
+
+
+def read_cells(path: str | Path) -> Arrays:
+    """Read a cell file; executes nothing.
+
+    Raises
+    ------
+    ValueError
+        If it can't be read; the message names the file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise ValueError(f"{path}: not a readable cell file ({error})") from error
+
+
+class _Grid:
+    """Arrays of the grid while they are filled, and where each label stands."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        study = plan.study
+        labels: dict[str, list[Any]] = {axis: list(values) for axis, values in plan.axes.items()}
+        labels["seed"] = list(range(study.seeds))
+        labels["time_fraction"] = []
+        self.position = {
+            axis: {label: i for i, label in enumerate(values)} for axis, values in labels.items()
+        }
+        named = {variable.name: variable for variable in (*EXACT_LAW, *TRAINING)}
+        self.variables = named | plan.variables
+        self.values = {
+            name: np.full(self.shape(variable.axes), np.nan)
+            for name, variable in self.variables.items()
+        }
+        self.status = np.zeros(self.shape(REPLICATE), dtype=np.int8)
+        self.causes: dict[tuple[int, ...], str] = {}
+        self.failures: list[dict[str, Any]] = []
+
+    def shape(self, axes: tuple[str, ...]) -> tuple[int, ...]:
+        return tuple(len(self.position[axis]) for axis in axes)
+
+    def where(self, axes: tuple[str, ...], labels: Mapping[str, str]) -> tuple[Any, ...]:
+        return tuple(self.position[axis][labels[axis]] for axis in axes if axis != "seed")
+
+    def add_block(self, labels: Mapping[str, str], cells: Arrays) -> None:
+        """One file of a block of replicates."""
+        seeds = [s for s in seed_range(labels["seeds"]) if s in self.position["seed"]]
+        for name, value in cells.items():
+            variable = self.variables.get(name)
+            if variable is None:
+                continue
+            index = self.where(variable.axes, labels)
+            if "seed" in variable.axes:
+                first = seed_range(labels["seeds"]).start
+                self.values[name][(*index, seeds)] = value[[seed - first for seed in seeds]]
+            elif np.isfinite(value).any():  # the same for all replicates that did not fail
+                self.values[name][index] = value[np.isfinite(value)][0]
+
+    def add_status(self, labels: Mapping[str, str], cells: Arrays) -> None:
+        """Whether the runs of a block of replicates came to an end."""
+        index = self.where(REPLICATE, labels)
+        seeds = seed_range(labels["seeds"])
+        for seed, failed, message in zip(seeds, cells["failed"], cells["message"], strict=True):
+            if seed in self.position["seed"]:
+                self.status[(*index, seed)] = FAILED if failed else DONE
+                if failed:
+                    own = {key: value for key, value in labels.items() if key != "seeds"}
+                    cause = self.causes.get((*self.where(TRAINING[0].axes, labels), seed), message)
+                    self.failures.append({**own, "seed": seed, "message": str(cause)})
+
+    def add_causes(self, labels: Mapping[str, str], cells: Arrays) -> None:
+        """Why networks failed: what their cells report as the cause."""
+        index = self.where(TRAINING[0].axes, labels)
+        for seed, message in zip(seed_range(labels["seeds"]), cells["message"], strict=True):
+            if message:
+                self.causes[(*index, seed)] = str(message)
+
+    def add_exact(self, target: str, cells: Arrays) -> None:
+        """The exact laws of one target: arrays over all other axes but `seed`."""
+        row = self.position["target"][target]
+        scores = [self.position["score"][label] for label in cells["score"]]
+        for name, value in cells.items():
+            variable = self.variables.get(name)
+            if variable is None:
+                continue
+            full = self.values[name][row]
+            if "seed" in variable.axes:
+                value = np.broadcast_to(value[..., None], (*value.shape, full.shape[-1]))
+            if "score" in variable.axes:
+                axis = variable.axes.index("score") - 1
+                np.moveaxis(full, axis, 0)[scores] = np.moveaxis(value, axis, 0)
+            else:
+                full[...] = value
+
+    def add_expected_status(self) -> None:
+        """Cells that need no replicates, or have no meaning."""
+        study = self.plan.study
+        for i, target in enumerate(study.targets):
+            for j, score in enumerate(study.scores):
+                if not study.runs(target, score):
+                    self.status[i, :, :, j] = NOT_APPLICABLE
+                elif not self.plan.is_sampled(target, score):
+                    self.status[i, :, :, j] = DONE
+
+
+def gather(plan: Plan, provenance: Mapping[str, str]) -> xr.Dataset:
+    """Gather all cell files of a study.
+
+    Parameters
+    ----------
+    plan : Plan
+    provenance : mapping of str to str
+        Attributes of the root, such as versions and the commit.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over target, schedule, horizon, score, sampler, time_grid, n_steps and seed. Every
+        variable has `units` and `long_name`; `status` tells what was not run, failed or
+        has no meaning from a value that is NaN.
+
+    Raises
+    ------
+    ValueError
+        If a cell file can't be read.
+    """
+    import xarray as xr
+
+    grid = _Grid(plan)
+    grid.add_expected_status()
+    for kind in ("training", "bounds", "divergences", "exact"):
+        for labels in plan.cells(kind):
+            cells = read_cells(plan.pattern(kind).format(**labels))
+            if kind == "exact":
+                grid.add_exact(labels["target"], cells)
+            else:
+                grid.add_block(labels, cells)
+            if kind == "training":
+                grid.add_causes(labels, cells)
+            if kind == "divergences":
+                grid.add_status(labels, cells)
+    axes = read_cells(plan.pattern("axes"))
+    data: dict[str, Any] = {
+        name: (variable.axes, grid.values[name], _attributes(variable))
+        for name, variable in grid.variables.items()
+    }
+    data |= {
+        variable.name: (variable.axes, axes[variable.name], _attributes(variable))
+        for variable in CURVES
+    }
+    data["status"] = (
+        REPLICATE,
+        grid.status,
+        {
+            "long_name": "state of the cell",
+            "units": "1",
+            "flag_values": [NOT_RUN, DONE, FAILED, NOT_APPLICABLE],
+            "flag_meanings": "not_run done failed not_applicable",
+        },
+    )
+    dataset = xr.Dataset(data, _coordinates(plan, axes))
+    study = plan.study
+    dataset.attrs = {
+        "title": f"sgm study {study.study}",
+        "study": study.study,
+        "config": study.model_dump_json(),
+        "config_digest": study.digest,
+        "variance": study.process.parameters.variance,
+        "n_train": study.n_train,
+        "n_samples": study.n_samples,
+        "failures": json.dumps(grid.failures),
+        "compute_seconds": _compute_seconds(plan.root / "benchmarks"),
+        "content_sha256": _content_digest(dataset),
+        **provenance,
+    }
+    return dataset
+
+
+def _attributes(variable: Variable) -> dict[str, str]:
+    return {"long_name": variable.long_name, "units": variable.units}
+
+
+def _coordinates(plan: Plan, axes: Arrays) -> dict[str, Any]:
+    """Coordinates of the grid: labels, and what stands behind them."""
+    study = plan.study
+
+    def text(values: list[str]) -> npt.NDArray[np.object_]:
+        return np.array(values, dtype=object)
+
+    def recipe(parameters: Any) -> str:
+        return str(parameters.recipe.name) if hasattr(parameters, "recipe") else ""
+
+    return {
+        **{axis: (axis, text(list(plan.axes[axis]))) for axis in REPLICATE[:2]},
+        **{axis: (axis, text(list(plan.axes[axis]))) for axis in ("score", "sampler", "time_grid")},
+        "horizon": ("horizon", np.array(study.horizons), {"long_name": "T", "units": "1"}),
+        "n_steps": ("n_steps", np.array(study.n_steps), {"long_name": "solver steps N"}),
+        "seed": ("seed", np.arange(study.seeds), {"long_name": "replicate"}),
+        "time_fraction": ("time_fraction", axes["time_fraction"], {"long_name": "t/T"}),
+        "target_family": ("target", text([item.family for item in study.targets])),
+        "dimension": ("target", axes["dimension"], {"long_name": "d"}),
+        "law_known": ("target", np.array([t.entry.law_known for t in study.targets])),
+        "family": ("schedule", text([item.family for item in study.schedules])),
+        "a": (
+            "schedule",
+            np.array([getattr(item.parameters, "a", np.nan) for item in study.schedules]),
+            {"long_name": "a of beta_a, NaN outside the family"},
+        ),
+        "score_family": ("score", text([item.family for item in study.scores])),
+        "recipe": ("score", text([recipe(item.parameters) for item in study.scores])),
+        "kl_bound_proved": (
+            "sampler",
+            axes["kl_bound_proved"],
+            {"long_name": "whether the KL bound is proved for this sampler"},
+        ),
+    }
+
+
+def _content_digest(dataset: xr.Dataset) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(map(str, dataset.variables)):
+        values = dataset[name].values
+        plain = "\n".join(map(str, values)).encode() if values.dtype == object else values.tobytes()
+        digest.update(f"{name}{values.shape}".encode() + plain)
+    return digest.hexdigest()
+
+
+def _compute_seconds(folder: Path) -> float:
+    """Wall time of all jobs, from Snakemake's benchmark files."""
+    total = 0.0
+    for path in folder.rglob("*.tsv"):
+        with path.open(newline="") as file:
+            total += sum(float(row["s"]) for row in csv.DictReader(file, delimiter="\t"))
+    return round(total, 1)
+
+
+def write_grid(dataset: xr.Dataset, folder: str | Path) -> None:
+    """Write the grid aside and swap it in, so that no reader meets half of one."""
+    folder = Path(folder)
+    aside, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    for leftover in (aside, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    dataset.to_zarr(aside, mode="w", consolidated=False)
+    if folder.exists():
+        folder.rename(old)
+    aside.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def open_grid(folder: str | Path) -> xr.Dataset:
+    """Open a grid, read into memory; labels come as Python strings."""
+    import xarray as xr
+
+    dataset: xr.Dataset = xr.open_zarr(folder, consolidated=False).load()
+    labels = [name for name, values in dataset.coords.items() if values.dtype.kind == "T"]
+    return dataset.assign_coords({name: dataset[name].astype(object) for name in labels})

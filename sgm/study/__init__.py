@@ -1,0 +1,16 @@
+"""The study: config, cells, seeds, plan and names. No torch, no mathematics."""
+
+from sgm.study.config import Item, Study, canonical, format_number, json_schema
+from sgm.study.plan import Plan
+from sgm.study.registry import Variable, register
+
+__all__ = [
+    "Item",
+    "Plan",
+    "Study",
+    "Variable",
+    "canonical",
+    "format_number",
+    "json_schema",
+    "register",
+]

@@ -1,0 +1,294 @@
+"""The study: what a config file says, validated once and closed at every level.
+
+A study is a grid: the product of its targets, schedules, horizons, scores, samplers,
+time grids, numbers of steps and seeds. `Study.parse` turns a config into a value, or
+into one error that names every wrong key, its value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from sgm.study import families
+from sgm.study.families import Name, Parameters
+from sgm.study.registry import KINDS, Entry, load_extension, lookup
+
+__all__ = ["Item", "Study", "canonical", "format_number", "json_schema"]
+
+
+def canonical(value: Any) -> str:
+    """JSON text that is the same for equal values: sorted keys, no spaces, 1.0 as 1.0."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def format_number(value: float) -> str:
+    """A number as it stands in labels and paths: 12 significant digits, 1.0 as ``1``."""
+    return f"{value + 0.0:.12g}"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One value of an axis of the study, such as the schedule ``beta_a=-10``.
+
+    Parameters
+    ----------
+    kind : str
+        Kind of family, such as ``schedule``.
+    label : str
+        Unique on its axis; stands in paths and in the grid.
+    parameters : Parameters
+        As validated from the config.
+    """
+
+    kind: str
+    label: str
+    parameters: Parameters
+
+    @property
+    def family(self) -> str:
+        return self.parameters.family
+
+    @property
+    def entry(self) -> Entry:
+        return lookup(self.kind, self.family)
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What a job needs to build it: an address and keyword arguments."""
+        exclude = set(self.parameters.context)
+        return {
+            "build": self.entry.build,
+            "parameters": self.parameters.model_dump(mode="json", exclude=exclude),
+        }
+
+
+def _expand(kind: str, raw: Any) -> list[Item]:
+    """The items of one line of the config: several where an axis parameter is a list."""
+    raw = {"family": raw} if isinstance(raw, str) else raw
+    if not isinstance(raw, Mapping) or not isinstance(raw.get("family"), str):
+        raise ValueError(f"{raw!r}: must be a family's name or a mapping with the key 'family'")
+    entry = lookup(kind, raw["family"])
+    axes = [key for key in entry.parameters.axes if isinstance(raw.get(key), list)]
+    items = []
+    for values in itertools.product(*(raw[key] for key in axes)):
+        try:
+            parameters = entry.parameters.model_validate(
+                {**raw, **dict(zip(axes, values, strict=True))}
+            )
+        except ValidationError as error:
+            raise ValueError(f"{raw['family']}: {_sentence(error)}") from None
+        label = parameters.name or parameters.default_name or parameters.family
+        for key in entry.parameters.axes:
+            label += f"_{key}={format_number(getattr(parameters, key))}"
+        items.append(Item(kind, label, parameters))
+    return items
+
+
+def _duplicates(values: Iterable[Hashable]) -> list[Hashable]:
+    return [value for value, times in Counter(values).items() if times > 1]
+
+
+def _axis(kind: str) -> Any:
+    """Type of a config key that lists families of one kind."""
+
+    def parse(raw: Any) -> tuple[Item, ...]:
+        raw = raw if isinstance(raw, list) else [raw]
+        items = [item for line in raw for item in _expand(kind, line)]
+        if not items:
+            raise ValueError("must have at least one value")
+        twice = _duplicates(item.label for item in items)
+        if twice:
+            raise ValueError(
+                f"{twice[0]!r} is given twice: values on an axis must differ "
+                "(families that differ in other parameters need a `name`)"
+            )
+        return tuple(items)
+
+    return Annotated[
+        tuple[Item, ...],
+        PlainValidator(parse),
+        PlainSerializer(lambda items: [item.parameters.model_dump(mode="json") for item in items]),
+        WithJsonSchema({"definition": f"{kind}_axis"}),
+    ]
+
+
+def _one(kind: str) -> Any:
+    """Type of a config key that holds one family."""
+
+    def parse(raw: Any) -> Item:
+        items = _expand(kind, raw)
+        if len(items) != 1:
+            raise ValueError(f"must be one {kind}, not {len(items)}")
+        return items[0]
+
+    return Annotated[
+        Item,
+        PlainValidator(parse),
+        PlainSerializer(lambda item: item.parameters.model_dump(mode="json")),
+        WithJsonSchema({"definition": kind}),
+    ]
+
+
+Numbers = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
+Counts = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+
+
+class Study(families.Strict):
+    """A validated study. Every key is required: the config says everything it sets."""
+
+    study: Annotated[Name, Field(description="name of the study and of its folder in results/")]
+    study_seed: Annotated[int, Field(ge=0, description="seed of all random streams")]
+    seeds: Annotated[int, Field(ge=1, description="number of replicates: seeds 0 … n − 1")]
+    seeds_per_job: Annotated[
+        int, Field(ge=1, description="replicates in one job; numbers don't depend on it")
+    ]
+    process: _one("process")  # type: ignore[valid-type]
+    horizons: Annotated[Numbers, Field(description="values of T")]
+    targets: _axis("target")  # type: ignore[valid-type]
+    schedules: _axis("schedule")  # type: ignore[valid-type]
+    scores: _axis("score")  # type: ignore[valid-type]
+    samplers: _axis("sampler")  # type: ignore[valid-type]
+    time_grids: _axis("time_grid")  # type: ignore[valid-type]
+    n_steps: Annotated[Counts, Field(description="numbers of solver steps N")]
+    n_train: Annotated[int, Field(ge=2, description="training sample of each network")]
+    n_samples: Annotated[int, Field(ge=2, description="generated sample of each run")]
+    n_score_error: Annotated[int, Field(ge=2, description="Monte-Carlo points a time for E2")]
+    divergences: _axis("divergence")  # type: ignore[valid-type]
+    bounds: _axis("bound")  # type: ignore[valid-type]
+    keep_samples: Annotated[bool, Field(description="keep the generated samples on disk")]
+    device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="where networks run")]
+    extensions: Annotated[tuple[str, ...], Field(description="files of the user's own families")]
+
+    @classmethod
+    def parse(cls, config: Mapping[str, Any]) -> Study:
+        """Validate a config.
+
+        Parameters
+        ----------
+        config : mapping
+            As read from a YAML file.
+
+        Returns
+        -------
+        Study
+
+        Raises
+        ------
+        ValueError
+            One sentence a wrong key, with its value and what is allowed.
+        """
+        extensions = config.get("extensions")
+        for path in extensions if isinstance(extensions, list) else ():
+            load_extension(path)
+        try:
+            return cls.model_validate(dict(config))
+        except ValidationError as error:
+            raise ValueError(f"the config is not valid\n{_sentence(error)}") from None
+
+    @field_validator("horizons", "n_steps")
+    @classmethod
+    def _distinct(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        twice = _duplicates(values)
+        if twice:
+            raise ValueError(f"{twice[0]} is given twice: values on an axis must differ")
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Study:
+        names = [target.label for target in self.targets]
+        for score in self.scores:
+            unknown = sorted(set(score.parameters.targets or ()) - set(names))
+            if unknown:
+                raise ValueError(
+                    f"scores: targets = {unknown[0]!r} of {score.label!r} is not a target of the "
+                    f"study; its targets: {', '.join(names)}"
+                )
+            if score.family == "trained" and score.parameters.recipe.objective == "explicit":
+                for target in self.targets:
+                    if not target.entry.law_known and self.runs(target, score):
+                        raise ValueError(
+                            f"scores: objective = 'explicit' of {score.label!r} needs the exact "
+                            f"score, which target {target.label!r} has not; use 'denoising' there, "
+                            "or list under `targets` those it is meant for"
+                        )
+        return self
+
+    @staticmethod
+    def runs(target: Item, score: Item) -> bool:
+        """Whether a score is meant for a target, and exists for it."""
+        named: tuple[str, ...] | None = getattr(score.parameters, "targets", None)
+        if named is not None and target.label not in named:
+            return False
+        return score.family == "trained" or target.entry.law_known
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the canonical config."""
+        return hashlib.sha256(canonical(self.model_dump(mode="json")).encode()).hexdigest()
+
+
+def _sentence(error: ValidationError) -> str:
+    """One line a mistake: key, value, what is allowed."""
+    lines = []
+    mistakes = error.errors(include_url=False)
+    for mistake in mistakes:
+        deeper = [m for m in mistakes if m["loc"][:-1] == mistake["loc"] and m["loc"]]
+        if mistake["type"] == "too_short" and deeper:
+            continue  # short only because its wrong entries were left out
+        key = ".".join(str(part) for part in mistake["loc"])
+        message = mistake["msg"].removeprefix("Value error, ")
+        if mistake["type"] == "extra_forbidden":
+            message = "unknown key"
+        if mistake["type"] == "missing":
+            lines.append(f"{key}: this key is required")
+        elif mistake["type"] == "value_error" or not key:
+            lines.append(f"{key}: {message}" if key else message)
+        else:
+            lines.append(f"{key} = {mistake['input']!r}: {message}")
+    return "; ".join(lines)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of a config with the built-in families, for editors and for checks."""
+    schema = Study.model_json_schema(mode="validation")
+    for key, value in schema["properties"].items():
+        if "definition" in value:
+            schema["properties"][key] = {"$ref": f"#/$defs/{value['definition']}"}
+    definitions = schema.setdefault("$defs", {})
+    for kind, rows in KINDS.items():
+        options = []
+        for family, entry in rows.items():
+            model = entry.parameters.model_json_schema(ref_template="#/$defs/{model}")
+            definitions.update(model.pop("$defs", {}))
+            model["properties"]["family"] = {"const": family}
+            for key in entry.parameters.axes:
+                value = model["properties"][key]
+                model["properties"][key] = {"anyOf": [value, {"type": "array", "items": value}]}
+            definitions[f"{kind}_{family}"] = model
+            options.append({"$ref": f"#/$defs/{kind}_{family}"})
+            if not set(model["required"]) - {"family"}:
+                options.append({"const": family})
+        item = {"$ref": f"#/$defs/{kind}"}
+        definitions[kind] = {"anyOf": options}
+        definitions[f"{kind}_axis"] = {
+            "anyOf": [item, {"type": "array", "items": item, "minItems": 1}]
+        }
+    schema["title"] = "sgm study"
+    return schema

@@ -1,0 +1,158 @@
+"""Fingerprints of code: a digest that changes when numbers may, and only then.
+
+Snakemake sees an edit of a rule, not of the modules that a job imports. So each job
+carries, in its params, a digest of the definitions (functions, classes, constants) that
+it can reach from the addresses it is given. Reachability is read off the syntax trees,
+by name, one definition at a time: comments, docstrings and line numbers don't count, and
+neither does a new schedule beside the one that the job uses.
+
+What is not followed: names looked up at run time (addresses in a job's spec are passed
+in as roots instead), libraries outside the package (their versions stand in the grid),
+and `sgm.study`, which decides what runs and never what it yields.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+__all__ = ["fingerprint"]
+
+PACKAGE = Path(__file__).resolve().parents[1]
+IGNORED = ("sgm.study",)
+
+
+@dataclass
+class _Module:
+    """Top-level definitions of a file, and where its imported names come from."""
+
+    definitions: dict[str, list[ast.stmt]] = field(default_factory=dict)
+    effects: list[ast.stmt] = field(default_factory=list)
+    imports: dict[str, str] = field(default_factory=dict)
+
+
+def _file(module: str) -> Path | None:
+    """File of a module of the package, or of an extension given by its path."""
+    if module.endswith(".py"):
+        return Path(module)
+    if module.split(".")[0] != "sgm" or module.startswith(IGNORED):
+        return None
+    base = PACKAGE.parent.joinpath(*module.split("."))
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+def _imports(node: ast.AST) -> dict[str, str]:
+    """Imported name → ``module`` or ``module:attribute``, anywhere below a node."""
+    names = {}
+    for child in ast.walk(node):
+        if isinstance(child, ast.Import):
+            for alias in child.names:
+                names[alias.asname or alias.name.split(".")[0]] = alias.name
+        elif isinstance(child, ast.ImportFrom) and child.module and child.level == 0:
+            for alias in child.names:
+                submodule = f"{child.module}.{alias.name}"
+                target = submodule if _file(submodule) else f"{child.module}:{alias.name}"
+                names[alias.asname or alias.name] = target
+    return names
+
+
+def _strip(node: ast.stmt) -> ast.stmt:
+    """Remove docstrings, in place."""
+    for child in ast.walk(node):
+        if isinstance(child, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+            first = child.body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                child.body = child.body[1:] or [ast.Pass()]
+    return node
+
+
+@cache
+def _parse(path: Path, stamp: tuple[int, int]) -> _Module:
+    module = _Module()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            module.imports |= _imports(node)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+            module.definitions.setdefault(node.name, []).append(_strip(node))
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            for target in targets:
+                for name in ast.walk(target):
+                    if isinstance(name, ast.Name) and name.id != "__all__":
+                        module.definitions.setdefault(name.id, []).append(node)
+        elif not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
+            module.effects.append(node)
+    return module
+
+
+def _load(module: str) -> _Module | None:
+    path = _file(module)
+    if path is None:
+        return None
+    status = path.stat()
+    return _parse(path, (status.st_mtime_ns, status.st_size))
+
+
+def _references(node: ast.stmt, module: _Module, here: str) -> set[str]:
+    """Addresses ``module:name`` that a definition mentions."""
+    imports = module.imports | _imports(node)
+    found = set()
+    for child in ast.walk(node):
+        if isinstance(child, ast.Name):
+            if child.id in module.definitions:
+                found.add(f"{here}:{child.id}")
+            if child.id in imports:
+                found.add(imports[child.id])
+        elif isinstance(child, ast.Attribute) and isinstance(child.value, ast.Name):
+            origin = imports.get(child.value.id, "")
+            if origin and ":" not in origin:
+                found.add(f"{origin}:{child.attr}")
+    return found
+
+
+def fingerprint(roots: Iterable[str]) -> str:
+    """Digest of all code that is reachable from some addresses.
+
+    Parameters
+    ----------
+    roots : iterable of str
+        Addresses ``"module:name"`` of the package or ``"file.py:name"`` of an extension.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits.
+
+    Raises
+    ------
+    ValueError
+        If a root does not exist.
+    """
+    roots = sorted(set(roots))
+    trees: dict[str, str] = {}
+    waiting = list(roots)
+    while waiting:
+        address = waiting.pop()
+        name, _, attribute = address.rpartition(":") if ":" in address else (address, "", "")
+        module = _load(name)
+        if module is None or address in trees:
+            continue
+        nodes = module.effects + module.definitions.get(attribute, [])
+        if address in roots and attribute not in {*module.definitions, *module.imports}:
+            raise ValueError(f"{address}: no such definition")
+        if attribute in module.imports:  # re-exported from elsewhere
+            waiting.append(module.imports[attribute])
+        trees[address] = "\n".join(ast.dump(node) for node in nodes)
+        for node in nodes:
+            waiting.extend(_references(node, module, name))
+    digest = hashlib.sha256()
+    for address in sorted(trees):
+        digest.update(f"{address}\n{trees[address]}\n".encode())
+    return digest.hexdigest()[:16]

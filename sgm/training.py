@@ -1,0 +1,344 @@
+"""Training of score networks, one per (target, schedule, seed), in blocks.
+
+A block of R networks is trained in lock-step: each has its own data, weights,
+minibatches, times and noise, and the loss that is minimised is the sum of theirs,
+
+    Σ_r (1/b) Σ_i λ(t_ri) ℓ(s_θr; x_ri),
+
+whose gradient splits by network; Adam acts on each weight alone. A network's numbers
+therefore don't depend on the block, and on a CPU they don't bit for bit.
+
+Random numbers come from streams named by the study's seed, the network's seed and
+the axes that the caller gives, never by the schedule: networks of a seed share their
+initial weights, minibatches, times (as fractions of T) and noise, so that schedules
+are compared under common random numbers.
+
+An epoch is one pass through a fresh permutation of the data in batches of b, the last
+one partial; its times, noise and targets are drawn at once, in float64.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sgm.networks import OUTPUTS, Architecture, ScoreEnsemble, resolve_device
+from sgm.objectives import OBJECTIVES, WEIGHTS
+from sgm.processes import VPProcess
+from sgm.random import stream, stream_seed
+from sgm.scores import GaussianScore
+
+__all__ = ["LEARNING_RATES", "TIME_SAMPLINGS", "Recipe", "TrainingResult", "train_networks"]
+
+Array = npt.NDArray[np.float64]
+
+LEARNING_RATES: dict[str, Callable[[float], float]] = {
+    "constant": lambda progress: 1.0,
+    "cosine": lambda progress: 0.5 * (1 + float(np.cos(np.pi * progress))),
+}
+"""Factor of the learning rate by name, given the fraction of the steps done."""
+
+TIME_SAMPLINGS: dict[str, Callable[[Array, Array, Array], Array]] = {
+    "uniform": lambda u, place, size: u,
+    "stratified": lambda u, place, size: (place + u) / size,
+    "early": lambda u, place, size: ((place + u) / size) ** 1.5,
+}
+"""Times in [0, 1) by name, from uniform draws, each row's place in its batch and the size of
+that batch: independent and uniform; one in each equal stratum of a batch; the same with
+density (2/3) t^{−1/3}, more of the early times where the score moves fastest. The loss is a
+mean over this density."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every choice of a training run.
+
+    Parameters
+    ----------
+    objective : str
+        A name of `sgm.objectives.OBJECTIVES`.
+    weight : str
+        λ(t), a name of `sgm.objectives.WEIGHTS`.
+    width, layers, time_width, time_scale, output
+        See `sgm.networks.Architecture`.
+    batch_size : int
+        b.
+    steps : int
+        Number of optimiser steps; training may stop within an epoch.
+    learning_rate : float
+        Adam's, at the start.
+    learning_rate_schedule : str
+        A name of `LEARNING_RATES`.
+    ema : float
+        Decay in [0, 1) of the running mean of the weights that is returned; 0 returns
+        the last weights.
+    time_sampling : str
+        A name of `TIME_SAMPLINGS`.
+    time_min : float
+        Times are drawn in [time_min T, T]; in [0, 1).
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range; the message names it.
+    """
+
+    objective: str
+    weight: str
+    width: int
+    layers: int
+    time_width: int
+    time_scale: float
+    output: str
+    batch_size: int
+    steps: int
+    learning_rate: float
+    learning_rate_schedule: str
+    ema: float
+    time_sampling: str
+    time_min: float
+
+    def __post_init__(self) -> None:
+        names: dict[str, Sequence[str]] = {
+            "objective": list(OBJECTIVES),
+            "weight": list(WEIGHTS),
+            "output": OUTPUTS,
+            "learning_rate_schedule": list(LEARNING_RATES),
+            "time_sampling": list(TIME_SAMPLINGS),
+        }
+        for key, allowed in names.items():
+            value = getattr(self, key)
+            if value not in allowed:
+                raise ValueError(f"{key} = {value!r}: must be one of {', '.join(allowed)}")
+        for key in ("batch_size", "steps", "learning_rate"):
+            value = getattr(self, key)
+            if not (np.isfinite(value) and value > 0):
+                raise ValueError(f"{key} = {value!r}: must be positive and finite")
+        for key in ("ema", "time_min"):
+            value = getattr(self, key)
+            if not 0 <= value < 1:
+                raise ValueError(f"{key} = {value!r}: must lie in [0, 1)")
+        self.architecture(dimension=1, horizon=1.0, variance=1.0)
+
+    def architecture(self, dimension: int, horizon: float, variance: float) -> Architecture:
+        """The architecture for d, T and σ²."""
+        return Architecture(
+            dimension=dimension,
+            width=self.width,
+            layers=self.layers,
+            time_width=self.time_width,
+            time_scale=self.time_scale,
+            output=self.output,
+            horizon=horizon,
+            variance=variance,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingResult:
+    """Trained networks and how it went.
+
+    Parameters
+    ----------
+    networks : ScoreEnsemble
+        R networks on the CPU; the weights of a failed one are NaN.
+    loss : ndarray, shape (R,)
+        Mean training loss of the last epoch.
+    loss_history : ndarray, shape (R, n_epochs)
+    seconds : ndarray, shape (R,)
+        CPU time of this process, shared equally among the networks of a pass.
+    failed : ndarray of bool, shape (R,)
+    messages : tuple of str, length R
+        Why a network failed; empty for the others.
+    """
+
+    networks: ScoreEnsemble
+    loss: Array
+    loss_history: Array
+    seconds: Array
+    failed: npt.NDArray[np.bool_]
+    messages: tuple[str, ...]
+
+
+def train_networks(
+    recipe: Recipe,
+    process: VPProcess,
+    samples: npt.ArrayLike,
+    exact_score: GaussianScore | None,
+    study_seed: int,
+    seeds: Sequence[int],
+    stream_axes: Mapping[str, int | str],
+    device: str,
+    networks_per_pass: int | None = None,
+) -> TrainingResult:
+    """Train one network a seed, in batched passes.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    process : VPProcess
+    samples : array_like, shape (R, n, d)
+        Training data of each network.
+    exact_score : GaussianScore or None
+        The target's own score, for objectives that need it.
+    study_seed : int
+    seeds : sequence of int, length R
+    stream_axes : mapping
+        Axes, besides the seed, along which networks must draw independently, such as
+        the target; never the schedule.
+    device : {"auto", "cpu", "cuda"}
+    networks_per_pass : int, optional
+        How many networks run together; chosen for speed by default. It changes no
+        number on a CPU.
+
+    Returns
+    -------
+    TrainingResult
+
+    Raises
+    ------
+    ValueError
+        If the shapes disagree, the data are not finite, or the objective needs an exact
+        score and there is none.
+    """
+    samples = np.asarray(samples, dtype=np.float64)
+    if samples.ndim != 3 or len(samples) != len(seeds) or 0 in samples.shape:
+        raise ValueError(
+            f"samples has shape {samples.shape}: must be (R, n, d) with R = {len(seeds)} seeds"
+        )
+    if not np.all(np.isfinite(samples)):
+        raise ValueError("samples must be finite")
+    if OBJECTIVES[recipe.objective].needs_exact_score and exact_score is None:
+        raise ValueError(
+            f"objective = {recipe.objective!r}: needs a target whose exact score is known"
+        )
+    architecture = recipe.architecture(samples.shape[-1], process.horizon, process.variance)
+    block = networks_per_pass or architecture.networks_per_pass
+    passes = [
+        _train_pass(
+            recipe,
+            architecture,
+            process,
+            samples[start : start + block],
+            exact_score,
+            [_Streams(study_seed, seed, stream_axes) for seed in seeds[start : start + block]],
+            resolve_device(device),
+        )
+        for start in range(0, len(seeds), block)
+    ]
+    return TrainingResult(
+        networks=ScoreEnsemble.concatenate([p.networks for p in passes]),
+        loss=np.concatenate([p.loss for p in passes]),
+        loss_history=np.concatenate([p.loss_history for p in passes]),
+        seconds=np.concatenate([p.seconds for p in passes]),
+        failed=np.concatenate([p.failed for p in passes]),
+        messages=tuple(message for p in passes for message in p.messages),
+    )
+
+
+class _Streams:
+    """The random numbers of one network."""
+
+    def __init__(self, study_seed: int, seed: int, axes: Mapping[str, int | str]) -> None:
+        self.weights_seed = stream_seed(study_seed, "weights", seed=seed, **axes)
+        self.minibatches = stream(study_seed, "minibatches", seed=seed, **axes)
+        self.times = stream(study_seed, "times", seed=seed, **axes)
+        self.noise = stream(study_seed, "noise", seed=seed, **axes)
+
+    def epoch(
+        self, recipe: Recipe, process: VPProcess, samples: Array, exact_score: GaussianScore | None
+    ) -> tuple[Array, Array, Array, Array]:
+        """States, targets, times and weights of one epoch, in the order of its batches."""
+        n = len(samples)
+        x0 = samples[self.minibatches.permutation(n)]
+        row = np.arange(n, dtype=np.float64)
+        place = row % recipe.batch_size
+        size = np.minimum(recipe.batch_size, n - (row - place))
+        u = TIME_SAMPLINGS[recipe.time_sampling](self.times.random(n), place, size)
+        t = process.horizon * (recipe.time_min + (1 - recipe.time_min) * u)
+        z = self.noise.standard_normal(samples.shape, dtype=np.float32).astype(np.float64)
+        examples = OBJECTIVES[recipe.objective].examples(process, exact_score, x0, t, z)
+        return examples.states, examples.targets, t, WEIGHTS[recipe.weight](process, t)
+
+
+def _train_pass(
+    recipe: Recipe,
+    architecture: Architecture,
+    process: VPProcess,
+    samples: Array,
+    exact_score: GaussianScore | None,
+    streams: Sequence[_Streams],
+    device: torch.device,
+) -> TrainingResult:
+    """Train networks together, all in every batched product."""
+    started = time.process_time()
+    row_loss = OBJECTIVES[recipe.objective].row_loss
+    networks = ScoreEnsemble.initial(architecture, [s.weights_seed for s in streams]).to(device)
+    weights = [w.requires_grad_() for w in networks.weights.values()]
+    averages = [w.detach().clone() for w in weights] if recipe.ema else []
+    optimizer = torch.optim.Adam(weights, lr=recipe.learning_rate, fused=True)
+
+    n, b = samples.shape[1], recipe.batch_size
+    per_epoch = -(-n // b)
+    history = np.full((len(samples), -(-recipe.steps // per_epoch)), np.nan)
+    failed_at = np.full(len(samples), -1)
+    for epoch, first in enumerate(range(0, recipe.steps, per_epoch)):
+        if np.all(failed_at >= 0):
+            break
+        parts = [
+            s.epoch(recipe, process, x, exact_score) for s, x in zip(streams, samples, strict=True)
+        ]
+        states, targets, times, scales = (
+            torch.as_tensor(np.stack(part)).to(device, torch.float32)
+            for part in zip(*parts, strict=True)
+        )
+        losses = []
+        for step in range(first, min(first + per_epoch, recipe.steps)):
+            rows = slice((step - first) * b, min((step - first + 1) * b, n))
+            score = partial(networks.evaluate, features=networks.time_features(times[:, rows]))
+            loss = scales[:, rows] * row_loss(score, states[:, rows], targets[:, rows])
+            optimizer.zero_grad()
+            torch.autograd.backward(loss.sum() / loss.shape[1])
+            factor = LEARNING_RATES[recipe.learning_rate_schedule](step / recipe.steps)
+            optimizer.param_groups[0]["lr"] = recipe.learning_rate * factor
+            optimizer.step()
+            for average, weight in zip(averages, weights, strict=False):
+                average.mul_(recipe.ema).add_(weight.detach() * (1 - recipe.ema))
+            losses.append(loss.detach())
+        for r, row in enumerate(torch.cat(losses, dim=1).double().cpu().numpy()):
+            wrong = np.flatnonzero(~np.isfinite(row))
+            if failed_at[r] < 0 and wrong.size:
+                failed_at[r] = first + wrong[0] // b
+            if failed_at[r] < 0:
+                history[r, epoch] = row.mean()
+
+    final = dict(zip(networks.weights, averages or weights, strict=True))
+    final = {name: weight.detach().cpu() for name, weight in final.items()}
+    finite = torch.stack([w.isfinite().flatten(1).all(1) for w in final.values()]).all(0).numpy()
+    failed = (failed_at >= 0) | ~finite
+    for weight in final.values():
+        weight[torch.from_numpy(failed)] = torch.nan
+    messages = tuple(
+        f"loss is not finite at step {step + 1} of {recipe.steps}"
+        if step >= 0
+        else ""
+        if sound
+        else "weights are not finite after training"
+        for step, sound in zip(failed_at, finite, strict=True)
+    )
+    history[failed, -1] = np.nan
+    seconds = (time.process_time() - started) / len(samples)
+    return TrainingResult(
+        networks=ScoreEnsemble(architecture, final),
+        loss=history[:, -1],
+        loss_history=history,
+        seconds=np.full(len(samples), seconds),
+        failed=failed,
+        messages=messages,
+    )

@@ -1,0 +1,223 @@
+"""The KL theorem: its terms against quadrature, and every bound above the exact divergence."""
+
+from itertools import pairwise, product
+
+import numpy as np
+import pytest
+
+from sgm import bounds, laws, samplers, scores, targets
+from sgm.gaussian import Gaussian, kl_divergence, relative_fisher_information
+from sgm.processes import VPProcess
+from sgm.schedules import BetaSchedule, ConstantSchedule, CosineSchedule, NumericalSchedule
+from sgm.timegrids import quadratic, uniform
+
+TARGETS = {
+    "isotropic": targets.isotropic(10, 1.0, 0.5).law,
+    "slides": targets.heteroscedastic_slides(10, 1.0).law,
+    "blocks": targets.heteroscedastic_blocks(10, 1.0).law,
+    "correlated": targets.correlated(10, 1.0, 1.0).law,
+}
+SCORES = {
+    "exact": scores.exact,
+    "scaled up": lambda vp, law: scores.scaled(vp, law, 0.3),
+    "scaled down": lambda vp, law: scores.scaled(vp, law, -0.1),
+    "biased": lambda vp, law: scores.biased(vp, law, -0.5),
+    "plugin": lambda vp, law: scores.plugin(vp, law, 0.2),
+    "other basis": lambda vp, law: scores.exact(vp, TARGETS["slides"]),
+}
+THEOREM = samplers.exponential_integrator_modified
+
+
+def process(variance=1.0, a=0.0):
+    return VPProcess(BetaSchedule(1.0, a, 0.1, 20.0), variance)
+
+
+def bound(vp, law, score, times):
+    mse, cross = score.error_moments(law, times[:-1])
+    return bounds.gaussian_kl_bound(vp, law, times, mse, cross)
+
+
+def exact_kl(vp, law, score, times, scheme=THEOREM):
+    return kl_divergence(law, laws.sampler_law(scheme(vp, times), score, vp.prior(law.dimension)))
+
+
+def assert_chain(vp, law, score, times):
+    """KL ≤ path ≤ terminal + E₂ + E₃_refined ≤ E₁ + E₂ + E₃_refined ≤ E₁ + E₂ + E₃."""
+    terms = bound(vp, law, score, times)
+    chain = [
+        exact_kl(vp, law, score, times),
+        terms.path,
+        terms.terminal + terms.score_error + terms.discretization_refined,
+        terms.total_refined,
+        terms.total,
+    ]
+    assert np.all(np.isfinite(chain))
+    for lower, upper in pairwise(chain):
+        assert lower <= upper * (1 + 1e-11) + 1e-13
+
+
+@pytest.mark.parametrize("variance", [0.5, 1.0, 4.0])
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_bound_lies_above_the_exact_divergence(target, score, variance):
+    law = TARGETS[target]
+    for a, n in product([-10.0, -3.0, 0.0, 4.0, 10.0], [1, 2, 5, 40, 300]):
+        vp = process(variance, a)
+        assert_chain(vp, law, SCORES[score](vp, law), uniform(1.0, n))
+
+
+@pytest.mark.parametrize("n", [1, 7, 60])
+@pytest.mark.parametrize("grid", [uniform, quadratic])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        CosineSchedule(2.0, 2.0, 0.008, 20.0),
+        ConstantSchedule(2.0, 4.0),
+        NumericalSchedule(2.0, lambda t: 8 - 3 * t),
+        NumericalSchedule(2.0, lambda t: 3 + 2 * np.sin(5 * t)),
+    ],
+    ids=["cosine", "constant", "decreasing", "oscillating"],
+)
+def test_the_theorem_holds_for_other_schedules_with_the_supremum(schedule, grid, n):
+    vp = VPProcess(schedule, 2.0)
+    for law, score in product(TARGETS.values(), ("exact", "biased")):
+        assert_chain(vp, law, SCORES[score](vp, law), grid(2.0, n))
+
+
+def test_the_theorem_names_its_scheme():
+    assert frozenset({THEOREM.__name__}) == bounds.KL_BOUND_PROVED_FOR
+
+
+def test_the_theorem_fails_for_samplers_it_does_not_name():
+    """The probability flow with a wrong score: why the bound is tied to a sampler."""
+    vp, law, times = process(), TARGETS["blocks"], uniform(1.0, 5000)
+    score = scores.biased(vp, law, 0.5)
+    kl = exact_kl(vp, law, score, times, samplers.probability_flow_euler)
+    assert kl > bound(vp, law, score, times).total
+
+
+def direct_girsanov(vp, law, score, times, nodes=60):
+    """½ Σ ∫ E|s̃(τ, X_τ) − s̃_θ(τ_k, X_k)|² dB from the joint Gaussian law of (X_k, X_τ).
+
+    Laws and scores diagonal in the standard basis. Cov(X_k, X_τ) = e^{−(B_k − B)/(2σ²)} V(τ).
+    """
+    s2, lam, mu = vp.variance, law.eigenvalues, law.mean
+    x, w = np.polynomial.legendre.leggauss(nodes)
+    slope, offset = score.coefficients(times[:-1])
+    levels, total = vp.schedule.integral(times), 0.0
+    for k in range(len(times) - 1):
+        b = levels[k + 1] + (levels[k] - levels[k + 1]) * (x[:, None] + 1) / 2
+        m, m_k = np.exp(-b / (2 * s2)), np.exp(-levels[k] / (2 * s2))
+        v, v_k = m**2 * (lam - s2) + s2, m_k**2 * (lam - s2) + s2
+        covariance = np.exp(-(levels[k] - b) / (2 * s2)) * v
+        left, right = 1 / s2 - 1 / v, slope[k] + 1 / s2
+        variance = left**2 * v - 2 * left * right * covariance + right**2 * v_k
+        mean = (left * m * mu + m * mu / v) - (right * m_k * mu + offset[k])
+        integrand = np.sum(variance + mean**2, axis=1)
+        total += (levels[k] - levels[k + 1]) / 4 * (w @ integrand)
+    return total
+
+
+@pytest.mark.parametrize("variance", [0.5, 1.0, 4.0])
+@pytest.mark.parametrize("score", ["exact", "scaled up", "biased", "plugin", "other basis"])
+@pytest.mark.parametrize("target", ["isotropic", "slides"])
+def test_girsanov_matches_the_joint_gaussian_law(target, score, variance):
+    law = TARGETS[target]
+    for a, n in product([-3.0, 5.0], [3, 30]):
+        vp, times = process(variance, a), uniform(1.0, n)
+        affine = SCORES[score](vp, law)
+        terms = bound(vp, law, affine, times)
+        expected = direct_girsanov(vp, law, affine, times)
+        assert terms.path - terms.terminal == pytest.approx(expected, rel=1e-7)
+
+
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("n", [1, 10, 500])
+def test_the_general_form_agrees_with_the_gaussian_one(n, score):
+    """The route through de Bruijn's identity and the one through closed forms."""
+    vp, law, times = process(2.0, 3.0), TARGETS["correlated"], quadratic(1.0, n)
+    mse, cross = SCORES[score](vp, law).error_moments(law, times[:-1])
+    closed = bounds.gaussian_kl_bound(vp, law, times, mse, cross)
+    general = bounds.kl_bound(
+        vp,
+        times,
+        kl_to_prior=float(kl_divergence(law, vp.prior(10))),
+        fisher=lambda t: relative_fisher_information(vp.marginal(law, t), 2.0),
+        terminal_kl=float(kl_divergence(vp.marginal(law, 1.0), vp.prior(10))),
+        score_mse=mse,
+        score_cross=cross,
+    )
+    for field in vars(closed):
+        assert getattr(general, field) == pytest.approx(getattr(closed, field), rel=1e-10), field
+
+
+def test_girsanov_keeps_its_digits_on_fine_grids():
+    """With the exact score G falls as 1/N: a cancellation would show as noise at N = 10⁶."""
+    vp, law = process(), targets.isotropic(1, 1.0, 0.5).law
+    zero = [np.zeros(n) for n in (10_000, 1_000_000)]
+    coarse, fine = (bounds.gaussian_kl_bound(vp, law, uniform(1.0, len(z)), z, z) for z in zero)
+    ratio = (coarse.path - coarse.terminal) / (fine.path - fine.terminal)
+    assert ratio == pytest.approx(100, rel=1e-2)
+    refined = coarse.discretization_refined / fine.discretization_refined
+    assert refined == pytest.approx(100, rel=1e-2)
+
+
+def test_a_huge_step_over_a_tiny_variance_does_not_overflow():
+    vp, law = process(0.004), Gaussian.diagonal([0.1, 0.2], [0.003, 0.01])
+    assert_chain(vp, law, scores.exact(vp, law), uniform(1.0, 1))
+    assert_chain(vp, law, scores.scaled(vp, law, 0.1), uniform(1.0, 3))
+
+
+def test_early_stopping_bounds_the_law_at_the_last_time():
+    vp, law = process(), TARGETS["correlated"]
+    times = uniform(1.0, 50)[:-3]
+    score = scores.scaled(vp, law, 0.1)
+    terms = bound(vp, law, score, times)
+    kl = exact_kl(vp, vp.marginal(law, times[-1]), score, times)
+    assert kl <= terms.path <= terms.total_refined <= terms.total
+    assert terms.terminal <= terms.mixing
+
+
+def test_score_error_is_batched_over_networks():
+    vp, law, times = process(), TARGETS["isotropic"], uniform(1.0, 20)
+    moments = [
+        scores.scaled(vp, law, eps).error_moments(law, times[:-1]) for eps in (0.0, 0.1, 0.3)
+    ]
+    mse, cross = (np.array(rows) for rows in zip(*moments, strict=True))
+    together = bounds.gaussian_kl_bound(vp, law, times, mse, cross)
+    assert together.total.shape == together.path.shape == (3,)
+    for k in range(3):
+        alone = bounds.gaussian_kl_bound(vp, law, times, mse[k], cross[k])
+        assert together.path[k] == pytest.approx(float(alone.path), rel=1e-14)
+        assert together.total[k] == pytest.approx(float(alone.total), rel=1e-14)
+
+
+def test_unknown_terms_are_nan_and_leave_the_others():
+    vp, times = process(), uniform(1.0, 5)
+    terms = bounds.kl_bound(
+        vp,
+        times,
+        kl_to_prior=2.0,
+        fisher=lambda t: np.where(t > 0, 1 / np.maximum(t, 1e-9), np.inf),
+        terminal_kl=np.nan,
+        score_mse=np.ones(5),
+        score_cross=np.zeros(5),
+    )
+    assert np.isnan(terms.terminal)
+    assert terms.mixing == pytest.approx(2 * np.exp(-vp.schedule.integral(1.0)))
+    assert terms.score_error == pytest.approx(float(vp.schedule.integral(1.0)))
+    assert terms.discretization == terms.discretization_refined == np.inf
+
+
+@pytest.mark.parametrize(
+    ("times", "mse", "cross", "message"),
+    [
+        (uniform(1.0, 3), np.zeros(4), np.zeros(3), r"score_mse has shape \(4,\).*\(..., 3\)"),
+        (uniform(1.0, 3), np.zeros(3), np.zeros((3, 1)), r"score_cross has shape \(3, 1\)"),
+        (np.array([1.0]), np.zeros(0), np.zeros(0), r"times has shape \(1,\)"),
+        (np.array([0.0, 1.0]), np.zeros(1), np.zeros(1), "times = .*must decrease"),
+    ],
+)
+def test_shapes_that_disagree_are_named(times, mse, cross, message):
+    with pytest.raises(ValueError, match=message):
+        bounds.gaussian_kl_bound(process(), TARGETS["isotropic"], times, mse, cross)

@@ -1,0 +1,178 @@
+"""Exact laws against full-matrix recursions, simulation and the limit of small steps."""
+
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+
+from sgm import laws, samplers, scores, targets
+from sgm.gaussian import Gaussian, kl_divergence, wasserstein2
+from sgm.processes import VPProcess
+from sgm.schedules import BetaSchedule, CosineSchedule
+from sgm.timegrids import quadratic, uniform
+
+STOCHASTIC = {
+    "exponential_integrator_modified": samplers.exponential_integrator_modified,
+    "exponential_integrator": samplers.exponential_integrator,
+    "euler_maruyama": samplers.euler_maruyama,
+    "euler_arrival": samplers.euler_arrival,
+    "ancestral": samplers.ancestral,
+    "ancestral_small": samplers.ancestral_small,
+}
+DETERMINISTIC = {
+    "probability_flow_euler": samplers.probability_flow_euler,
+    "ddim": samplers.ddim,
+}
+SCHEMES = {
+    **STOCHASTIC,
+    **DETERMINISTIC,
+    "predictor_corrector": lambda vp, times: samplers.predictor_corrector(vp, times, 2, 0.01),
+}
+CORRELATED = targets.correlated(4, 1.0, 1.0).law
+DIAGONAL = Gaussian.diagonal([1.0, -1.0, 0.5, 0.0], [0.1, 1.0, 10.0, 0.5])
+
+
+def process(variance=2.5, a=2.0):
+    return VPProcess(BetaSchedule(1.0, a, 0.1, 20.0), variance)
+
+
+def matrix_recursion(steps, vp, law, scale, bias, prior):
+    """Mean and covariance stage by stage, by inverses of full covariance matrices."""
+    d = law.dimension
+    mean, covariance = prior.mean, prior.covariance
+    stages = zip(steps.score_time, steps.state, steps.score, steps.noise, strict=True)
+    for tau, alpha, gamma, rho in stages:
+        m, v = float(vp.mean_scale(tau)), float(vp.kernel_variance(tau))
+        precision = np.linalg.inv(m**2 * law.covariance + v * np.eye(d))
+        propagator = alpha * np.eye(d) - gamma * scale * precision
+        mean = propagator @ mean + gamma * (scale * precision @ (m * law.mean) + bias * np.ones(d))
+        covariance = propagator @ covariance @ propagator.T + rho**2 * np.eye(d)
+    return mean, covariance
+
+
+@pytest.mark.parametrize("law", [CORRELATED, DIAGONAL], ids=["correlated", "diagonal"])
+@pytest.mark.parametrize("name", SCHEMES)
+def test_law_matches_an_independent_matrix_recursion(name, law):
+    vp = VPProcess(CosineSchedule(1.0, 2.5, 0.008, 20.0), 2.5)
+    score = scores.GaussianScore(vp, law, scale=1.1, bias=-0.2)
+    for times in (uniform(1.0, 30), quadratic(1.0, 7)):
+        steps = SCHEMES[name](vp, times)
+        found = laws.sampler_law(steps, score, vp.prior(4))
+        mean, covariance = matrix_recursion(steps, vp, law, 1.1, -0.2, vp.prior(4))
+        np.testing.assert_allclose(found.mean, mean, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(found.covariance, covariance, rtol=1e-10, atol=1e-12)
+
+
+def test_law_matches_a_simulation():
+    vp, n = process(), 40_000
+    score = scores.biased(vp, CORRELATED, 0.3)
+    steps, rng = samplers.exponential_integrator(vp, uniform(1.0, 12)), np.random.default_rng(0)
+    x = vp.prior(4).sample(n, rng)
+    stages = zip(steps.score_time, steps.state, steps.score, steps.noise, strict=True)
+    for tau, alpha, gamma, rho in stages:
+        x = alpha * x + gamma * score(x, tau) + rho * rng.standard_normal(x.shape)
+    law = laws.sampler_law(steps, score, vp.prior(4))
+    whitened = law.rotate(x - law.mean) / np.sqrt(law.eigenvalues)
+    assert np.max(np.abs(whitened.mean(axis=0))) < 4.5 / np.sqrt(n)
+    assert np.max(np.abs(np.cov(whitened, rowvar=False) - np.eye(4))) < 4.5 * np.sqrt(2 / n)
+
+
+@pytest.mark.parametrize("grid", [uniform, quadratic])
+@pytest.mark.parametrize("name", [*STOCHASTIC, *DETERMINISTIC])
+def test_weak_order_is_one(name, grid):
+    """Mean and variances approach the law of the continuous process at rate 1/N."""
+    vp, scheme = process(), SCHEMES[name]
+    limit = laws.reverse_sde_limit if name in STOCHASTIC else laws.probability_flow_limit
+    target, score = limit(vp, CORRELATED), scores.exact(vp, CORRELATED)
+
+    def error(n):
+        law = laws.sampler_law(scheme(vp, grid(1.0, n)), score, vp.prior(4))
+        gaps = np.concatenate([law.mean - target.mean, law.eigenvalues - target.eigenvalues])
+        return np.linalg.norm(gaps)
+
+    order = np.log2(error(2000) / error(4000))
+    assert order == pytest.approx(1.0, abs=0.2)
+    assert error(4000) < 0.02
+
+
+@pytest.mark.parametrize("variance", [0.5, 1.0, 4.0])
+def test_limits_solve_the_backward_equations(variance):
+    """Against the moment equations of the SDE and of the flow, integrated numerically."""
+    vp = process(variance, a=-3.0)
+    lam, mu = DIAGONAL.eigenvalues, DIAGONAL.mean
+
+    def slope(elapsed, state, noise):
+        mean, var = state.reshape(2, 4)
+        t = max(1.0 - elapsed, 0.0)
+        m, v, beta = vp.mean_scale(t), vp.kernel_variance(t), vp.schedule.beta(t)
+        precision = 1 / (m**2 * lam + v)
+        weight = 1.0 if noise else 0.5
+        gain = beta * (1 / (2 * variance) - weight * precision)
+        pull = weight * beta * precision * m * mu
+        return np.concatenate([gain * mean + pull, 2 * gain * var + noise * beta])
+
+    start = np.repeat([0.0, variance], 4)
+    for noise, limit in [(1.0, laws.reverse_sde_limit), (0.0, laws.probability_flow_limit)]:
+        solved = solve_ivp(
+            slope, (0, 1), start, args=(noise,), method="DOP853", rtol=1e-10, atol=1e-12
+        )
+        found = limit(vp, DIAGONAL)
+        np.testing.assert_allclose(found.mean, solved.y[:4, -1], rtol=1e-7, atol=1e-9)
+        np.testing.assert_allclose(found.eigenvalues, solved.y[4:, -1], rtol=1e-7)
+
+
+def test_started_at_the_marginal_the_limit_is_the_data():
+    """A long horizon forgets the start: both limits tend to the data's law."""
+    vp = VPProcess(BetaSchedule(1.0, 0.0, 0.1, 200.0), 1.0)
+    for limit in (laws.reverse_sde_limit, laws.probability_flow_limit):
+        assert kl_divergence(CORRELATED, limit(vp, CORRELATED)) < 1e-20
+
+
+def test_many_steps_underflow_quietly():
+    vp = VPProcess(BetaSchedule(1.0, 0.0, 0.1, 2000.0), 0.5)
+    for scheme in SCHEMES.values():
+        steps = scheme(vp, uniform(1.0, 20_000))
+        law = laws.sampler_law(steps, scores.exact(vp, DIAGONAL), vp.prior(4))
+        assert np.all(np.isfinite(law.eigenvalues))
+        assert kl_divergence(DIAGONAL, law) < 1
+
+
+def test_an_unstable_step_size_gives_an_infinite_law_without_nan():
+    vp = VPProcess(BetaSchedule(1.0, 0.0, 0.1, 20.0), 0.002)
+    target = targets.isotropic(4, 1.0, 0.002).law
+    steps = samplers.exponential_integrator(vp, uniform(1.0, 500))
+    law = laws.sampler_law(steps, scores.exact(vp, target), vp.prior(4))
+    assert np.all(law.eigenvalues == np.inf)
+    assert kl_divergence(target, law) == np.inf
+    assert wasserstein2(target, law) == np.inf
+
+
+def test_overflow_of_a_suffix_alone_falls_back_to_the_recursion():
+    """A stage with P = 0 forgets what came before, however large the products are."""
+    vp, n = process(1.0, 0.0), 400
+    score = scores.exact(vp, Gaussian.diagonal([0.0], [1.0]))
+    # with the score −x: P = α − γ; the first stage has P = 0 and no noise, the rest P = 10
+    gamma = np.zeros(n)
+    gamma[0] = 1.0
+    alpha = np.full(n, 10.0)
+    alpha[0] = 1.0
+    law = laws.sampler_law(
+        samplers.Steps(np.full(n, 0.5), alpha, gamma, np.zeros(n)), score, vp.prior(1)
+    )
+    assert law.mean == 0
+    assert law.eigenvalues == 0
+
+
+def test_prior_must_be_isotropic():
+    vp = process()
+    steps = samplers.ancestral(vp, uniform(1.0, 3))
+    with pytest.raises(ValueError, match="prior must be isotropic"):
+        laws.sampler_law(steps, scores.exact(vp, DIAGONAL), DIAGONAL)
+
+
+def test_a_prior_with_a_mean_is_carried():
+    vp, law = process(), CORRELATED
+    prior = Gaussian(np.array([1.0, 2.0, 3.0, 4.0]), np.full(4, 2.5), np.eye(4))
+    steps = samplers.ddim(vp, uniform(1.0, 3))
+    found = laws.sampler_law(steps, scores.exact(vp, law), prior)
+    mean, _ = matrix_recursion(steps, vp, law, 1.0, 0.0, prior)
+    np.testing.assert_allclose(found.mean, mean, rtol=1e-11)

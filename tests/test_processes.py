@@ -1,0 +1,67 @@
+"""The VP process: its coefficients solve the SDE's moment equations."""
+
+import numpy as np
+import pytest
+
+from sgm.gaussian import Gaussian
+from sgm.processes import VPProcess
+from sgm.schedules import BetaSchedule, CosineSchedule
+
+VARIANCES = [0.5, 1.0, 4.0]
+
+
+def process(variance, a=2.0):
+    return VPProcess(BetaSchedule(1.5, a, 0.1, 20.0), variance)
+
+
+@pytest.mark.parametrize("variance", VARIANCES)
+def test_moments_solve_the_forward_equations(variance):
+    """m′ = drift · m and v′ = 2 drift · v + diffusion²."""
+    vp, t, h = process(variance), np.linspace(0.1, 1.4, 14), 1e-6
+    m_slope = (vp.mean_scale(t + h) - vp.mean_scale(t - h)) / (2 * h)
+    v_slope = (vp.kernel_variance(t + h) - vp.kernel_variance(t - h)) / (2 * h)
+    np.testing.assert_allclose(m_slope, vp.drift(t) * vp.mean_scale(t), rtol=1e-6, atol=1e-9)
+    rate = 2 * vp.drift(t) * vp.kernel_variance(t) + vp.diffusion(t) ** 2
+    np.testing.assert_allclose(v_slope, rate, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("variance", VARIANCES)
+def test_kernel_variance_keeps_its_digits_at_small_times(variance):
+    vp = process(variance)
+    t = np.array([1e-14, 1e-10, 1e-7])
+    small = vp.schedule.integral(t)
+    np.testing.assert_allclose(vp.kernel_variance(t), small - small**2 / (2 * variance), rtol=1e-12)
+    np.testing.assert_allclose(vp.std(t) ** 2, vp.kernel_variance(t), rtol=1e-14)
+
+
+@pytest.mark.parametrize("variance", VARIANCES)
+def test_the_prior_is_stationary(variance):
+    vp = process(variance)
+    later = vp.marginal(vp.prior(3), np.array([0.0, 0.4, 1.5]))
+    np.testing.assert_allclose(later.eigenvalues, variance, rtol=1e-14)
+    np.testing.assert_array_equal(later.mean, 0.0)
+
+
+def test_perturbed_samples_have_the_marginal_law():
+    vp = VPProcess(CosineSchedule(1.0, 2.0, 0.008, 20.0), 2.0)
+    law = Gaussian.from_covariance([1.0, -2.0], [[1.0, 0.6], [0.6, 0.5]])
+    rng, n = np.random.default_rng(0), 200_000
+    x = vp.perturb(law.sample(n, rng), np.full(n, 0.3), rng.standard_normal((n, 2)))
+    marginal = vp.marginal(law, 0.3)
+    sd = np.sqrt(marginal.eigenvalues.max())
+    np.testing.assert_allclose(x.mean(axis=0), marginal.mean, atol=4.5 * sd / np.sqrt(n))
+    np.testing.assert_allclose(
+        np.cov(x, rowvar=False), marginal.covariance, atol=4.5 * np.sqrt(2 / n) * sd**2
+    )
+
+
+def test_perturb_uses_one_time_a_row():
+    vp = process(1.0)
+    x0, noise, t = np.ones((3, 2)), np.zeros((3, 2)), np.array([0.0, 0.5, 1.0])
+    np.testing.assert_allclose(vp.perturb(x0, t, noise)[:, 1], vp.mean_scale(t))
+
+
+@pytest.mark.parametrize("variance", [0.0, -1.0, np.nan, np.inf])
+def test_variance_out_of_range_is_named(variance):
+    with pytest.raises(ValueError, match=f"variance = {variance}: must be"):
+        VPProcess(BetaSchedule(1.0, 0.0, 0.1, 20.0), variance)

@@ -1,0 +1,147 @@
+"""The schemes' coefficients against the formulas of their papers and each other."""
+
+import numpy as np
+import pytest
+
+from sgm import samplers
+from sgm.processes import VPProcess
+from sgm.schedules import BetaSchedule
+from sgm.timegrids import quadratic, uniform
+
+SCHEMES = {
+    "exponential_integrator_modified": samplers.exponential_integrator_modified,
+    "exponential_integrator": samplers.exponential_integrator,
+    "euler_maruyama": samplers.euler_maruyama,
+    "euler_arrival": samplers.euler_arrival,
+    "probability_flow_euler": samplers.probability_flow_euler,
+    "ancestral": samplers.ancestral,
+    "ancestral_small": samplers.ancestral_small,
+    "ddim": samplers.ddim,
+}
+FIELDS = ("score_time", "state", "score", "noise")
+
+
+def process(variance=2.5, a=2.0):
+    return VPProcess(BetaSchedule(1.5, a, 0.1, 20.0), variance)
+
+
+def assert_same(first, second, rtol=1e-11, atol=1e-13):
+    for name in FIELDS:
+        np.testing.assert_allclose(
+            getattr(first, name), getattr(second, name), rtol=rtol, atol=atol, err_msg=name
+        )
+
+
+def printed(name, vp, times):
+    """(τ, α, γ, ρ²) as the sources print them, with no care for cancellation."""
+    start, stop, s2 = times[:-1], times[1:], vp.variance
+    step, m, m_next = start - stop, vp.mean_scale(start), vp.mean_scale(stop)
+    v, v_next = vp.kernel_variance(start), vp.kernel_variance(stop)
+    beta, r, kept = vp.schedule.beta, m_next / m, (m / m_next) ** 2
+    match name:
+        case "exponential_integrator":
+            return start, r, 2 * s2 * (r - 1), s2 * (r**2 - 1)
+        case "exponential_integrator_modified":
+            return start, 2 - 1 / r, 2 * s2 * (1 - 1 / r), s2 * (1 - r**-2)
+        case "euler_maruyama":
+            rate = step * beta(start)
+            return start, 1 + rate / (2 * s2), rate, rate
+        case "euler_arrival":
+            rate = step * beta(stop)
+            return stop, 1 + rate / (2 * s2), rate, rate
+        case "probability_flow_euler":
+            rate = step * beta(start) / 2
+            return start, 1 + rate / s2, rate, 0 * rate
+        case "ancestral":
+            return start, r, s2 * (1 - kept) * r, s2 * (1 - kept)
+        case "ancestral_small":
+            return start, r, s2 * (1 - kept) * r, s2 * (1 - kept) * v_next / v
+        case "ddim":
+            return start, r, r * v - np.sqrt(v_next * v), 0 * r
+
+
+@pytest.mark.parametrize("grid", [uniform, quadratic])
+@pytest.mark.parametrize("variance", [0.5, 2.5])
+@pytest.mark.parametrize("name", SCHEMES)
+def test_coefficients_are_those_of_the_sources(name, variance, grid):
+    vp, times = process(variance), grid(1.5, 23)
+    steps = SCHEMES[name](vp, times)
+    tau, state, score, squared_noise = printed(name, vp, times)
+    assert_same(steps, samplers.Steps(tau, state, score, np.sqrt(squared_noise)), rtol=1e-9)
+    assert len(steps) == 23
+
+
+@pytest.mark.parametrize("grid", [uniform, quadratic])
+def test_ddim_interpolates_to_the_small_variance_sampler(grid):
+    vp, times = process(), grid(1.5, 40)
+    assert_same(samplers.ddim(vp, times, eta=1.0), samplers.ancestral_small(vp, times), rtol=1e-13)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.3, 0.8])
+def test_ddim_keeps_the_marginals_of_a_point_mass(eta):
+    """With the exact score of X₀ = 0, p_{τ_k} is carried to p_{τ_{k+1}} whatever η."""
+    vp, times = process(), uniform(1.5, 11)
+    steps = samplers.ddim(vp, times, eta)
+    v, v_next = vp.kernel_variance(times[:-1]), vp.kernel_variance(times[1:])
+    arrived = (steps.state - steps.score / v) ** 2 * v + steps.noise**2
+    np.testing.assert_allclose(arrived, v_next, rtol=1e-12, atol=1e-15)
+
+
+def test_exact_coefficients_do_not_cancel_on_tiny_steps():
+    """On a step of 1e-9 every scheme is Euler's with relative error O(step)."""
+    vp = process()
+    times = np.array([1.0, 1.0 - 2.0**-30])
+    reference = samplers.euler_maruyama(vp, times)
+    for name in ("exponential_integrator", "exponential_integrator_modified", "ancestral"):
+        steps = SCHEMES[name](vp, times)
+        # B(τ_k) − B(τ_{k+1}) itself loses digits: B ~ 10, the step ~ 1e-8
+        assert steps.score == pytest.approx(reference.score, rel=1e-6)
+        assert steps.noise == pytest.approx(reference.noise, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["exponential_integrator_modified", "ancestral"])
+def test_one_step_onto_the_data_from_pure_noise_keeps_the_stationary_law(name):
+    """With the score of π_∞ itself, the modified integrator keeps π_∞ exactly, for s̃ = 0."""
+    vp = process()
+    steps = SCHEMES[name](vp, uniform(1.5, 3))
+    factor = steps.state - steps.score / vp.variance
+    np.testing.assert_allclose(factor**2 * vp.variance + steps.noise**2, vp.variance, rtol=1e-12)
+
+
+def test_predictor_corrector_interleaves():
+    vp, times = process(), uniform(1.5, 4)
+    predictor = samplers.euler_maruyama(vp, times)
+    steps = samplers.predictor_corrector(vp, times, corrector_steps=2, step_size=0.03)
+    assert len(steps) == 12
+    for name in FIELDS:
+        np.testing.assert_array_equal(getattr(steps, name)[::3], getattr(predictor, name))
+    for first in (1, 2):
+        np.testing.assert_array_equal(steps.score_time[first::3], times[1:])
+        np.testing.assert_array_equal(steps.state[first::3], 1.0)
+        np.testing.assert_array_equal(steps.score[first::3], 0.03)
+        np.testing.assert_array_equal(steps.noise[first::3], np.sqrt(0.06))
+    assert_same(samplers.predictor_corrector(vp, times, 0, 0.03), predictor, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda vp: samplers.ddim(vp, uniform(1.5, 3), 1.1), "eta = 1.1: must lie"),
+        (lambda vp: samplers.ddim(vp, uniform(1.5, 3), np.nan), "eta = nan: must lie"),
+        (
+            lambda vp: samplers.predictor_corrector(vp, uniform(1.5, 3), -1, 0.1),
+            "corrector_steps = -1: must be",
+        ),
+        (
+            lambda vp: samplers.predictor_corrector(vp, uniform(1.5, 3), 1, 0.0),
+            "step_size = 0.0: must be",
+        ),
+        (lambda vp: samplers.ancestral(vp, [1.0]), r"times has shape \(1,\)"),
+        (lambda vp: samplers.ancestral(vp, [[1.0, 0.0]]), r"times has shape \(1, 2\)"),
+        (lambda vp: samplers.ancestral(vp, [0.0, 1.0]), "times = .*must decrease"),
+        (lambda vp: samplers.ancestral(vp, [1.0, -0.1]), "times = .*stay >= 0"),
+    ],
+)
+def test_values_out_of_range_are_named(build, message):
+    with pytest.raises(ValueError, match=message):
+        build(process())

@@ -1,0 +1,113 @@
+"""Affine scores against log-densities, and their error moments against Monte Carlo."""
+
+import numpy as np
+import pytest
+
+from sgm import scores, targets
+from sgm.gaussian import Gaussian
+from sgm.processes import VPProcess
+from sgm.schedules import BetaSchedule
+
+CORRELATED = targets.correlated(4, 1.0, 1.0).law
+DIAGONAL = Gaussian.diagonal([1.0, -1.0, 0.5, 0.0], [0.1, 1.0, 10.0, 0.5])
+
+
+def process(variance=2.0):
+    return VPProcess(BetaSchedule(1.0, 1.0, 0.1, 20.0), variance)
+
+
+def log_density(law, x):
+    return -0.5 * np.sum(law.rotate(x - law.mean) ** 2 / law.eigenvalues, axis=-1)
+
+
+@pytest.mark.parametrize("law", [CORRELATED, DIAGONAL], ids=["correlated", "diagonal"])
+@pytest.mark.parametrize("t", [0.0, 0.2, 1.0])
+def test_exact_score_is_the_gradient_of_the_log_density(law, t):
+    vp, x, h = process(), np.random.default_rng(0).standard_normal((5, 4)), 1e-5
+    marginal = vp.marginal(law, t)
+    gradient = np.stack(
+        [
+            (log_density(marginal, x + h * e) - log_density(marginal, x - h * e)) / (2 * h)
+            for e in np.eye(4)
+        ],
+        axis=1,
+    )
+    np.testing.assert_allclose(scores.exact(vp, law)(x, t), gradient, rtol=1e-6, atol=1e-7)
+
+
+def test_perturbations_are_what_they_say():
+    vp, x = process(), np.random.default_rng(0).standard_normal((5, 4))
+    exact = scores.exact(vp, CORRELATED)(x, 0.3)
+    np.testing.assert_allclose(scores.scaled(vp, CORRELATED, 0.1)(x, 0.3), 1.1 * exact)
+    np.testing.assert_allclose(scores.biased(vp, CORRELATED, 0.1)(x, 0.3), exact + 0.1)
+    wrong = Gaussian.from_covariance(0.9 * CORRELATED.mean, 1.1 * CORRELATED.covariance)
+    np.testing.assert_allclose(
+        scores.plugin(vp, CORRELATED, 0.1)(x, 0.3), scores.exact(vp, wrong)(x, 0.3)
+    )
+
+
+def test_a_time_a_row_equals_one_time_at_a_time():
+    score = scores.biased(process(), CORRELATED, 0.2)
+    x, t = np.random.default_rng(1).standard_normal((3, 4)), np.array([0.0, 0.4, 1.0])
+    one_by_one = np.concatenate([score(x[k : k + 1], t[k]) for k in range(3)])
+    np.testing.assert_allclose(score(x, t), one_by_one, rtol=1e-13)
+
+
+CASES = {
+    "scaled": (scores.scaled(process(), CORRELATED, 0.2), CORRELATED),
+    "biased": (scores.biased(process(), CORRELATED, 0.2), CORRELATED),
+    "plugin": (scores.plugin(process(), DIAGONAL, 0.2), DIAGONAL),
+    "other basis": (scores.exact(process(), DIAGONAL), CORRELATED),
+    "all at once": (scores.GaussianScore(process(), DIAGONAL, 1.3, -0.4), CORRELATED),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_error_moments_match_monte_carlo(name):
+    score, law = CASES[name]
+    vp, rng = score.process, np.random.default_rng(0)
+    times = np.array([0.05, 0.5])
+    mse, cross = score.error_moments(law, times)
+    for k, t in enumerate(times):
+        x = vp.marginal(law, t).sample(40_000, rng)
+        exact = scores.exact(vp, law)(x, t)
+        error = score(x, t) - exact
+        for value, draws in [
+            (mse[k], np.sum(error**2, axis=1)),
+            (cross[k], np.sum((exact + x / vp.variance) * error, axis=1)),
+        ]:
+            assert value == pytest.approx(draws.mean(), abs=4.5 * draws.std() / 200 + 1e-12)
+
+
+def test_both_routes_agree_when_the_bases_commute():
+    score, law = scores.GaussianScore(process(), DIAGONAL, 1.3, -0.4), DIAGONAL
+    order = [2, 0, 3, 1]
+    turned = Gaussian(law.mean, law.eigenvalues[order], np.eye(4)[:, order])
+    times = np.linspace(0, 1, 5).reshape(1, 5)
+    fast, slow = score.error_moments(law, times), score.error_moments(turned, times)
+    assert fast[0].shape == (1, 5)
+    np.testing.assert_allclose(fast, slow, rtol=1e-12)
+
+
+def test_exact_score_has_no_error_and_tiny_errors_keep_their_digits():
+    vp, times = process(), np.linspace(0, 1, 11)
+    assert np.all(np.array(scores.exact(vp, CORRELATED).error_moments(CORRELATED, times)) == 0)
+    mse, cross = scores.scaled(vp, CORRELATED, 2.0**-30).error_moments(CORRELATED, times)
+    marginal = vp.marginal(CORRELATED, times)
+    np.testing.assert_allclose(mse, 2.0**-60 * np.sum(1 / marginal.eigenvalues, axis=-1), rtol=1e-6)
+    expected = 2.0**-30 * np.sum(1 / marginal.eigenvalues - 1 / vp.variance, axis=-1)
+    np.testing.assert_allclose(cross, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: scores.plugin(process(), DIAGONAL, -1.0), "eps = -1.0: must be"),
+        (lambda: scores.plugin(process(), DIAGONAL, np.nan), "eps = nan: must be"),
+        (lambda: scores.scaled(process(), DIAGONAL, np.inf), "scale = inf: must be"),
+        (lambda: scores.biased(process(), DIAGONAL, np.nan), "bias = nan: must be"),
+    ],
+)
+def test_values_out_of_range_are_named(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

@@ -1,0 +1,84 @@
+"""The sentinel: every schedule × sampler × Gaussian target, simulated with its exact score,
+against the closed-form law of the sampler's output.
+
+For n draws from a Gaussian, 2n KL(N(sample mean, sample covariance) ‖ law) is the
+likelihood-ratio statistic, asymptotically χ² with d(d + 3)/2 degrees of freedom: its mean
+is that number and its variance twice it. Five standard deviations are allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from sgm import samplers, schedules, scores, timegrids
+from sgm.gaussian import Gaussian, kl_divergence
+from sgm.laws import sampler_law
+from sgm.networks import affine_score_fn
+from sgm.processes import VPProcess
+from sgm.samplers import Steps
+from sgm.schedules import NoiseSchedule
+from sgm.simulation import simulate_reverse
+
+D, N, VARIANCE = 4, 8192, 1.5
+Scheme = Callable[[VPProcess, npt.ArrayLike], Steps]
+
+SCHEDULES: dict[str, NoiseSchedule] = {
+    "BetaSchedule": schedules.BetaSchedule(horizon=2.0, a=-1.5, beta_min=0.1, beta_max=8.0),
+    "ConstantSchedule": schedules.ConstantSchedule(horizon=2.0, rate=2.0),
+    "CosineSchedule": schedules.CosineSchedule(2.0, VARIANCE, offset=0.008, clip=20.0),
+    "NumericalSchedule": schedules.NumericalSchedule(2.0, lambda t: 0.2 + 2 * t + np.sin(t)),
+}
+SCHEMES: dict[str, Scheme] = {
+    "ancestral": samplers.ancestral,
+    "ancestral_small": samplers.ancestral_small,
+    "ddim": partial(samplers.ddim, eta=0.5),
+    "euler_arrival": samplers.euler_arrival,
+    "euler_maruyama": samplers.euler_maruyama,
+    "exponential_integrator": samplers.exponential_integrator,
+    "exponential_integrator_modified": samplers.exponential_integrator_modified,
+    "predictor_corrector": partial(samplers.predictor_corrector, corrector_steps=1, step_size=0.01),
+    "probability_flow_euler": samplers.probability_flow_euler,
+}
+DISTANCE = np.abs(np.subtract.outer(np.arange(D), np.arange(D)))
+TARGETS = {
+    "diagonal": Gaussian.diagonal(np.array([1.0, -1.0, 0.0, 2.0]), np.array([1.0, 0.2, 0.5, 2.0])),
+    "correlated": Gaussian.from_covariance(np.ones(D), 1 / np.sqrt(1 + DISTANCE)),
+}
+
+
+def test_the_tables_cover_all_schedules_and_samplers() -> None:
+    families = set(schedules.__all__) - {"NoiseSchedule"}
+    assert set(SCHEDULES) == families
+    assert set(SCHEMES) == set(samplers.__all__) - {"Steps"}
+
+
+def statistic(x: npt.NDArray[np.float64], law: Gaussian) -> float:
+    """2n KL(N(sample mean, sample covariance) ‖ law)."""
+    covariance = np.cov(x, rowvar=False, bias=True)
+    return 2 * len(x) * float(kl_divergence(Gaussian.from_covariance(x.mean(0), covariance), law))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_simulated_law_is_the_closed_form(schedule: str, scheme: str, target: str) -> None:
+    process = VPProcess(SCHEDULES[schedule], VARIANCE)
+    steps = SCHEMES[scheme](process, timegrids.uniform(2.0, 20))
+    score = scores.exact(process, TARGETS[target])
+    cpu = torch.device("cpu")
+    score_fn = affine_score_fn(score, torch.float64, cpu)
+    axes = {"schedule": schedule, "sampler": scheme, "target": target}  # independent cases
+    x = simulate_reverse(steps, score_fn, VARIANCE, N, D, 1, [0], axes, torch.float64, cpu)
+    law = sampler_law(steps, score, process.prior(D))
+    freedom = D * (D + 3) / 2
+    value = statistic(x[0].numpy(), law)
+    assert abs(value - freedom) < 5 * np.sqrt(2 * freedom)
+    # and the test can tell this law from the data's own, which few steps do not reach
+    if kl_divergence(law, TARGETS[target]) > 0.02:
+        assert statistic(x[0].numpy(), TARGETS[target]) > freedom + 10 * np.sqrt(2 * freedom)

@@ -1,0 +1,123 @@
+"""Streams of the one loop: chunks, replicates, common random numbers, failures.
+
+That its law is right is the sentinel's business (test_sentinel.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from sgm import samplers, scores, timegrids
+from sgm.gaussian import Gaussian
+from sgm.networks import Architecture, ScoreEnsemble, ScoreFn, affine_score_fn
+from sgm.processes import VPProcess
+from sgm.samplers import Steps
+from sgm.schedules import BetaSchedule
+from sgm.simulation import CHUNK_ROWS, Observer, simulate_reverse
+
+CPU = torch.device("cpu")
+D = 5
+PROCESS = VPProcess(BetaSchedule(horizon=1.0, a=0.0, beta_min=0.1, beta_max=20.0), 1.0)
+STEPS = samplers.exponential_integrator_modified(PROCESS, timegrids.uniform(1.0, 8))
+COVARIANCE = 1 / np.sqrt(1 + np.abs(np.subtract.outer(np.arange(D), np.arange(D))))
+LAW = Gaussian.from_covariance(np.ones(D), COVARIANCE)
+EXACT = affine_score_fn(scores.exact(PROCESS, LAW), torch.float32, CPU)
+NETWORKS = ScoreEnsemble.initial(
+    Architecture(
+        dimension=D,
+        width=16,
+        layers=2,
+        time_width=16,
+        time_scale=1000.0,
+        output="relative",
+        horizon=1.0,
+        variance=1.0,
+    ),
+    range(4),
+)
+
+
+def simulate(
+    score_fn: ScoreFn,
+    n: int,
+    seeds: list[int],
+    steps: Steps = STEPS,
+    observe: Observer | None = None,
+) -> torch.Tensor:
+    return simulate_reverse(
+        steps, score_fn, 1.0, n, D, 7, seeds, {"target": "x"}, torch.float32, CPU, observe
+    )
+
+
+@pytest.mark.parametrize("score_fn", [EXACT, NETWORKS], ids=["affine", "networks"])
+def test_rows_of_a_chunk_do_not_depend_on_the_chunks_after_it(score_fn: ScoreFn) -> None:
+    seeds = [0, 1, 2, 3]
+    long = simulate(score_fn, 2 * CHUNK_ROWS + 100, seeds)
+    assert torch.equal(simulate(score_fn, CHUNK_ROWS, seeds), long[:, :CHUNK_ROWS])
+    assert torch.equal(simulate(score_fn, 2 * CHUNK_ROWS, seeds), long[:, : 2 * CHUNK_ROWS])
+    assert not torch.equal(long[:, :100], long[:, CHUNK_ROWS : CHUNK_ROWS + 100])
+
+
+@pytest.mark.parametrize("n", [CHUNK_ROWS, 77])
+def test_a_replicate_does_not_depend_on_its_neighbours(n: int) -> None:
+    whole = simulate(NETWORKS, n, [0, 1, 2, 3])
+    for block in (slice(0, 1), slice(2, 4)):
+        part = simulate(NETWORKS[block], n, [0, 1, 2, 3][block])
+        assert torch.equal(part, whole[block])
+        exact = simulate(EXACT, n, [0, 1, 2, 3][block])
+        assert torch.equal(exact, simulate(EXACT, n, [0, 1, 2, 3])[block])
+    assert not torch.equal(whole[0], whole[1])
+
+
+def test_noise_is_shared_across_scores_schedules_and_samplers() -> None:
+    """With the score's factor at zero the output is a function of the draws alone."""
+    drawn = {}
+    for a in (-3.0, 4.0):
+        process = replace(PROCESS, schedule=BetaSchedule(1.0, a, 0.1, 20.0))
+        for scheme in (samplers.euler_maruyama, samplers.exponential_integrator):
+            steps = scheme(process, timegrids.uniform(1.0, 8))
+            first = Steps(steps.score_time[:1], np.ones(1), np.zeros(1), np.ones(1))
+            drawn[a, scheme.__name__] = simulate(EXACT, 20, [3], first)
+    reference = next(iter(drawn.values()))
+    assert all(torch.equal(value, reference) for value in drawn.values())
+    assert not torch.equal(simulate(EXACT, 20, [4], first), reference)
+
+
+def test_a_stage_without_noise_draws_none() -> None:
+    """A silent stage in front leaves the later draws where they were."""
+    noisy = Steps(np.ones(1), np.ones(1), np.zeros(1), np.ones(1))
+    silent_first = Steps(np.ones(2), np.ones(2), np.zeros(2), np.array([0.0, 1.0]))
+    assert torch.equal(simulate(EXACT, 20, [0], silent_first), simulate(EXACT, 20, [0], noisy))
+
+
+def test_observer_sees_every_stage_of_every_row() -> None:
+    n = CHUNK_ROWS + 40
+    seen = torch.zeros(len(STEPS), n)
+    starts = torch.empty(2, n, D)
+
+    def observe(stage: int, rows: slice, x: torch.Tensor, s: torch.Tensor) -> None:
+        assert torch.equal(s, EXACT(x, STEPS.score_time[stage]))
+        seen[stage, rows] += 1
+        if stage == 0:
+            starts[:, rows] = x
+
+    simulate(EXACT, n, [0, 1], observe=observe)
+    assert torch.all(seen == 1)
+    # the start is the stationary law
+    squares = starts.double().square()
+    assert abs(squares.mean() - 1) < 5 * (2 / squares.numel()) ** 0.5
+
+
+def test_a_failed_network_gives_nan_and_harms_no_other() -> None:
+    weights = {k: w.clone() for k, w in NETWORKS.weights.items()}
+    for w in weights.values():
+        w[1] = torch.nan
+    broken = simulate(ScoreEnsemble(NETWORKS.architecture, weights), 60, [0, 1, 2, 3])
+    sound = simulate(NETWORKS, 60, [0, 1, 2, 3])
+    assert torch.all(broken[1].isnan())
+    for r in (0, 2, 3):
+        assert torch.equal(broken[r], sound[r])

@@ -1,0 +1,136 @@
+"""The config: what is right is read, what is wrong is one clear error before any compute."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+import yaml
+
+from sgm.run.check import check
+from sgm.study import Study, format_number, json_schema
+from sgm.study.registry import KINDS
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted([ROOT / "config/config.yaml", *(ROOT / "config/studies").glob("*.yaml")])
+TINY = yaml.safe_load((ROOT / "tests/data/tiny.yaml").read_text())
+
+DIGITS = {"family": "digits", "heldout_fraction": 0.5}
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    return copy.deepcopy(TINY) | changes
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configs_pass_the_model_the_schema_and_the_mathematics(path: Path) -> None:
+    config = yaml.safe_load(path.read_text())
+    jsonschema.validate(config, json_schema())
+    check(Study.parse(config))
+
+
+def test_schema_file_is_the_study_model() -> None:
+    stored = json.loads((ROOT / "workflow/schemas/study.schema.json").read_text())
+    assert stored == json_schema(), "run `make schema`"
+
+
+def test_every_built_in_family_can_be_resolved() -> None:
+    from sgm.run.build import resolve
+
+    for rows in KINDS.values():
+        for entry in rows.values():
+            if entry.build.startswith("sgm."):
+                assert callable(resolve(entry.build))
+
+
+def test_a_study_survives_its_own_dump() -> None:
+    study = Study.parse(TINY)
+    again = Study.parse(study.model_dump(mode="json"))
+    assert again.digest == study.digest
+    assert [item.label for item in again.schedules] == ["beta_a=-2", "beta_a=3"]
+
+
+def test_a_list_on_an_axis_parameter_makes_one_cell_a_value() -> None:
+    schedules = [
+        {"family": "beta_a", "a": [0, 0.1 + 0.2], "beta_min": 0.1, "beta_max": 20},
+        {"family": "beta_a", "name": "steep", "a": 0, "beta_min": 0.1, "beta_max": 40},
+        {"family": "constant", "rate": 1},
+    ]
+    study = Study.parse(changed(schedules=schedules))
+    labels = [item.label for item in study.schedules]
+    assert labels == ["beta_a=0", "beta_a=0.3", "steep_a=0", "constant"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1.0, "1"), (-0.0, "0"), (0.1 + 0.2, "0.3"), (-10, "-10")]
+)
+def test_numbers_in_labels_have_one_form(value: float, text: str) -> None:
+    assert format_number(value) == text
+
+
+BETA = {"family": "beta_a", "a": 0, "beta_min": 0.1, "beta_max": 20}
+BAD = [
+    (changed(n_sample=5), ["n_sample", "unknown key"]),
+    (changed(seeds=0), ["seeds = 0", "greater than or equal to 1"]),
+    (changed(process={"family": "vp", "variance": -1.0}), ["variance = -1.0", "greater than 0"]),
+    (changed(horizons=[0.0]), ["horizons.0 = 0.0", "greater than 0"]),
+    (changed(horizons=[1, 1.0]), ["horizons", "1.0 is given twice"]),
+    (changed(n_steps=[10, 10]), ["n_steps", "10 is given twice"]),
+    (changed(samplers=["euler"]), ["samplers", "'euler'", "unknown sampler", "euler_maruyama"]),
+    (changed(schedules=[BETA | {"a": [1, 1.0]}]), ["schedules", "'beta_a=1' is given twice"]),
+    (changed(schedules=[BETA | {"beta_min": 0}]), ["schedules", "beta_min = 0", "greater than 0"]),
+    (changed(schedules=[BETA | {"beta_max": 0.01}]), ["schedules", "beta_max = 0.01", "at least"]),
+    (changed(schedules=[BETA | {"betamin": 1}]), ["schedules", "betamin = 1", "unknown key"]),
+    (changed(schedules=[BETA | {"a": float("nan")}]), ["schedules", "a = nan", "finite"]),
+    (changed(schedules=[]), ["schedules", "at least one"]),
+    (changed(schedules=[{"a": 1}]), ["schedules", "family"]),
+    (changed(study="../elsewhere"), ["study = '../elsewhere'", "pattern"]),
+    (changed(schedules=[BETA | {"name": "a/b"}]), ["schedules", "name = 'a/b'", "pattern"]),
+    (changed(targets=[{"family": "digits"}]), ["targets", "heldout_fraction", "required"]),
+    (changed(extensions=["nowhere.py"]), ["extensions", "nowhere.py"]),
+    (
+        changed(scores=[{"family": "exact", "sampled": True, "targets": ["iso"]}]),
+        ["scores", "targets = 'iso'", "isotropic"],
+    ),
+    ({k: v for k, v in TINY.items() if k != "device"}, ["device", "required"]),
+]
+
+
+@pytest.mark.parametrize(("config", "words"), BAD, ids=lambda value: str(value)[-40:])
+def test_bad_configs_name_the_key_the_value_and_what_is_allowed(
+    config: dict[str, Any], words: list[str]
+) -> None:
+    with pytest.raises(ValueError, match=r"config is not valid|extensions") as error:
+        Study.parse(config)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_explicit_training_needs_an_exact_score() -> None:
+    config = changed(targets=[*TINY["targets"], DIGITS])
+    config["scores"][-1]["recipe"]["objective"] = "explicit"
+    with pytest.raises(ValueError, match=r"'explicit'.*'digits'.*'denoising'"):
+        Study.parse(config)
+
+
+def test_mathematics_refuses_what_the_schema_can_not_see(tmp_path: Path) -> None:
+    literal = {"family": "correlated", "dimension": 50, "mean": 1.0, "offset": 0.0}
+    with pytest.raises(ValueError, match=r"targets: correlated: offset = 0.*indefinite"):
+        check(Study.parse(changed(targets=[literal], scores=[TINY["scores"][0]])))
+
+    np.savez(tmp_path / "bad.npz", mean=np.zeros(2), covariance=np.array([[1.0, 2.0], [2.0, 1.0]]))
+    bad = {"family": "gaussian_file", "path": str(tmp_path / "bad.npz")}
+    with pytest.raises(ValueError, match=r"targets: gaussian_file: .*not positive definite"):
+        check(Study.parse(changed(targets=[bad], scores=[TINY["scores"][0]])))
+
+    with pytest.raises(ValueError, match=r"n_samples = 60: .*digits.*d = 61"):
+        check(Study.parse(changed(n_samples=60, targets=[DIGITS])))
+
+    clipped = {"family": "cosine", "offset": 0.1, "clip": 0.01}
+    with pytest.raises(ValueError, match=r"schedules: cosine: clip = 0.01"):
+        check(Study.parse(changed(schedules=[clipped])))

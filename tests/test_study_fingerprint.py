@@ -1,0 +1,96 @@
+"""Fingerprints change with what a job can reach, and with nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sgm.study import fingerprint as module
+from sgm.study.fingerprint import fingerprint
+
+PACKAGE = Path(__file__).parents[1] / "sgm"
+TRAIN = ["sgm.run.stages:network", "sgm.schedules:BetaSchedule", "sgm.targets:isotropic"]
+EXACT = ["sgm.run.stages:exact", "sgm.samplers:euler_maruyama", "sgm.targets:isotropic"]
+
+
+@pytest.fixture
+def edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], None]:
+    """Edit a copy of the package, which fingerprints then read."""
+    shutil.copytree(PACKAGE, tmp_path / "sgm", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(module, "PACKAGE", tmp_path / "sgm")
+
+    def apply(name: str, old: str, new: str) -> None:
+        path = tmp_path / "sgm" / name
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+
+    return apply
+
+
+Edit = Callable[[str, str, str], None]
+
+
+def test_equal_code_gives_equal_fingerprints(edit: Edit) -> None:
+    assert fingerprint(TRAIN) == fingerprint(reversed(TRAIN))
+    assert fingerprint(TRAIN) != fingerprint(EXACT)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("schedules.py", '"""A noise schedule β on', '"""Some schedule β on'),
+        ("schedules.py", "import numpy as np\n", "import numpy as np  # fast\n"),
+        ("processes.py", "\n    def drift", "\n\n\n    # a comment\n    def drift"),
+        ("schedules.py", "class ConstantSchedule(", "class AnotherSchedule("),
+        ("samplers.py", "def euler_arrival(", "late = 1\n\n\ndef euler_arrival("),
+        ("plots.py", "import", "import antigravity\nimport"),
+        ("study/plan.py", "class Plan", "class Scheme"),
+    ],
+)  # fmt: skip
+def test_prose_and_unrelated_code_change_nothing(edit: Edit, name: str, old: str, new: str) -> None:
+    before = fingerprint(TRAIN), fingerprint(EXACT)
+    edit(name, old, new)
+    assert (fingerprint(TRAIN), fingerprint(EXACT)) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "train", "exact"),
+    [
+        ("schedules.py", "np.expm1(a * t) / np.expm1", "np.exp(a * t) / np.exp", True, False),
+        ("processes.py", "/ (2 * self.variance)", "/ (3 * self.variance)", True, True),
+        ("training.py", "np.cos(np.pi", "np.cos(2 * np.pi", True, False),
+        ("networks.py", "ALIGNMENT = 16", "ALIGNMENT = 32", True, False),
+        ("samplers.py", "def _euler(", "def _euler(extra: int, ", False, True),
+        ("laws.py", "def sampler_law(", "def sampler_law(extra: int, ", False, True),
+        ("gaussian.py", "far = r - np.log1p(r)", "far = r - np.log(1 + r)", False, True),
+        ("random.py", "digest_size=8", "digest_size=16", True, False),
+        ("targets.py", "full(dimension, variance)", "full(dimension, 2 * variance)", True, True),
+    ],
+)  # fmt: skip
+def test_code_that_a_job_reaches_changes_its_fingerprint(
+    edit: Edit, name: str, old: str, new: str, train: bool, exact: bool
+) -> None:
+    before = fingerprint(TRAIN), fingerprint(EXACT)
+    edit(name, old, new)
+    after = fingerprint(TRAIN), fingerprint(EXACT)
+    assert (after[0] != before[0], after[1] != before[1]) == (train, exact)
+
+
+def test_extensions_are_followed(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("from sgm.schedules import ConstantSchedule\n\ndef rate(t):\n    return 1\n")
+    root = f"{path}:rate"
+    before = fingerprint([root])
+    path.write_text(path.read_text() + "# a comment\n\ndef other():\n    return 2\n")
+    assert fingerprint([root]) == before
+    path.write_text(path.read_text().replace("return 1", "return 3"))
+    assert fingerprint([root]) != before
+
+
+def test_an_address_that_leads_nowhere_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no such definition"):
+        fingerprint(["sgm.schedules:Missing"])

@@ -1,0 +1,254 @@
+"""Training: independence of the block, isolation of failures, and that it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from sgm import scores, timegrids
+from sgm.evaluation import score_error_moments
+from sgm.gaussian import Gaussian
+from sgm.networks import ScoreEnsemble
+from sgm.objectives import OBJECTIVES, Examples, explicit_score_matching
+from sgm.processes import VPProcess
+from sgm.random import stream, stream_seed
+from sgm.schedules import BetaSchedule
+from sgm.scores import GaussianScore
+from sgm.training import (
+    LEARNING_RATES,
+    TIME_SAMPLINGS,
+    Recipe,
+    TrainingResult,
+    train_networks,
+)
+
+D = 5
+PROCESS = VPProcess(BetaSchedule(horizon=1.0, a=1.0, beta_min=0.1, beta_max=20.0), 1.0)
+COVARIANCE = 1 / np.sqrt(1 + np.abs(np.subtract.outer(np.arange(D), np.arange(D))))
+LAW = Gaussian.from_covariance(np.ones(D), COVARIANCE)
+EXACT = scores.exact(PROCESS, LAW)
+SEEDS = [3, 1, 4, 15]
+RECIPE = Recipe(
+    objective="explicit",
+    weight="unit",
+    width=32,
+    layers=2,
+    time_width=16,
+    time_scale=1000.0,
+    output="relative",
+    batch_size=20,
+    steps=25,
+    learning_rate=1e-3,
+    learning_rate_schedule="cosine",
+    ema=0.9,
+    time_sampling="stratified",
+    time_min=1e-5,
+)
+
+
+def data(n: int, seeds: Sequence[int]) -> npt.NDArray[np.float64]:
+    return np.stack([LAW.sample(n, stream(0, "data", seed=seed)) for seed in seeds])
+
+
+def train(
+    recipe: Recipe,
+    samples: npt.NDArray[np.float64],
+    seeds: Sequence[int],
+    networks_per_pass: int | None = None,
+    process: VPProcess = PROCESS,
+) -> TrainingResult:
+    exact = scores.exact(process, LAW)
+    return train_networks(
+        recipe, process, samples, exact, 0, seeds, {"target": "x"}, "cpu", networks_per_pass
+    )
+
+
+def assert_same_networks(one: ScoreEnsemble, other: ScoreEnsemble) -> None:
+    assert len(one) == len(other)
+    for name, weight in one.state_dict().items():
+        assert torch.equal(weight, other.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("objective", ["explicit", "denoising"])
+@pytest.mark.parametrize(("width", "n"), [(32, 70), (64, 55), (256, 64)])
+def test_numbers_do_not_depend_on_the_block(objective: str, width: int, n: int) -> None:
+    recipe = replace(RECIPE, objective=objective, width=width)
+    samples = data(n, SEEDS)
+    whole = train(recipe, samples, SEEDS, networks_per_pass=4)
+    assert not whole.failed.any()
+    for per_pass in (1, 3, None):
+        split = train(recipe, samples, SEEDS, per_pass)
+        assert_same_networks(split.networks, whole.networks)
+        np.testing.assert_array_equal(split.loss_history, whole.loss_history)
+    reordered = train(recipe, samples[[2, 0]], [SEEDS[2], SEEDS[0]])
+    assert_same_networks(reordered.networks[:1], whole.networks[2:3])
+    assert_same_networks(reordered.networks[1:], whole.networks[:1])
+    assert not torch.equal(whole.networks.weights["input"][0], whole.networks.weights["input"][1])
+
+
+@pytest.mark.parametrize("bad", [1e30, 1e200])
+def test_a_failed_network_is_named_and_harms_no_other(bad: float) -> None:
+    samples = data(70, SEEDS)
+    sound = train(RECIPE, samples, SEEDS)
+    broken = samples.copy()
+    broken[1, 7] = bad  # its row comes somewhere in the first epoch of four steps
+    result = train(RECIPE, broken, SEEDS)
+    np.testing.assert_array_equal(result.failed, [False, True, False, False])
+    assert [bool(message) for message in result.messages] == [False, True, False, False]
+    step = int(result.messages[1].removeprefix("loss is not finite at step ").split(" ")[0])
+    assert 1 <= step <= 4
+    assert np.isnan(result.loss[1])
+    assert all(w[1].isnan().all() for w in result.networks.weights.values())
+    keep = [0, 2, 3]
+    for name, weight in result.networks.weights.items():
+        assert torch.equal(weight[keep], sound.networks.weights[name][keep])
+    np.testing.assert_array_equal(result.loss_history[keep], sound.loss_history[keep])
+
+
+def test_a_block_that_fails_as_a_whole_ends_with_its_messages() -> None:
+    result = train(RECIPE, np.full((2, 70, D), 1e200), [0, 1])
+    assert result.failed.all()
+    assert result.messages == ("loss is not finite at step 1 of 25",) * 2
+    assert result.loss_history.shape == (2, 7)
+
+
+def test_training_learns_the_score_and_reproduces() -> None:
+    """E₂ falls below 0.3 nats, a fiftieth of where it starts."""
+    recipe = replace(RECIPE, width=64, batch_size=64, steps=800, ema=0.0, time_width=32)
+    samples, seeds = data(4000, SEEDS[:2]), SEEDS[:2]
+    times = timegrids.uniform(1.0, 100)
+    increments = -np.diff(PROCESS.schedule.integral(times))
+
+    def e2(networks: ScoreEnsemble) -> npt.NDArray[np.float64]:
+        moments = score_error_moments(
+            networks, PROCESS, LAW, times[:-1], 64, 0, seeds, {}, torch.float32, torch.device("cpu")
+        )
+        return moments.mse @ increments
+
+    trained = train(recipe, samples, seeds)
+    untrained = train(replace(recipe, steps=1, learning_rate=1e-30), samples, seeds)
+    assert np.all(e2(trained.networks) < 0.3)
+    assert np.all(e2(trained.networks) < 0.02 * e2(untrained.networks))
+    assert np.all(trained.loss_history[:, -1] < 0.05 * trained.loss_history[:, 0])
+    np.testing.assert_array_equal(trained.loss, trained.loss_history[:, -1])
+    assert_same_networks(train(recipe, samples, seeds).networks, trained.networks)
+
+
+def test_one_step_is_adams_first_step() -> None:
+    """Adam's first update is −lr · g/(|g| + ε): every weight with a gradient moves by lr."""
+    recipe = replace(RECIPE, steps=1, ema=0.0, learning_rate=1e-2)
+    samples = data(70, SEEDS[:1])
+    before = train(replace(recipe, learning_rate=1e-30), samples, SEEDS[:1]).networks
+    after = train(recipe, samples, SEEDS[:1]).networks
+    moved = (after.weights["output"] - before.weights["output"])[..., :D].abs()
+    torch.testing.assert_close(moved, torch.full_like(moved, 1e-2), rtol=1e-2, atol=0)
+    averaged = train(replace(recipe, ema=0.75), samples, SEEDS[:1]).networks
+    for name, weight in averaged.weights.items():
+        expected = 0.75 * before.weights[name] + 0.25 * after.weights[name]
+        torch.testing.assert_close(weight, expected)
+
+
+def test_schedules_share_all_draws_of_a_seed_and_seeds_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = replace(RECIPE, steps=5, learning_rate=1e-30, ema=0.0)
+    other = VPProcess(BetaSchedule(horizon=1.0, a=-5.0, beta_min=0.1, beta_max=20.0), 1.0)
+    drawn: list[tuple[npt.NDArray[np.float64], ...]] = []
+
+    def record(
+        process: VPProcess,
+        exact_score: GaussianScore | None,
+        x0: npt.NDArray[np.float64],
+        t: npt.NDArray[np.float64],
+        z: npt.NDArray[np.float64],
+    ) -> Examples:
+        drawn.append((x0, t, z))
+        return explicit_score_matching(process, exact_score, x0, t, z)
+
+    monkeypatch.setitem(OBJECTIVES, "explicit", replace(OBJECTIVES["explicit"], examples=record))
+    samples = np.repeat(data(70, [3]), 2, axis=0)
+    one, two = (train(recipe, samples, [3, 8], process=p) for p in (PROCESS, other))
+    assert_same_networks(one.networks, two.networks)
+    initial = ScoreEnsemble.initial(
+        recipe.architecture(D, 1.0, 1.0), [stream_seed(0, "weights", seed=3, target="x")]
+    )
+    assert_same_networks(one.networks[:1], initial)
+    assert not torch.equal(one.networks.weights["input"][0], one.networks.weights["input"][1])
+    # two schedules × two epochs × two seeds
+    assert len(drawn) == 8
+    for under_one, under_two in zip(drawn[:4], drawn[4:], strict=True):
+        for values, others in zip(under_one, under_two, strict=True):
+            np.testing.assert_array_equal(values, others)
+    for values, others in zip(drawn[0], drawn[1], strict=True):
+        assert not np.array_equal(values, others)
+    for values, others in zip(drawn[0], drawn[2], strict=True):
+        assert not np.array_equal(values, others)  # the second epoch is new
+    np.testing.assert_array_equal(np.sort(drawn[0][0], axis=0), np.sort(samples[0], axis=0))
+
+
+def test_epochs_end_with_a_partial_batch_as_a_loader_does() -> None:
+    """70 rows in batches of 20 are four steps; 25 steps are six epochs and one step."""
+    result = train(RECIPE, data(70, SEEDS), SEEDS)
+    assert result.loss_history.shape == (4, 7)
+    assert np.all(np.isfinite(result.loss_history))
+    assert np.all(result.seconds > 0)
+
+
+def test_stratified_times_fall_one_in_a_stratum() -> None:
+    n, b = 70, 20
+    place = np.arange(n) % b
+    size = np.where(np.arange(n) < 60, 20, 10)
+    u = np.random.default_rng(0).random(n)
+    t = TIME_SAMPLINGS["stratified"](u, place, size)
+    for start, stop in ((0, 20), (40, 60), (60, 70)):
+        strata = np.floor(t[start:stop] * (stop - start))
+        np.testing.assert_array_equal(np.sort(strata), np.arange(stop - start))
+    np.testing.assert_array_equal(TIME_SAMPLINGS["uniform"](u, place, size), u)
+    # the distribution function of "early" is t^{2/3}
+    np.testing.assert_allclose(TIME_SAMPLINGS["early"](u, place, size) ** (2 / 3), t)
+
+
+def test_cosine_falls_from_one_to_zero() -> None:
+    cosine = LEARNING_RATES["cosine"]
+    assert cosine(0.0) == 1
+    assert cosine(0.5) == pytest.approx(0.5)
+    assert cosine(1.0) == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("objective", "implicit"),
+        ("weight", "sigma"),
+        ("output", "noise"),
+        ("learning_rate_schedule", "linear"),
+        ("time_sampling", "sobol"),
+        ("batch_size", 0),
+        ("steps", -1),
+        ("learning_rate", float("nan")),
+        ("ema", 1.0),
+        ("time_min", -0.1),
+        ("width", 100),
+    ],
+)
+def test_bad_recipes_name_the_key_and_the_value(key: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"^{key} = .*must"):
+        replace(RECIPE, **{key: value})
+
+
+def test_bad_data_are_refused() -> None:
+    with pytest.raises(ValueError, match="samples has shape"):
+        train(RECIPE, data(70, SEEDS), SEEDS[:2])
+    samples = data(70, SEEDS)
+    samples[0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="finite"):
+        train(RECIPE, samples, SEEDS)
+    with pytest.raises(ValueError, match="objective = 'explicit'"):
+        train_networks(RECIPE, PROCESS, data(70, SEEDS), None, 0, SEEDS, {}, "cpu")
+    with pytest.raises(ValueError, match="device = 'tpu'"):
+        train_networks(RECIPE, PROCESS, data(70, SEEDS), EXACT, 0, SEEDS, {}, "tpu")

@@ -1,0 +1,26 @@
+# Generated samples of a block of seeds; deleted once they are evaluated, unless the study
+# keeps them.
+rule sample:
+    input:
+        unpack(inputs("samples")),
+    output:
+        samples=(
+            plan.pattern("samples")
+            if study.keep_samples
+            else temp(plan.pattern("samples"))
+        ),
+    log:
+        log("samples"),
+    benchmark:
+        times("samples")
+    conda:
+        "../envs/sgm.yaml"
+    resources:
+        device=study.device,
+    params:
+        spec=spec("samples"),
+        files=named,
+    shell:
+        "python -m sgm.run samples --spec {params.spec:q} --seeds {wildcards.seeds}"
+        " --device {resources.device} --input {params.files:q}"
+        " --output samples={output.samples:q} > {log:q} 2>&1"

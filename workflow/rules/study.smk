@@ -1,0 +1,65 @@
+# The study and its plan: what all other rules read. No logic here; see sgm/study.
+import re
+from pathlib import Path
+
+from sgm.run.check import check
+from sgm.study import Plan, Study
+
+try:
+    study = Study.parse(config)
+    check(study)
+except ValueError as error:
+    raise WorkflowError(str(error))
+
+plan = Plan(study, Path("results") / study.study)
+
+# `all` lists the cells too: one that was deleted is made again, though the grid stands.
+CELLS = [
+    path
+    for kind in ("training", "divergences", "bounds", "exact", "axes")
+    for path in plan.files(kind)
+]
+NETWORKS = plan.files("network")
+FIGURES = [
+    f"{plan.root}/figures/{stem}.{suffix}"
+    for stem in plan.figures()
+    for suffix in ("png", "pdf", "csv")
+]
+TABLES = [f"{plan.root}/tables/{name}.csv" for name in ("summary", "ranking")]
+
+
+wildcard_constraints:
+    target="[^/]+",
+    schedule="[^/]+",
+    horizon="[^/]+",
+    score="[^/]+",
+    sampler="[^/]+",
+    time_grid="[^/]+",
+    n_steps=r"\d+",
+    seeds=r"\d+-\d+",
+    figure="|".join(map(re.escape, plan.figures())),
+
+
+def spec(stage):
+    """The params function of a stage: one canonical JSON string."""
+    return lambda wildcards: plan.spec(stage, wildcards)
+
+
+def inputs(stage):
+    """The input function of a stage."""
+    return lambda wildcards: plan.inputs(stage, wildcards)
+
+
+def log(kind):
+    return plan.pattern(kind).replace(f"{plan.root}/", f"{plan.root}/logs/") + ".log"
+
+
+def times(kind):
+    return (
+        plan.pattern(kind).replace(f"{plan.root}/", f"{plan.root}/benchmarks/") + ".tsv"
+    )
+
+
+def named(wildcards, input):
+    """Input files as NAME=PATH words for the command line."""
+    return [f"{name}={path}" for name, path in input.items() if name != "source"]

@@ -1,0 +1,52 @@
+# The theory's side: bounds of trained networks, and exact laws without Monte Carlo.
+rule bound:
+    input:
+        unpack(inputs("bounds")),
+    output:
+        bounds=plan.pattern("bounds"),
+    log:
+        log("bounds"),
+    benchmark:
+        times("bounds")
+    conda:
+        "../envs/sgm.yaml"
+    resources:
+        device=study.device,
+    params:
+        spec=spec("bounds"),
+        files=named,
+    shell:
+        "python -m sgm.run bounds --spec {params.spec:q} --seeds {wildcards.seeds}"
+        " --device {resources.device} --input {params.files:q}"
+        " --output bounds={output.bounds:q} > {log:q} 2>&1"
+
+
+rule exact:
+    input:
+        unpack(inputs("exact")),
+    output:
+        exact=plan.pattern("exact"),
+    log:
+        log("exact"),
+    benchmark:
+        times("exact")
+    conda:
+        "../envs/sgm.yaml"
+    params:
+        spec=spec("exact"),
+    shell:
+        "python -m sgm.run exact --spec {params.spec:q} --output exact={output.exact:q}"
+        " > {log:q} 2>&1"
+
+
+rule axes:
+    output:
+        axes=plan.pattern("axes"),
+    log:
+        log("axes"),
+    conda:
+        "../envs/sgm.yaml"
+    params:
+        spec=spec("axes"),
+    shell:
+        "python -m sgm.run axes --spec {params.spec:q} --output axes={output.axes:q} > {log:q} 2>&1"
