@@ -1,0 +1,325 @@
+"""Figures are views: what they draw is what the CSV says, and that is what the grid says."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from matplotlib.figure import Figure
+
+from sgm import plots
+from tests.grids import BEST_A, FLOOR, FLOOR_SD, fail, synthetic_grid
+
+
+def curve(frame: pd.DataFrame, name: str, panel: int = 0, axis: str | None = None) -> pd.DataFrame:
+    rows = frame[(frame["panel"] == panel) & (frame["curve"] == name)]
+    return rows if axis is None else rows[rows["axis"] == axis]
+
+
+def titles(figure: Figure) -> list[str]:
+    return [ax.get_title(loc="left") for ax in figure.axes if ax.get_title(loc="left")]
+
+
+def legend(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()] if figure.legends else []
+
+
+def drawn_lines(figure: Figure) -> list[np.ndarray]:
+    return [np.asarray(line.get_ydata(), float) for ax in figure.axes for line in ax.lines]
+
+
+# --- the numbers -------------------------------------------------------------------
+
+
+def test_the_kl_frame_holds_the_statistics_of_the_grid() -> None:
+    grid = fail(synthetic_grid(), schedule="beta_a=4", seed=[1, 2])
+    _, frame = plots.kl_figure(grid, "isotropic")
+    beta = grid.isel(schedule=slice(0, 21)).sel(score="trained").squeeze(drop=True)
+    kl, bound = beta.kl_plugin.values, beta.kl_bound.values
+    rows = curve(frame, "empirical")
+    np.testing.assert_array_equal(rows["x"], beta.a.values)
+    np.testing.assert_allclose(rows["y"], np.nanmean(kl, axis=1), rtol=1e-14)
+    sd = np.nanstd(kl, axis=1, ddof=1)
+    np.testing.assert_allclose(rows["high"] - rows["y"], sd, rtol=1e-10)
+    np.testing.assert_allclose(rows["y"] - rows["low"], sd, rtol=1e-10)
+    np.testing.assert_array_equal(rows["n_runs"], [10] * 14 + [8] + [10] * 6)
+    np.testing.assert_array_equal(rows["n_failed"], [0] * 14 + [2] + [0] * 6)
+    np.testing.assert_allclose(curve(frame, "empirical median")["y"], np.nanmedian(kl, axis=1))
+    np.testing.assert_allclose(curve(frame, "bound")["y"], np.nanmean(bound, axis=1))
+    exact = grid.isel(schedule=slice(0, 21)).sel(score="exact").kl_exact.values.ravel()
+    np.testing.assert_array_equal(curve(frame, "exact score")["y"], exact)
+    np.testing.assert_allclose(curve(frame, "exact score + floor")["y"], exact + FLOOR)
+
+
+def test_levels_and_minima_of_the_kl_frame() -> None:
+    grid = synthetic_grid(constant=True)
+    _, frame = plots.kl_figure(grid, "isotropic")
+    trained = grid.sel(score="trained").squeeze(drop=True).kl_plugin
+    labels = {"level a = 0": "beta_a=0", "level cosine": "cosine", "level constant": "constant"}
+    for level, schedule in labels.items():
+        (row,) = curve(frame, level).to_dict("records")
+        runs = trained.sel(schedule=schedule).values
+        assert np.isnan(row["x"])
+        np.testing.assert_allclose(row["y"], runs.mean())
+        np.testing.assert_allclose(row["high"] - row["low"], 2 * runs.std(ddof=1))
+    (floor,) = curve(frame, "floor").to_dict("records")
+    np.testing.assert_allclose(
+        [floor["y"], floor["low"], floor["high"]], [FLOOR, FLOOR - FLOOR_SD, FLOOR + FLOOR_SD]
+    )
+    assert curve(frame, "minimum")["x"].tolist() == [BEST_A["kl"]]
+    assert curve(frame, "minimum of bound")["x"].tolist() == [BEST_A["bound"]]
+
+
+@pytest.mark.parametrize("view", [plots.kl_figure, plots.decomposition_figure])
+def test_every_number_of_the_frame_is_drawn(view) -> None:
+    figure, frame = view(synthetic_grid(), "isotropic")
+    lines = drawn_lines(figure)
+    for (axis, name), rows in frame.groupby(["axis", "curve"]):
+        if axis == "stack" and name in plots.STACK:
+            bars = [p for ax in figure.axes for p in ax.patches]
+            for low, high in zip(rows["low"], rows["high"], strict=True):
+                assert any(
+                    np.isclose(b.get_y(), low) and np.isclose(b.get_y() + b.get_height(), high)
+                    for b in bars
+                )
+            continue
+        y = rows["y"].to_numpy()
+        if view is plots.decomposition_figure and len(y) > 1:  # cosine is a point of its own
+            y = y[:-1]
+        y = np.repeat(y, 2) if rows["x"].isna().all() else y  # a level has two ends
+        assert any(line.shape == y.shape and np.array_equal(line, y) for line in lines), name
+
+
+def test_the_stack_adds_up_to_the_bound() -> None:
+    grid = synthetic_grid()
+    _, frame = plots.decomposition_figure(grid, "isotropic")
+    trained = grid.sel(score="trained").squeeze(drop=True)
+    parts = {
+        "E3 discretization": trained.kl_bound_discretization,
+        "E2 score error": trained.kl_bound_score.mean("seed"),
+        "E1 mixing": trained.kl_bound_mixing,
+    }
+    for name, value in parts.items():
+        np.testing.assert_allclose(curve(frame, name, axis="stack")["y"], value.values)
+        np.testing.assert_allclose(curve(frame, name, axis="lines")["y"], value.values)
+    total = trained.kl_bound.mean("seed").values
+    np.testing.assert_allclose(curve(frame, "E1 mixing", axis="stack")["high"], total)
+    np.testing.assert_allclose(curve(frame, "bound", axis="lines")["y"], total)
+    refined = sum(parts.values()) - trained.kl_bound_discretization
+    refined = refined + trained.kl_bound_discretization_refined
+    np.testing.assert_allclose(curve(frame, "refined bound", axis="lines")["y"], refined.values)
+    kl = trained.kl_plugin.values
+    np.testing.assert_array_equal(curve(frame, "empirical")["low"], kl.min(axis=1))
+    np.testing.assert_array_equal(curve(frame, "empirical")["high"], kl.max(axis=1))
+
+
+def test_the_schedules_frame_is_the_grid() -> None:
+    grid = synthetic_grid(a=(-10, 0, 10), horizons=(1.0, 2.0), constant=True)
+    figure, frame = plots.schedules_figure(grid)
+    assert frame["panel"].nunique() == 6
+    rows = frame[
+        (frame["horizon"] == 2) & (frame["axis"] == "schedule_std") & (frame["curve"] == "cosine")
+    ]
+    np.testing.assert_array_equal(rows["x"], 2 * grid.time_fraction)
+    np.testing.assert_array_equal(rows["y"], grid.schedule_std.sel(horizon=2, schedule="cosine"))
+    assert legend(figure) == ["cosine", "constant"]
+
+
+# --- what the figure says ----------------------------------------------------------
+
+
+def test_the_title_says_what_the_panel_shows() -> None:
+    figure, frame = plots.kl_figure(synthetic_grid(samplers=("ei_modified", "em")), "isotropic")
+    first, second = titles(figure)
+    assert "T = 1, N = 500 steps, uniform time grid" in first
+    assert "ei_modified (bound proved for it)" in first
+    assert "em (bound NOT proved for it)" in second
+    assert "recipe default; 10 000 samples a run" in first
+    assert first.splitlines()[-1] == "10 runs"
+    assert frame["panel"].nunique() == 2
+
+
+@pytest.mark.parametrize(
+    ("where", "note"),
+    [
+        ({"seed": 3}, "9 of 10 runs, 1 failed"),
+        (
+            {"schedule": "beta_a=3", "seed": [0, 4]},
+            "8 to 10 of 10 runs a schedule (2 failed of 60)",
+        ),
+        ({"schedule": "cosine"}, "0 to 10 of 10 runs a schedule (10 failed of 60)"),
+        ({}, "0 of 10 runs, 10 failed"),
+    ],
+)
+def test_the_title_counts_failed_runs(where, note) -> None:
+    grid = fail(synthetic_grid(a=(-10, -5, 0, 3, 8)), **where)
+    figure, _ = plots.kl_figure(grid, "isotropic")
+    assert titles(figure)[0].splitlines()[-1] == note
+
+
+def test_runs_that_are_missing_or_infinite_are_named() -> None:
+    grid = synthetic_grid(a=(0, 5), cosine=False)
+    status, kl = grid.status.copy(), grid.kl_plugin.copy()
+    status[0, :, 0, 1, 0, 0, 0, 0] = 0
+    kl[0, :, 0, 1, 0, 0, 0, 0] = np.nan
+    kl[0, 0, 0, 1, 0, 0, 0, 1] = np.inf
+    figure, frame = plots.kl_figure(grid.assign(status=status, kl_plugin=kl), "isotropic")
+    note = titles(figure)[0].splitlines()[-1]
+    assert note == "8 to 9 of 10 runs a schedule (2 not run, 1 not finite of 20)"
+    assert np.isfinite(curve(frame, "empirical")["y"]).all()
+
+
+def test_failed_points_are_marked() -> None:
+    grid = synthetic_grid(a=(-5, 0, 5))
+    assert "point with failed runs" not in legend(plots.kl_figure(grid, "isotropic")[0])
+    marked = plots.kl_figure(fail(grid, seed=0), "isotropic")[0]
+    assert "point with failed runs" in legend(marked)
+
+
+def test_the_right_axis_is_logarithmic_only_past_two_decades() -> None:
+    narrow, _ = plots.kl_figure(synthetic_grid(), "isotropic")
+    assert narrow.axes[1].get_yscale() == "linear"
+    wide, _ = plots.kl_figure(synthetic_grid(scale=100.0), "isotropic")
+    assert wide.axes[1].get_yscale() == "log"
+    assert "log scale" in wide.axes[1].get_ylabel()
+    assert wide.axes[0].get_yscale() == "linear"
+
+
+def test_an_unknown_target_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'isotropc': the grid has isotropic"):
+        plots.kl_figure(synthetic_grid(a=(0,)), "isotropc")
+
+
+# --- edge cases --------------------------------------------------------------------
+
+GRIDS = {
+    "one a": {"a": (0.0,)},
+    "one seed, no cosine": {"a": (2.0,), "n_seeds": 1, "cosine": False},
+    "no β_a": {"a": (), "constant": True},
+    "exact only": {"scores": ("exact",), "a": (-5, 0, 5), "horizons": (1.0, 2.0)},
+    "perturbed": {"scores": ("exact", "scaled"), "a": (-5, 0, 5)},
+    "no exact score": {"scores": ("trained",), "a": (-5, 0, 5), "n_seeds": 2},
+    "several steps and samplers": {
+        "a": (-5, 5),
+        "n_steps": (50, 500),
+        "samplers": ("ei_modified", "em"),
+    },
+}
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_every_study_draws(name) -> None:
+    figure, frame = plots.kl_figure(synthetic_grid(**GRIDS[name]), "isotropic")
+    figure.draw_without_rendering()
+    assert len(frame)
+
+
+@pytest.mark.parametrize("name", ["one seed, no cosine", "no β_a", "no exact score"])
+def test_every_decomposition_draws(name) -> None:
+    figure, frame = plots.decomposition_figure(synthetic_grid(**GRIDS[name]), "isotropic")
+    figure.draw_without_rendering()
+    assert len(frame)
+
+
+@pytest.mark.parametrize("name", ["one a", "no β_a"])
+def test_every_set_of_schedules_draws(name) -> None:
+    figure, frame = plots.schedules_figure(synthetic_grid(**GRIDS[name]))
+    figure.draw_without_rendering()
+    assert len(frame)
+
+
+def test_a_seed_alone_has_no_band() -> None:
+    _, frame = plots.kl_figure(synthetic_grid(n_seeds=1), "isotropic")
+    assert curve(frame, "empirical")[["low", "high"]].isna().all(axis=None)
+    assert curve(frame, "empirical median").empty
+
+
+def test_an_exact_study_shows_its_law() -> None:
+    grid = synthetic_grid(scores=("exact",))
+    figure, frame = plots.kl_figure(grid, "isotropic")
+    assert titles(figure)[0].splitlines()[-1] == "closed form, no runs"
+    assert curve(frame, "minimum")["x"].tolist() == [BEST_A["kl_exact"]]
+    level = float(grid.kl_exact.sel(schedule="cosine").item())
+    assert curve(frame, "level cosine")["y"].tolist() == [level]
+
+
+def test_data_of_unknown_law_have_no_bound_and_a_heldout_panel() -> None:
+    grid = synthetic_grid(unknown_targets=("digits",))
+    figure, frame = plots.kl_figure(grid, "digits")
+    figure.draw_without_rendering()
+    assert set(frame["axis"]) == {"KL", "held-out"}
+    assert len(figure.axes) == 2  # no twin for a bound
+    assert "no bound: law unknown" in titles(figure)[0]
+    gap = grid.heldout_nll_gap.sel(target="digits", score="trained").squeeze(drop=True)
+    rows = curve(frame, "empirical", axis="held-out")
+    np.testing.assert_allclose(rows["y"], gap.isel(schedule=slice(0, 21)).mean("seed"))
+    floor = grid.heldout_nll_floor.sel(target="digits")
+    (row,) = curve(frame, "floor", axis="held-out").to_dict("records")
+    np.testing.assert_allclose(row["y"], floor.mean())
+    np.testing.assert_allclose(row["high"] - row["y"], floor.std(ddof=1))
+    plots.decomposition_figure(grid, "digits")[0].draw_without_rendering()
+
+
+@pytest.mark.parametrize("missing", ["kl_bound", "kl_plugin", "heldout"])
+def test_a_study_without_a_measure_draws_the_others(missing) -> None:
+    grid = synthetic_grid(a=(-5, 0, 5), unknown_targets=("digits",))
+    extra = {"kl_bound": ["kl_path"], "kl_plugin": ["kl_floor", "kl_floor_sd"]}.get(missing, [])
+    names = [name for name in grid.data_vars if str(name).startswith(missing)]
+    grid = grid.drop_vars([*names, *extra])
+    for target in ("isotropic", "digits"):
+        _, frame = plots.kl_figure(grid, target)
+        assert len(frame)
+
+
+def test_a_target_without_cells_draws_an_empty_figure() -> None:
+    grid = synthetic_grid(a=(0,), scores=("exact",), unknown_targets=("digits",))
+    for view in (plots.kl_figure, plots.decomposition_figure):
+        figure, frame = view(grid, "digits")
+        figure.draw_without_rendering()
+        assert frame.empty
+
+
+# --- files -------------------------------------------------------------------------
+
+DRAW = """
+import sys
+from tests.grids import fail, synthetic_grid
+from sgm import plots
+grid = fail(synthetic_grid(a=(-5, 0, 5)), schedule="beta_a=5", seed=1)
+plots.save(*plots.kl_figure(grid, "isotropic"), sys.argv[1])
+"""
+
+
+def test_files_are_the_same_bytes_in_another_process(tmp_path: Path) -> None:
+    grid = fail(synthetic_grid(a=(-5, 0, 5)), schedule="beta_a=5", seed=1)
+    figure, frame = plots.kl_figure(grid, "isotropic")
+    here = plots.save(figure, frame, tmp_path / "a" / "kl.x")
+    assert [path.name for path in here] == ["kl.x.png", "kl.x.pdf", "kl.x.csv"]
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONHASHSEED": "7"}
+    there = tmp_path / "b" / "kl.x"
+    subprocess.run([sys.executable, "-c", DRAW, str(there)], check=True, env=env)
+    for path in here:
+        assert path.read_bytes() == (there.parent / path.name).read_bytes(), path.name
+    read = pd.read_csv(here[2])
+    for column in ("x", "y", "low", "high"):
+        np.testing.assert_array_equal(read[column], frame[column])
+    assert {"panel", "curve", "x", "y", "low", "high", "n_runs"} <= set(read.columns)
+
+
+def test_the_table_of_figures_draws_from_a_stored_grid(tmp_path: Path) -> None:
+    grid = synthetic_grid(a=(-5, 0, 5))
+    grid = grid.assign_coords(
+        {name: c.astype(object) for name, c in grid.coords.items() if c.dtype.kind == "U"}
+    )
+    grid.to_zarr(tmp_path / "grid.zarr", consolidated=False)
+    stored = xr.open_zarr(tmp_path / "grid.zarr", consolidated=False)
+    for view in plots.FIGURES.values():
+        labels = ["isotropic"] if view.per_target else []
+        _, frame = view.draw(stored, *labels)
+        pd.testing.assert_frame_equal(frame, view.draw(grid, *labels)[1])
