@@ -273,10 +273,10 @@ def _panels(grid: xr.Dataset, target: str) -> tuple[xr.Dataset, list[_Panel]]:
     cells = _completed(grid.sel(target=target).drop_dims("time_fraction", errors="ignore").load())
     families = {str(s): str(f) for s, f in cells["score_family"].to_series().items()}
     exact = [score for score, family in families.items() if family == "exact"]
-    order = ["trained"], ["scaled", "biased", "plugin"], ["exact"]
+    trained = [score for score, family in families.items() if family == "trained"]
+    perturbed = [score for score in families if score not in (*exact, *trained)]
     panels: list[_Panel] = []
-    for kinds in order:
-        scores = [score for score, family in families.items() if family in kinds]
+    for scores in (trained, perturbed, exact):
         axes = [scores if name == "score" else cells[name].values for name in PANEL_LABELS]
         for values in product(*axes):
             labels = dict(

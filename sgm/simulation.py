@@ -90,8 +90,9 @@ def simulate_reverse(
             )
             for seed in seeds
         ]
-        draws = torch.empty((len(seeds), rows.stop - rows.start, dimension), dtype=dtype)
-        x = _standard_normal(draws, generators).to(device) * float(np.sqrt(prior_variance))
+        # drawn in float32 whatever the dtype: all scores of a seed then meet the same noise
+        draws = torch.empty((len(seeds), rows.stop - rows.start, dimension))
+        x = _standard_normal(draws, generators).to(device, dtype) * float(np.sqrt(prior_variance))
         for stage, (t, state, score, noise) in enumerate(stages):
             s = score_fn(x, t)
             if observe is not None:
@@ -99,7 +100,7 @@ def simulate_reverse(
             # products and sums apart: a fused one rounds differently at the end of an array
             x = x * state + s * score
             if noise:
-                x += _standard_normal(draws, generators).to(device) * noise
+                x += _standard_normal(draws, generators).to(device, dtype) * noise
         samples[:, rows] = x
     return samples
 

@@ -137,9 +137,10 @@ class _Grid:
             if variable is None:
                 continue
             index = self.where(variable.axes, labels)
+            block = seed_range(labels["seeds"])
+            value = np.broadcast_to(value, (len(block),))
             if "seed" in variable.axes:
-                first = seed_range(labels["seeds"]).start
-                self.values[name][(*index, seeds)] = value[[seed - first for seed in seeds]]
+                self.values[name][(*index, seeds)] = value[[block.index(seed) for seed in seeds]]
             elif np.isfinite(value).any():  # the same for all replicates that did not fail
                 self.values[name][index] = value[np.isfinite(value)][0]
 
@@ -304,8 +305,9 @@ def _coordinates(plan: Plan, axes: Arrays) -> dict[str, Any]:
 
 
 def _content_digest(dataset: xr.Dataset) -> str:
+    """SHA-256 of all that a study's config and code determine: everything but times."""
     digest = hashlib.sha256()
-    for name in sorted(map(str, dataset.variables)):
+    for name in sorted(set(map(str, dataset.variables)) - {"train_seconds"}):
         values = dataset[name].values
         plain = "\n".join(map(str, values)).encode() if values.dtype == object else values.tobytes()
         digest.update(f"{name}{values.shape}".encode() + plain)
@@ -313,7 +315,7 @@ def _content_digest(dataset: xr.Dataset) -> str:
 
 
 def _compute_seconds(folder: Path) -> float:
-    """Wall time of all jobs, from Snakemake's benchmark files."""
+    """Wall time of all jobs run in this folder so far, from Snakemake's benchmark files."""
     total = 0.0
     for path in folder.rglob("*.tsv"):
         with path.open(newline="") as file:

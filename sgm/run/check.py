@@ -10,14 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sgm.run.build import build_process, build_steps, build_target, build_times
+import numpy as np
+
+from sgm.run.build import build, build_process, build_steps, build_target, build_times
+from sgm.schedules import NoiseSchedule
 from sgm.study import Item, Study
+from sgm.targets import EmpiricalTarget, Target
 
 __all__ = ["check"]
 
 
 def check(study: Study) -> None:
-    """Build targets, schedules, time grids and samplers of a study.
+    """Build targets, schedules, affine scores, time grids and samplers of a study.
 
     Parameters
     ----------
@@ -28,12 +32,12 @@ def check(study: Study) -> None:
     ValueError
         One message that names the key, the value and what is allowed.
     """
-    for target in study.targets:
-        _check_target(study, target)
+    targets = [(target, _check_target(study, target)) for target in study.targets]
     for schedule in study.schedules:
         for horizon in study.horizons:
             with _named("schedules", schedule):
                 process = build_process(study.process.spec, schedule.spec, horizon)
+                _check_supremum(process.schedule)
             for time_grid in study.time_grids:
                 with _named("time_grids", time_grid):
                     times = build_times(time_grid.spec, horizon, min(study.n_steps))
@@ -41,15 +45,44 @@ def check(study: Study) -> None:
                     with _named("samplers", sampler):
                         build_steps(sampler.spec, process, times)
 
+    for item, target in targets:
+        for score in study.scores:
+            if score.family != "trained" and study.runs(item, score):
+                with _named("scores", score):
+                    build(score.spec, process=process, law=target.law)
 
-def _check_target(study: Study, item: Item) -> None:
+
+def _check_supremum(schedule: NoiseSchedule) -> None:
+    """An extension that decreases must say how large β gets: E₃ needs it."""
+    rates = schedule.beta(np.linspace(0.0, schedule.horizon, 1001))
+    if not rates.max() <= schedule.supremum * (1 + 1e-9):
+        raise ValueError(
+            f"supremum = {schedule.supremum!r}: must be at least {rates.max():.6g}, which beta "
+            "reaches; a schedule that is not increasing must override `supremum`"
+        )
+
+
+def _check_target(study: Study, item: Item) -> Target:
+    """The target, of a dimension that the study's samples can resolve."""
     with _named("targets", item):
-        d = build_target(item.spec).dimension
+        target = build_target(item.spec)
+    d = target.dimension
     if study.n_samples < d + 3:
         raise ValueError(
             f"n_samples = {study.n_samples}: must be at least d + 3 = {d + 3} "
             f"for the covariance of target {item.label!r} (d = {d})"
         )
+    if isinstance(target, EmpiricalTarget):
+        train, _ = target.split(np.random.default_rng(0))
+        rows = min(len(train), study.n_train, study.n_samples)
+        for divergence in study.divergences:
+            components = getattr(divergence.parameters, "components", 0)
+            if components > rows // 4:
+                raise ValueError(
+                    f"divergences: components = {components} of {divergence.label!r}: must be at "
+                    f"most {rows // 4}, a quarter of the rows that target {item.label!r} gives"
+                )
+    return target
 
 
 @contextmanager

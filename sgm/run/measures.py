@@ -2,8 +2,8 @@
 
 A measure returns a mapping from a variable's name (declared in its registry row) to its
 value. It names what it needs among its arguments: a divergence any of `sample`,
-`target`, `train`, `heldout`; a bound any of `process`, `law`, `times`, `score_mse`,
-`score_cross`.
+`target`, `train`, `heldout`; a bound any of `process`, `law`, `times`, and of the score's
+error at the departure times `score_mse`, `score_mse_standard_error` and `score_cross`.
 """
 
 from __future__ import annotations
@@ -62,14 +62,22 @@ def heldout_nll(
 
 
 def kl_bound(
-    process: VPProcess, law: Gaussian, times: Array, score_mse: Array, score_cross: Array
+    process: VPProcess,
+    law: Gaussian,
+    times: Array,
+    score_mse: Array,
+    score_mse_standard_error: Array,
+    score_cross: Array,
 ) -> dict[str, Any]:
     """The KL theorem's terms, with the refined and the path bound."""
+    increments = -np.diff(process.schedule.integral(times))
     bound = bounds.gaussian_kl_bound(process, law, times, score_mse, score_cross)
     return {
         "kl_terminal": bound.terminal,
         "kl_bound_mixing": bound.mixing,
         "kl_bound_score": bound.score_error,
+        # the times' errors are estimated from independent draws
+        "kl_bound_score_standard_error": np.sqrt((score_mse_standard_error**2) @ increments**2),
         "kl_bound_discretization": bound.discretization,
         "kl_bound_discretization_refined": bound.discretization_refined,
         "kl_bound": bound.total,

@@ -165,6 +165,7 @@ def bounds(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str)
         "law": law,
         "times": times,
         "score_mse": moments.mse,
+        "score_mse_standard_error": moments.mse_standard_error,
         "score_cross": moments.cross,
     }
     values: dict[str, Any] = {}
@@ -217,6 +218,7 @@ def exact(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) 
                             "law": law,
                             "times": times,
                             "score_mse": mse,
+                            "score_mse_standard_error": np.zeros_like(mse),
                             "score_cross": cross,
                         }
                         for measure in spec["bounds"].values():

@@ -157,6 +157,12 @@ class Sampler(Parameters):
     """A scheme of the backward simulation."""
 
 
+class DDIM(Sampler):
+    """DDIM, from the deterministic sampler (eta = 0) to the ancestral one (eta = 1)."""
+
+    eta: Annotated[float, Field(ge=0, le=1)]
+
+
 class PredictorCorrector(Sampler):
     """Euler-Maruyama with Langevin corrector steps."""
 

@@ -43,7 +43,7 @@ PATTERNS = {
     "grid": "grid.zarr/zarr.json",
 }
 
-_BLOCK = re.compile(r"^seeds_(\d+)-(\d+)\.")
+_BLOCK = re.compile(r"^seeds_(\d+)-(\d+)\.(npz|safetensors)$")
 
 
 def seed_range(block: str) -> range:
@@ -197,9 +197,9 @@ class Plan:
         if stage == "samples" and self.axes["score"][own["score"]].family == "trained":
             needed.append("network")
         files: dict[str, Any] = {kind: self.pattern(kind).format(**own) for kind in needed}
-        if "target" in own and self.source_files(own["target"]):
-            files["source"] = self.source_files(own["target"])
-        return files
+        targets = [own["target"]] if "target" in own else self.axes["target"]
+        source = [path for target in targets for path in self.source_files(target)]
+        return files | ({"source": source} if source else {})
 
     # --- specs -----------------------------------------------------------------------
 

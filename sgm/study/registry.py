@@ -92,6 +92,7 @@ KL_BOUND = (
     Variable("kl_terminal", ("target", "schedule", "horizon"), "KL(p_T || prior), exact"),
     Variable("kl_bound_mixing", ("target", "schedule", "horizon"), "E1, mixing term"),
     Variable("kl_bound_score", THEORY, "E2, score-approximation term"),
+    Variable("kl_bound_score_standard_error", THEORY, "Monte-Carlo standard error of E2"),
     Variable(
         "kl_bound_discretization",
         ("target", "schedule", "horizon", "time_grid", "n_steps"),
@@ -143,9 +144,9 @@ KINDS: dict[str, dict[str, Entry]] = {
             "probability_flow_euler",
             "ancestral",
             "ancestral_small",
-            "ddim",
         )
     }
+    | {"ddim": Entry("sgm.samplers:ddim", families.DDIM)}
     | {
         "predictor_corrector": Entry(
             "sgm.samplers:predictor_corrector", families.PredictorCorrector

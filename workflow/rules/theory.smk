@@ -40,6 +40,8 @@ rule exact:
 
 
 rule axes:
+    input:
+        unpack(inputs("axes")),
     output:
         axes=plan.pattern("axes"),
     log:
