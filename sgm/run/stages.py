@@ -129,7 +129,7 @@ def divergences(spec: Spec, seeds: range, inputs: Files, outputs: Files, device:
             "train": rows["train"][r],
             "heldout": rows["heldout"][r] if "heldout" in rows else None,
         }
-        for measure in spec["divergences"].values():
+        for measure in spec["divergences"]:
             for name, value in build(measure, **context).items():
                 values.setdefault(name, np.full(len(seeds), np.nan))[r] = value
     messages = np.where(failed, "the generated sample is not finite", "")
@@ -169,7 +169,7 @@ def bounds(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str)
         "score_cross": moments.cross,
     }
     values: dict[str, Any] = {}
-    for measure in spec["bounds"].values():
+    for measure in spec["bounds"]:
         values |= build(measure, **context)
     store.write_cells(outputs["bounds"], values)
 
@@ -198,19 +198,16 @@ def exact(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) 
         for name, value in computed.items():
             values[name][tuple(place[axis] for axis in axes[name])] = value
 
-    for s, schedule in enumerate(spec["schedules"].values()):
-        for h, horizon in enumerate(spec["horizons"].values()):
+    for s, schedule in enumerate(spec["schedules"]):
+        for h, horizon in enumerate(spec["horizons"]):
             process = build_process(spec["process"], schedule, horizon)
             prior = process.prior(law.dimension)
-            scores = [build(score, process=process, law=law) for score in spec["scores"].values()]
-            for g, time_grid in enumerate(spec["time_grids"].values()):
+            scores = [build(score, process=process, law=law) for score in spec["scores"]]
+            for g, time_grid in enumerate(spec["time_grids"]):
                 for n, n_steps in enumerate(spec["n_steps"]):
                     place = {"schedule": s, "horizon": h, "time_grid": g, "n_steps": n}
                     times = build_times(time_grid, horizon, n_steps)
-                    steps = [
-                        build_steps(sampler, process, times)
-                        for sampler in spec["samplers"].values()
-                    ]
+                    steps = [build_steps(sampler, process, times) for sampler in spec["samplers"]]
                     for c, score in enumerate(scores):
                         mse, cross = score.error_moments(law, times[:-1])
                         context = {
@@ -221,7 +218,7 @@ def exact(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) 
                             "score_mse_standard_error": np.zeros_like(mse),
                             "score_cross": cross,
                         }
-                        for measure in spec["bounds"].values():
+                        for measure in spec["bounds"]:
                             put(build(measure, **context), **place, score=c)
                         for m, scheme in enumerate(steps):
                             generated = sampler_law(scheme, score, prior)
@@ -231,7 +228,9 @@ def exact(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) 
                                 "w2_exact": wasserstein2(law, generated),
                             }
                             put(distances, **place, score=c, sampler=m)
-    store.write_cells(outputs["exact"], values | {"score": np.array(list(spec["scores"]))})
+    store.write_cells(
+        outputs["exact"], values | {"score": np.array([score["label"] for score in spec["scores"]])}
+    )
 
 
 def axes(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -> None:
@@ -239,20 +238,20 @@ def axes(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -
     time_fraction = np.linspace(0.0, 1.0, 101)
     shape = (len(spec["schedules"]), len(spec["horizons"]), len(time_fraction))
     curves = {name: np.empty(shape) for name in ("beta", "mean_scale", "std")}
-    for s, schedule in enumerate(spec["schedules"].values()):
-        for h, horizon in enumerate(spec["horizons"].values()):
+    for s, schedule in enumerate(spec["schedules"]):
+        for h, horizon in enumerate(spec["horizons"]):
             process = build_process(spec["process"], schedule, horizon)
             t = horizon * time_fraction
             curves["beta"][s, h] = process.schedule.beta(t)
             curves["mean_scale"][s, h] = process.mean_scale(t)
             curves["std"][s, h] = process.std(t)
-    samplers = [sampler["build"].rsplit(":", 1)[1] for sampler in spec["samplers"].values()]
+    samplers = [sampler["build"].rsplit(":", 1)[1] for sampler in spec["samplers"]]
     store.write_cells(
         outputs["axes"],
         {f"schedule_{name}": curve for name, curve in curves.items()}
         | {
             "time_fraction": time_fraction,
-            "dimension": [build_target(target).dimension for target in spec["targets"].values()],
+            "dimension": [build_target(target).dimension for target in spec["targets"]],
             "kl_bound_proved": [name in KL_BOUND_PROVED_FOR for name in samplers],
         },
     )

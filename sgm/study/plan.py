@@ -224,8 +224,8 @@ class Plan:
         def item(axis: str) -> Any:
             return self.axes[axis][getattr(labels, axis)]
 
-        def specs(items: tuple[Item, ...]) -> dict[str, Any]:
-            return {item.label: item.spec for item in items}
+        def specs(items: tuple[Item, ...]) -> list[dict[str, Any]]:
+            return [item.spec | {"label": item.label} for item in items]  # in the grid's order
 
         def of_target() -> dict[str, Any]:
             target = item("target")
@@ -242,7 +242,7 @@ class Plan:
             return {
                 "process": study.process.spec,
                 "schedules": specs(study.schedules),
-                "horizons": self.axes["horizon"],
+                "horizons": study.horizons,
                 "samplers": specs(study.samplers),
             }
 
@@ -286,9 +286,8 @@ class Plan:
 
 def _addresses(leaves: Any) -> Iterator[str]:
     """Every address of a builder in a spec."""
-    if isinstance(leaves, dict):
-        for key, value in leaves.items():
-            if key == "build":
-                yield value
-            else:
-                yield from _addresses(value)
+    if isinstance(leaves, dict) and "build" in leaves:
+        yield leaves["build"]
+    elif isinstance(leaves, dict | list | tuple):
+        for value in leaves.values() if isinstance(leaves, dict) else leaves:
+            yield from _addresses(value)

@@ -1,0 +1,182 @@
+"""Cell files and the grid: every number stands at its own label."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from sgm.gaussian import kl_divergence
+from sgm.laws import sampler_law
+from sgm.processes import VPProcess
+from sgm.run import stages
+from sgm.run.__main__ import main
+from sgm.samplers import euler_arrival, exponential_integrator_modified
+from sgm.schedules import BetaSchedule
+from sgm.scores import exact, scaled
+from sgm.store import gather, open_grid, read_cells, write_cells, write_grid, written_whole
+from sgm.study import Plan, Study, canonical
+from sgm.targets import correlated, isotropic
+from sgm.timegrids import uniform
+from tests.workflow import tiny
+
+# labels that no alphabet puts in this order
+CONFIG = tiny(
+    targets=[
+        {"family": "isotropic", "dimension": 4, "mean": 1.0, "variance": 0.5},
+        {"family": "correlated", "dimension": 2, "mean": 0.5, "offset": 1.0},
+    ],
+    schedules=[{"family": "beta_a", "a": [5, 10, -3], "beta_min": 0.1, "beta_max": 20.0}],
+    horizons=[1.0, 0.25],
+    scores=[
+        {"family": "scaled", "eps": [0.2, 0.1], "sampled": False},
+        {"family": "exact", "sampled": False},
+    ],
+    samplers=["exponential_integrator_modified", "euler_arrival"],
+    n_steps=[20, 5],
+)
+
+
+class Labels:
+    def __init__(self, labels: dict[str, str]) -> None:
+        self.__dict__.update(labels)
+
+
+def run(plan: Plan, stage: str, labels: dict[str, str]) -> None:
+    """Run one job as the workflow does, spec as JSON on the command line."""
+    output = plan.pattern(stage).format(**labels)
+    spec = plan.spec(stage, Labels(labels))
+    assert main([stage, "--spec", spec, "--output", f"{stage}={output}"]) == 0
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
+    plan = Plan(Study.parse(CONFIG), tmp_path_factory.mktemp("results"))
+    for stage in ("exact", "axes"):
+        for labels in plan.cells(stage):
+            run(plan, stage, labels)
+    write_grid(gather(plan, {"commit": "abc"}), plan.root / "grid.zarr")
+    return open_grid(plan.root / "grid.zarr")
+
+
+def test_every_exact_number_stands_at_its_label(grid: xr.Dataset) -> None:
+    targets = {"isotropic": isotropic(4, 1.0, 0.5), "correlated": correlated(2, 0.5, 1.0)}
+    samplers = {
+        "exponential_integrator_modified": exponential_integrator_modified,
+        "euler_arrival": euler_arrival,
+    }
+    for (name, target), a, horizon, n, (scheme, steps) in itertools.product(
+        targets.items(), (5.0, 10.0, -3.0), (1.0, 0.25), (20, 5), samplers.items()
+    ):
+        process = VPProcess(BetaSchedule(horizon, a, 0.1, 20.0), 1.0)
+        scores = {
+            "exact": exact(process, target.law),
+            "scaled_eps=0.1": scaled(process, target.law, 0.1),
+            "scaled_eps=0.2": scaled(process, target.law, 0.2),
+        }
+        for label, score in scores.items():
+            times = uniform(horizon, n)
+            law = sampler_law(steps(process, times), score, process.prior(target.dimension))
+            here = grid.sel(
+                target=name, schedule=f"beta_a={a:g}", horizon=horizon, n_steps=n,
+                sampler=scheme, score=label, time_grid="uniform",
+            )  # fmt: skip
+            np.testing.assert_allclose(here.kl_exact, kl_divergence(target.law, law), rtol=1e-12)
+            assert here.a == a
+            assert here.dimension == target.dimension
+            np.testing.assert_allclose(
+                here.kl_terminal,
+                kl_divergence(
+                    process.marginal(target.law, horizon), process.prior(target.dimension)
+                ),
+                rtol=1e-9,
+            )
+            np.testing.assert_allclose(
+                here.schedule_beta, process.schedule.beta(horizon * grid.time_fraction)
+            )
+
+
+def test_proved_flags_belong_to_their_samplers(grid: xr.Dataset) -> None:
+    assert bool(grid.kl_bound_proved.sel(sampler="exponential_integrator_modified"))
+    assert not bool(grid.kl_bound_proved.sel(sampler="euler_arrival"))
+
+
+def test_a_job_is_told_only_what_it_reads() -> None:
+    def specs(**changes: Any) -> dict[str, str]:
+        plan = Plan(Study.parse(CONFIG | changes), Path("nowhere"))
+        labels = Labels({
+            "target": "isotropic", "schedule": "beta_a=5", "horizon": "1", "score": "exact",
+            "sampler": "euler_arrival", "time_grid": "uniform", "n_steps": "20",
+        })  # fmt: skip
+        names = ("data", "samples", "divergences", "bounds", "exact", "axes")
+        return {stage: plan.spec(stage, labels) for stage in names}
+
+    before = specs()
+    assert specs(seeds=5, seeds_per_job=3, device="auto", keep_samples=True) == before
+    changed = {
+        "n_train": {"data"},
+        "n_samples": {"samples"},
+        "n_score_error": {"bounds"},
+    }
+    for key, stages_ in changed.items():
+        after = specs(**{key: 123})
+        assert {stage for stage in before if before[stage] != after[stage]} == stages_
+
+
+def test_canonical_text_does_not_depend_on_the_order_of_keys() -> None:
+    assert canonical({"b": 1.0, "a": [1, 2]}) == canonical({"a": [1, 2], "b": 1.0})
+    with pytest.raises(ValueError, match="JSON"):
+        canonical(float("nan"))
+
+
+def test_cell_files_are_whole_plain_and_reproducible(tmp_path: Path) -> None:
+    cells = {"x": np.arange(3.0), "failed": np.array([True]), "message": np.array(["no"])}
+    write_cells(tmp_path / "a.npz", cells)
+    write_cells(tmp_path / "b.npz", cells)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    for name, value in read_cells(tmp_path / "a.npz").items():
+        np.testing.assert_array_equal(value, cells[name])
+
+    with pytest.raises(ValueError, match="allow_pickle"):
+        write_cells(tmp_path / "c.npz", {"x": np.array([object()])})
+    assert not (tmp_path / "c.npz").exists()
+    (tmp_path / "d.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"d\.npz: not a readable cell file"):
+        read_cells(tmp_path / "d.npz")
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with written_whole(tmp_path / "x") as aside:
+            aside.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_blocks_cover_the_seeds_and_keep_what_is_on_disk(tmp_path: Path) -> None:
+    def blocks(seeds: int, per_job: int) -> tuple[str, ...]:
+        return Plan(Study.parse(tiny(seeds=seeds, seeds_per_job=per_job)), tmp_path).blocks
+
+    assert blocks(10, 4) == ("0-3", "4-7", "8-9")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "seeds_0-4.npz").touch()
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "seeds_0-9.npz.log").touch()
+    assert blocks(10, 4) == ("0-4", "5-8", "9-9")
+    assert blocks(3, 4) == ("0-4",)
+    for block in blocks(10, 4):
+        (tmp_path / "data" / f"seeds_{block}.npz").touch()
+    assert blocks(10, 4) == ("0-4", "5-8", "9-9")  # the same once they are written
+
+
+def test_every_stage_has_a_rule_and_a_file() -> None:
+    assert set(stages.STAGES) == {
+        "data", "network", "samples", "divergences", "bounds", "exact", "axes"
+    }  # fmt: skip
