@@ -18,7 +18,8 @@ from sgm.run.__main__ import main
 from sgm.samplers import euler_arrival, exponential_integrator_modified
 from sgm.schedules import BetaSchedule
 from sgm.scores import exact, scaled
-from sgm.store import gather, open_grid, read_cells, write_cells, write_grid, written_whole
+from sgm.store.cells import read_cells, write_cells, written_whole
+from sgm.store.grid import gather, open_grid, write_grid
 from sgm.study import Plan, Study, canonical
 from sgm.targets import correlated, isotropic
 from sgm.timegrids import uniform

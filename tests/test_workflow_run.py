@@ -16,7 +16,7 @@ import pytest
 import xarray as xr
 import yaml
 
-from sgm.store import read_cells
+from sgm.store.cells import read_cells
 from tests.workflow import ROOT, Workflow, tiny
 
 pytestmark = pytest.mark.xdist_group("workflow")  # one worker: a run takes both cores

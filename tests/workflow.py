@@ -15,7 +15,7 @@ from typing import Any
 import xarray as xr
 import yaml
 
-from sgm.store import open_grid
+from sgm.store.grid import open_grid
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests/data/tiny.yaml"

@@ -15,7 +15,7 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 from sgm.run import views  # noqa: E402
 from sgm.run.stages import STAGES  # noqa: E402
-from sgm.study.plan import seed_range  # noqa: E402
+from sgm.store.cells import seed_range  # noqa: E402
 
 
 def _files(words: list[str]) -> dict[str, Path]:

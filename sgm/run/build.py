@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from sgm.processes import VPProcess
 from sgm.samplers import Steps
-from sgm.study.registry import load_extension
 from sgm.targets import Target
 
 __all__ = ["build", "build_process", "build_steps", "build_target", "build_times", "resolve"]
@@ -21,8 +20,11 @@ __all__ = ["build", "build_process", "build_steps", "build_target", "build_times
 def resolve(address: str) -> Any:
     """The object at ``"module:name"`` or ``"file.py:name"``."""
     place, name = address.rsplit(":", 1)
-    module = load_extension(place) if place.endswith(".py") else importlib.import_module(place)
-    return getattr(module, name)
+    if place.endswith(".py"):
+        from sgm.study.registry import load_extension  # slow to import, and rarely needed
+
+        return getattr(load_extension(place), name)
+    return getattr(importlib.import_module(place), name)
 
 
 def build(spec: Mapping[str, Any], **context: Any) -> Any:

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from sgm import store
 from sgm.bounds import KL_BOUND_PROVED_FOR
 from sgm.gaussian import Gaussian, kl_divergence, wasserstein2
 from sgm.laws import sampler_law
 from sgm.random import stream
 from sgm.run.build import build, build_process, build_steps, build_target, build_times
+from sgm.store.cells import read_cells, write_cells, written_whole
 from sgm.targets import EmpiricalTarget
 
 __all__ = ["STAGES", "axes", "bounds", "data", "divergences", "exact", "network", "samples"]
@@ -41,7 +41,7 @@ def data(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -
         }
     else:
         arrays = {"train": np.stack([target.sample(spec["n_train"], g) for g in generators])}
-    store.write_cells(outputs["data"], arrays)
+    write_cells(outputs["data"], arrays)
 
 
 def network(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -> None:
@@ -56,16 +56,16 @@ def network(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
     result = training.train_networks(
         recipe,
         process,
-        store.read_cells(inputs["data"])["train"],
+        read_cells(inputs["data"])["train"],
         None if target.law is None else scores.exact(process, target.law),
         spec["study_seed"],
         list(seeds),
         {"target": spec["target"]["label"]},
         device,
     )
-    with store.written_whole(outputs["network"]) as aside:
+    with written_whole(outputs["network"]) as aside:
         result.networks.save(aside)
-    store.write_cells(
+    write_cells(
         outputs["training"],
         {
             "train_loss": result.loss,
@@ -110,14 +110,14 @@ def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
         dtype,
         place,
     )
-    store.write_cells(outputs["samples"], {"samples": generated.float().cpu().numpy()})
+    write_cells(outputs["samples"], {"samples": generated.float().cpu().numpy()})
 
 
 def divergences(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -> None:
     """Divergences of each generated sample; a sample that is not finite has failed."""
     target = build_target(spec["target"])
-    generated = store.read_cells(inputs["samples"])["samples"]
-    rows = store.read_cells(inputs["data"])
+    generated = read_cells(inputs["samples"])["samples"]
+    rows = read_cells(inputs["data"])
     failed = np.array([not np.isfinite(sample).all() for sample in generated])
     values: dict[str, Any] = {}
     for r, sample in enumerate(generated):
@@ -133,7 +133,7 @@ def divergences(spec: Spec, seeds: range, inputs: Files, outputs: Files, device:
             for name, value in build(measure, **context).items():
                 values.setdefault(name, np.full(len(seeds), np.nan))[r] = value
     messages = np.where(failed, "the generated sample is not finite", "")
-    store.write_cells(
+    write_cells(
         outputs["divergences"], values | {"failed": failed, "message": messages.astype(np.str_)}
     )
 
@@ -171,7 +171,7 @@ def bounds(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str)
     values: dict[str, Any] = {}
     for measure in spec["bounds"]:
         values |= build(measure, **context)
-    store.write_cells(outputs["bounds"], values)
+    write_cells(outputs["bounds"], values)
 
 
 def exact(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -> None:
@@ -228,7 +228,7 @@ def exact(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) 
                                 "w2_exact": wasserstein2(law, generated),
                             }
                             put(distances, **place, score=c, sampler=m)
-    store.write_cells(
+    write_cells(
         outputs["exact"], values | {"score": np.array([score["label"] for score in spec["scores"]])}
     )
 
@@ -246,7 +246,7 @@ def axes(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -
             curves["mean_scale"][s, h] = process.mean_scale(t)
             curves["std"][s, h] = process.std(t)
     samplers = [sampler["build"].rsplit(":", 1)[1] for sampler in spec["samplers"]]
-    store.write_cells(
+    write_cells(
         outputs["axes"],
         {f"schedule_{name}": curve for name, curve in curves.items()}
         | {

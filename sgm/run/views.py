@@ -10,8 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sgm import __version__, store
-from sgm.study import Plan, Study
+from sgm import __version__
 
 __all__ = ["VIEWS", "figure", "grid", "tables"]
 
@@ -20,15 +19,19 @@ Files = Mapping[str, Path]
 
 def grid(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> None:
     """Gather all cell files of a study into its grid."""
+    from sgm.store.grid import gather, write_grid
+    from sgm.study import Plan, Study
+
     plan = Plan(Study.parse(spec["config"]), Path(spec["root"]))
-    store.write_grid(store.gather(plan, _provenance()), outputs["grid"].parent)
+    write_grid(gather(plan, _provenance()), outputs["grid"].parent)
 
 
 def figure(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> None:
     """Draw one figure, with a CSV of the numbers drawn; its path says which it is."""
     from sgm import plots
+    from sgm.store.grid import open_grid
 
-    dataset = store.open_grid(inputs["grid"].parent)
+    dataset = open_grid(inputs["grid"].parent)
     stem = outputs["png"].with_suffix("")
     if stem.parent.name in plots.FIGURES:
         drawn, frame = plots.FIGURES[stem.parent.name].draw(dataset, stem.name)
@@ -39,9 +42,10 @@ def figure(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> None:
 
 def tables(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> None:
     """Write the summary and the ranking of a study as CSV."""
+    from sgm.store.grid import open_grid
     from sgm.tables import write_tables
 
-    write_tables(store.open_grid(inputs["grid"].parent), outputs["tables"])
+    write_tables(open_grid(inputs["grid"].parent), outputs["tables"])
 
 
 def _provenance() -> dict[str, str]:

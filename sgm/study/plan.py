@@ -25,7 +25,7 @@ from sgm.study.config import Item, Study, canonical, format_number
 from sgm.study.fingerprint import fingerprint
 from sgm.study.registry import EXACT_LAW, Variable
 
-__all__ = ["PATTERNS", "Plan", "seed_range"]
+__all__ = ["PATTERNS", "Plan"]
 
 #: Files of a study below its results folder, by kind; the fields are labels.
 PATTERNS = {
@@ -44,12 +44,6 @@ PATTERNS = {
 }
 
 _BLOCK = re.compile(r"^seeds_(\d+)-(\d+)\.(npz|safetensors)$")
-
-
-def seed_range(block: str) -> range:
-    """Seeds of a block: ``"0-9"`` is 0, …, 9."""
-    first, last = block.split("-")
-    return range(int(first), int(last) + 1)
 
 
 def _fields(kind: str) -> list[str]:

@@ -1,11 +1,7 @@
-"""Results on disk: small cell files, gathered into one labelled dataset.
+"""The grid: one `xarray.Dataset` over the axes of a study.
 
-A cell file is an .npz archive of plain arrays: one entry a variable, of length R for the
-R replicates of a block. It is written aside and renamed, so that a killed job leaves
-nothing that could be taken for a result; equal numbers give equal bytes.
-
-The grid is one `xarray.Dataset` over the axes of the study, written to Zarr in one go by
-one job. Opening it needs `xarray.open_zarr` alone.
+Gathered from the cell files and written to Zarr in one go by one job. Opening it needs
+`xarray.open_zarr` alone.
 """
 
 from __future__ import annotations
@@ -13,27 +9,22 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
+from sgm.store.cells import Arrays, read_cells, seed_range
 from sgm.study import Plan, Variable
-from sgm.study.plan import seed_range
 from sgm.study.registry import EXACT_LAW, REPLICATE
 
 if TYPE_CHECKING:
     import xarray as xr  # imported where used: most jobs read and write cell files alone
 
-__all__ = ["gather", "open_grid", "read_cells", "write_cells", "write_grid", "written_whole"]
-
-Arrays = dict[str, npt.NDArray[Any]]
+__all__ = ["gather", "open_grid", "write_grid"]
 
 TRAINING = (
     Variable(
@@ -58,48 +49,6 @@ CURVES = tuple(
     }.items()
 )
 NOT_RUN, DONE, FAILED, NOT_APPLICABLE = range(4)
-
-
-@contextmanager
-def written_whole(path: str | Path) -> Iterator[Path]:
-    """Path to write to; renamed to `path` on success, removed on failure."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield aside
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def write_cells(path: str | Path, arrays: Mapping[str, npt.ArrayLike]) -> None:
-    """Write a cell file.
-
-    Parameters
-    ----------
-    path : path
-    arrays : mapping of str to array_like
-        Numbers and strings only.
-    """
-    plain: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
-    with written_whole(path) as aside, aside.open("wb") as file:
-        np.savez(file, allow_pickle=False, **plain)
-
-
-def read_cells(path: str | Path) -> Arrays:
-    """Read a cell file; executes nothing.
-
-    Raises
-    ------
-    ValueError
-        If it can't be read; the message names the file.
-    """
-    try:
-        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
-        raise ValueError(f"{path}: not a readable cell file ({error})") from error
 
 
 class _Grid:

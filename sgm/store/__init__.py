@@ -1,0 +1,1 @@
+"""Results on disk: cell files (`cells`), gathered into one labelled dataset (`grid`)."""
