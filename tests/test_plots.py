@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from sgm import plots
+from sgm.plots.decomposition import STACK
 from tests.grids import BEST_A, FLOOR, FLOOR_SD, fail, synthetic_grid
 
 
@@ -81,7 +83,7 @@ def test_every_number_of_the_frame_is_drawn(view) -> None:
     figure, frame = view(synthetic_grid(), "isotropic")
     lines = drawn_lines(figure)
     for (axis, name), rows in frame.groupby(["axis", "curve"]):
-        if axis == "stack" and name in plots.STACK:
+        if axis == "stack" and name in STACK:
             bars = [p for ax in figure.axes for p in ax.patches]
             for low, high in zip(rows["low"], rows["high"], strict=True):
                 assert any(
@@ -232,6 +234,47 @@ def test_every_set_of_schedules_draws(name) -> None:
     figure, frame = plots.schedules_figure(synthetic_grid(**GRIDS[name]))
     figure.draw_without_rendering()
     assert len(frame)
+
+
+@pytest.mark.parametrize("scores", [("exact",), ("exact", "scaled"), ("exact", "trained")])
+def test_without_a_beta_a_schedule_each_schedule_is_a_column(scores) -> None:
+    grid = synthetic_grid(a=(), constant=True, scores=scores)
+    figure, frame = plots.kl_figure(grid, "isotropic")
+    figure.draw_without_rendering()
+    assert not frame["curve"].str.startswith("level").any()
+    name = "empirical" if "trained" in scores else "exact score"
+    rows = curve(frame, name)
+    assert rows["schedule"].tolist() == ["cosine", "constant"]
+    assert rows["x"].is_monotonic_increasing
+    kl = grid.kl_exact.sel(score="exact").squeeze(drop=True)
+    if "trained" in scores:
+        kl = grid.kl_plugin.sel(score="trained").squeeze(drop=True).mean("seed")
+    np.testing.assert_allclose(rows["y"], kl)
+    ticks = [text.get_text() for text in figure.axes[0].get_xticklabels()]
+    assert ticks == ["cosine", "constant"]
+    drawn = np.concatenate(drawn_lines(figure))
+    assert np.isin(rows["y"], drawn).all()
+
+
+def test_without_a_beta_a_schedule_failed_runs_draw() -> None:
+    grid = fail(synthetic_grid(a=(), constant=True), schedule="constant")
+    figure, frame = plots.kl_figure(grid, "isotropic")
+    figure.draw_without_rendering()
+    assert curve(frame, "empirical")["y"].isna().tolist() == [False, True]
+    figure, frame = plots.kl_figure(fail(grid), "isotropic")
+    figure.draw_without_rendering()
+
+
+def test_labels_say_nats() -> None:
+    grid = synthetic_grid(a=(-5, 0, 5), unknown_targets=("digits",))
+    for variable in grid.data_vars.values():
+        if variable.attrs.get("units") == "nats":
+            variable.attrs["units"] = "nat"
+    for view, target in product((plots.kl_figure, plots.decomposition_figure), grid.target.values):
+        figure, _ = view(grid, str(target))
+        labels = [ax.get_ylabel() for ax in figure.axes if ax.get_ylabel()]
+        assert labels
+        assert all("nats" in label for label in labels)
 
 
 def test_a_seed_alone_has_no_band() -> None:

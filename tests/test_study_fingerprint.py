@@ -47,7 +47,7 @@ def test_equal_code_gives_equal_fingerprints(edit: Edit) -> None:
         ("processes.py", "\n    def drift", "\n\n\n    # a comment\n    def drift"),
         ("schedules.py", "class ConstantSchedule(", "class AnotherSchedule("),
         ("samplers.py", "def euler_arrival(", "late = 1\n\n\ndef euler_arrival("),
-        ("plots.py", "import", "import antigravity\nimport"),
+        ("plots/kl.py", "import", "import antigravity\nimport"),
         ("study/plan.py", "class Plan", "class Scheme"),
     ],
 )  # fmt: skip
