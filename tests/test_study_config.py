@@ -134,3 +134,30 @@ def test_mathematics_refuses_what_the_schema_can_not_see(tmp_path: Path) -> None
     clipped = {"family": "cosine", "offset": 0.1, "clip": 0.01}
     with pytest.raises(ValueError, match=r"schedules: cosine: clip = 0.01"):
         check(Study.parse(changed(schedules=[clipped])))
+
+
+def test_scores_sizes_and_suprema_are_checked_too(tmp_path: Path) -> None:
+    plugin = {"family": "plugin", "eps": -2.0, "sampled": True}
+    with pytest.raises(ValueError, match=r"scores: plugin_eps=-2: eps = -2.0"):
+        check(Study.parse(changed(scores=[plugin])))
+
+    nll = {"family": "heldout_nll", "components": 1000, "regularisation": 0.1}
+    config = changed(targets=[DIGITS], divergences=[nll], n_train=400, n_samples=400)
+    with pytest.raises(ValueError, match=r"components = 1000 .*at most 100"):
+        check(Study.parse(config))
+
+    extension = tmp_path / "falling.py"
+    extension.write_text(
+        "import numpy as np\n"
+        "from dataclasses import dataclass\n"
+        "from sgm.schedules import NoiseSchedule\n"
+        "from sgm.study import register\n\n"
+        "class Falling(NoiseSchedule):\n"
+        "    def beta(self, t):\n        return 2.0 - np.asarray(t)\n"
+        "    def integral(self, t):\n        return 2 * np.asarray(t) - np.asarray(t) ** 2 / 2\n\n"
+        "@register('schedule')\n"
+        "def falling(horizon):\n    return Falling(horizon)\n"
+    )
+    config = changed(schedules=["falling"], extensions=[str(extension)])
+    with pytest.raises(ValueError, match=r"schedules: falling: supremum = 1.0: .*at least 2"):
+        check(Study.parse(config))
