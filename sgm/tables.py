@@ -19,11 +19,12 @@ import pandas as pd
 import xarray as xr
 from scipy import stats
 
+from sgm.store import DONE, FAILED, NOT_RUN
+
 __all__ = ["TABLES", "ranking_table", "summary_table", "write_tables"]
 
 CELL = ("target", "schedule", "horizon", "score", "sampler", "time_grid", "n_steps")
 SETTING = tuple(dim for dim in CELL if dim != "schedule")
-NOT_RUN, DONE, FAILED = 0, 1, 2
 CONFIDENCE = 0.95
 
 

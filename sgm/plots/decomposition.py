@@ -11,7 +11,6 @@ from matplotlib.ticker import MaxNLocator
 
 from sgm.plots.columns import column_positions, draw_by_group, set_schedule_axis
 from sgm.plots.panels import (
-    FAILED,
     Panel,
     find_panels,
     in_order,
@@ -37,6 +36,7 @@ from sgm.plots.style import (
     house_style,
     new_figure,
 )
+from sgm.store import FAILED
 
 STACK = {  # from the bottom: the flat term first, so that the others show on top of it
     "E3 discretization": ("kl_bound_discretization", "#BFDCEF"),

@@ -15,7 +15,6 @@ from matplotlib.ticker import MaxNLocator
 
 from sgm.plots.columns import column_positions, draw_by_group, set_schedule_axis
 from sgm.plots.panels import (
-    FAILED,
     HELDOUT,
     KL,
     Panel,
@@ -49,6 +48,7 @@ from sgm.plots.style import (
     new_figure,
     set_scale,
 )
+from sgm.store import FAILED
 
 LEVEL_STYLES: tuple[
     tuple[str, LineStyle], ...

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from sgm.store import DONE, FAILED, NOT_APPLICABLE
+
 PANEL_LABELS = ("horizon", "score", "sampler", "time_grid", "n_steps")
-DONE, FAILED, NOT_APPLICABLE = 1, 2, 3
 TITLE_WIDTH = 62  # characters
 
 

@@ -38,18 +38,17 @@ def check(study: Study) -> None:
             with _named("schedules", schedule):
                 process = build_process(study.process.spec, schedule.spec, horizon)
                 _check_supremum(process.schedule)
+            for item, target in targets:
+                for score in study.scores:
+                    if score.family != "trained" and study.runs(item, score):
+                        with _named("scores", score):
+                            build(score.spec, process=process, law=target.law)
             for time_grid in study.time_grids:
                 with _named("time_grids", time_grid):
                     times = build_times(time_grid.spec, horizon, min(study.n_steps))
                 for sampler in study.samplers:
                     with _named("samplers", sampler):
                         build_steps(sampler.spec, process, times)
-
-    for item, target in targets:
-        for score in study.scores:
-            if score.family != "trained" and study.runs(item, score):
-                with _named("scores", score):
-                    build(score.spec, process=process, law=target.law)
 
 
 def _check_supremum(schedule: NoiseSchedule) -> None:

@@ -1,1 +1,6 @@
 """Results on disk: cell files (`cells`), gathered into one labelled dataset (`grid`)."""
+
+__all__ = ["DONE", "FAILED", "NOT_APPLICABLE", "NOT_RUN"]
+
+#: Values of the grid's variable `status`.
+NOT_RUN, DONE, FAILED, NOT_APPLICABLE = range(4)

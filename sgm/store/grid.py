@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from sgm.store import DONE, FAILED, NOT_APPLICABLE, NOT_RUN
 from sgm.store.cells import Arrays, read_cells, seed_range
 from sgm.study import Plan, Variable
 from sgm.study.registry import EXACT_LAW, REPLICATE
@@ -48,7 +49,6 @@ CURVES = tuple(
         "std": "sigma_t, standard deviation of X_t given X_0",
     }.items()
 )
-NOT_RUN, DONE, FAILED, NOT_APPLICABLE = range(4)
 
 
 class _Grid:

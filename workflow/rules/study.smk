@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sgm.run.check import check
 from sgm.study import Plan, Study
+from sgm.study.plan import PATTERNS
 
 try:
     study = Study.parse(config)
@@ -58,13 +59,13 @@ def inputs(stage):
 
 
 def log(kind):
-    return plan.pattern(kind).replace(f"{plan.root}/", f"{plan.root}/logs/") + ".log"
+    """The log of the job that makes a kind of file."""
+    return f"{plan.root}/logs/{PATTERNS[kind]}.log"
 
 
 def times(kind):
-    return (
-        plan.pattern(kind).replace(f"{plan.root}/", f"{plan.root}/benchmarks/") + ".tsv"
-    )
+    """The benchmark of the job that makes a kind of file."""
+    return f"{plan.root}/benchmarks/{PATTERNS[kind]}.tsv"
 
 
 def named(wildcards, input):
