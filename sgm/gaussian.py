@@ -8,10 +8,14 @@ keeps U, and so do the samplers whose score is affine with matrices diagonal in 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from sgm.densities.base import Law, Partition
+from sgm.densities.logarithms import log_excess, log_ratio_gap
 
 __all__ = [
     "Gaussian",
@@ -26,8 +30,10 @@ Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Gaussian:
+class Gaussian(Law):
     """A Gaussian law with a covariance of full rank, or a batch of them.
+
+    What `Law` defines is for a single law, of batch shape ().
 
     Parameters
     ----------
@@ -87,11 +93,6 @@ class Gaussian:
         return cls(mean, eigenvalues, basis)
 
     @property
-    def dimension(self) -> int:
-        """d."""
-        return int(self.basis.shape[0])
-
-    @property
     def covariance(self) -> Array:
         """Σ = U diag(λ) Uᵀ, shape (..., d, d)."""
         return np.asarray((self.basis * self.eigenvalues[..., None, :]) @ self.basis.T)
@@ -105,57 +106,49 @@ class Gaussian:
         standard = generator.standard_normal((n, self.dimension))
         return np.asarray(self.mean + (standard * np.sqrt(self.eigenvalues)) @ self.basis.T)
 
+    @property
+    def principal_variances(self) -> Array:
+        """λ, shape (..., d)."""
+        return self.eigenvalues
+
+    def log_density(
+        self, x: npt.ArrayLike, scale: npt.ArrayLike = 1.0, variance: npt.ArrayLike = 0.0
+    ) -> Array:
+        shift, spread = self._rotated(x, scale, variance)
+        return np.asarray(-0.5 * np.sum(shift**2 / spread + np.log(2 * np.pi * spread), axis=-1))
+
+    def score(
+        self, x: npt.ArrayLike, scale: npt.ArrayLike = 1.0, variance: npt.ArrayLike = 0.0
+    ) -> Array:
+        shift, spread = self._rotated(x, scale, variance)
+        return np.asarray(-(shift / spread) @ self.basis.T)
+
+    def _rotated(
+        self, x: npt.ArrayLike, scale: npt.ArrayLike, variance: npt.ArrayLike
+    ) -> tuple[Array, Array]:
+        """Uᵀ(x − m μ) and m² λ + v."""
+        m = np.asarray(scale, dtype=np.float64)[..., None]
+        v = np.asarray(variance, dtype=np.float64)[..., None]
+        return self.rotate(np.asarray(x) - m * self.mean), m**2 * self.eigenvalues + v
+
+    def marginal(self, coordinates: Sequence[int]) -> Gaussian:
+        """The law of some coordinates, in the order given."""
+        chosen = self._require_coordinates(coordinates)
+        return Gaussian.from_covariance(self.mean[chosen], self.covariance[np.ix_(chosen, chosen)])
+
+    def partition(self) -> Partition:
+        """One cell: a Gaussian has nothing that its moments do not show."""
+        return Partition("all", lambda points: np.zeros(len(points), dtype=np.intp), np.ones(1))
+
+    def excess_information(self, noise: npt.ArrayLike) -> Array:
+        return np.zeros(np.shape(noise))
+
+    def negentropy(self, noise: npt.ArrayLike) -> Array:
+        return np.zeros(np.shape(noise))
+
     def shares_basis(self, other: Gaussian) -> bool:
         """Whether both laws are written in the same eigenbasis."""
         return self.basis is other.basis or np.array_equal(self.basis, other.basis)
-
-
-def log_excess(r: npt.ArrayLike) -> Array:
-    """r − log(1 + r) ≥ 0 for r ≥ −1, to full relative precision as r → 0.
-
-    With s = r/(2 + r), log(1 + r) = 2 artanh s, hence s (r − 2 (s²/3 + s⁴/5 + …)); the
-    plain difference loses all digits once r²/2 is below the rounding error of r.
-
-    Parameters
-    ----------
-    r : array_like, shape (...)
-
-    Returns
-    -------
-    ndarray, shape (...)
-    """
-    r = np.asarray(r, dtype=np.float64)
-    small = np.abs(r) < 0.25
-    near = np.where(small, r, 0.0)
-    s = near / (2 + near)
-    series = np.polynomial.polynomial.polyval(s**2, _ARTANH)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        far = r - np.log1p(r)
-    return np.asarray(np.where(small, s * (near - 2 * series), far))
-
-
-# s²/3 + s⁴/5 + …: |s| < 1/7, so that ten terms reach the rounding error
-_ARTANH = np.array([0.0, *(1 / (2 * k + 1) for k in range(1, 11))])
-
-
-def log_ratio_gap(x: npt.ArrayLike, y: npt.ArrayLike) -> Array:
-    """x/y − 1 − log(x/y) for x ≥ 0, y > 0: accurate for x ≈ y, and for x ≪ y, where
-    (x − y)/y rounds to −1.
-
-    Parameters
-    ----------
-    x, y : array_like, shape (...)
-        Their shapes broadcast.
-
-    Returns
-    -------
-    ndarray, shape (...)
-        +∞ at x = 0.
-    """
-    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        ratio, excess = x / y, (x - y) / y
-        return np.where(np.abs(excess) < 0.25, log_excess(excess), excess - np.log(ratio))
 
 
 def kl_divergence(p: Gaussian, q: Gaussian) -> Array:

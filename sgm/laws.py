@@ -6,8 +6,9 @@ Gaussian; with the suffix products S_k = P_{k+1} ⋯ P_{n−1},
 
     mean = S₋₁ c + Σ_k S_k q_k,     variance = S₋₁² w + Σ_k S_k² ρ_k².
 
-No Monte Carlo, and no loop over the stages. As the step tends to zero with the exact
-score, the law of the output tends to closed forms of m, v and V = m²λ + v at T.
+No Monte Carlo, and no loop over the stages; the laws along the chain come from the same
+recursion run forwards. As the step tends to zero with the exact score, the law of the output
+tends to closed forms of m, v and V = m²λ + v at T.
 """
 
 from __future__ import annotations
@@ -18,9 +19,15 @@ import numpy.typing as npt
 from sgm.gaussian import Gaussian
 from sgm.processes import VPProcess
 from sgm.samplers import Steps
-from sgm.scores import GaussianScore
+from sgm.scores import GaussianScore, exact
 
-__all__ = ["probability_flow_limit", "reverse_sde_limit", "sampler_law"]
+__all__ = [
+    "chain_error",
+    "chain_laws",
+    "probability_flow_limit",
+    "reverse_sde_limit",
+    "sampler_law",
+]
 
 Array = npt.NDArray[np.float64]
 
@@ -47,9 +54,7 @@ def sampler_law(steps: Steps, score: GaussianScore, prior: Gaussian) -> Gaussian
     ValueError
         If `prior` is not isotropic.
     """
-    start_variance = prior.eigenvalues[0]
-    if np.any(prior.eigenvalues != start_variance):
-        raise ValueError("prior must be isotropic: its eigenvalues differ")
+    start_variance = _isotropic_variance(prior)
     factor, offset = score.coefficients(steps.score_time)
     factor *= steps.score[:, None]
     factor += steps.state[:, None]
@@ -65,20 +70,105 @@ def sampler_law(steps: Steps, score: GaussianScore, prior: Gaussian) -> Gaussian
         if not (np.all(np.isfinite(mean)) and np.all(np.isfinite(variance))):
             shift = steps.score[:, None] * offset
             start = np.full_like(start_mean, start_variance)
-            mean, variance = _recursion(factor, shift, steps.noise, start_mean, start)
+            means, variances = _recursion(factor, shift, steps.noise, start_mean, start)
+            mean, variance = means[-1], variances[-1]
     if not (np.all(np.isfinite(mean)) and np.all(np.isfinite(variance))):
         lost = np.full(prior.dimension, np.inf)
         return Gaussian(lost, lost, score.law.basis)
     return Gaussian(mean @ score.law.basis.T, variance, score.law.basis)
 
 
+def chain_laws(steps: Steps, score: GaussianScore, prior: Gaussian) -> Gaussian:
+    """Exact law of the state in which each stage of a sampler finds the chain.
+
+    Parameters
+    ----------
+    steps, score, prior
+        As in `sampler_law`.
+
+    Returns
+    -------
+    Gaussian
+        Of batch shape (n_stages,), in the basis of the score; the first one is `prior`. A
+        stage that leaves the range of float64 has infinite variances, as those after it.
+
+    Raises
+    ------
+    ValueError
+        If `prior` is not isotropic.
+    """
+    factor, offset = score.coefficients(steps.score_time)
+    factor *= steps.score[:, None]
+    factor += steps.state[:, None]
+    offset *= steps.score[:, None]
+    start_mean = score.law.rotate(prior.mean)
+    start = np.full_like(start_mean, _isotropic_variance(prior))
+    with np.errstate(over="ignore", invalid="ignore"):
+        means, variances = _recursion(factor, offset, steps.noise, start_mean, start)
+    lost = ~np.all(np.isfinite(means) & np.isfinite(variances), axis=-1)[:-1, None]
+    means = np.where(lost, 0.0, means[:-1]) @ score.law.basis.T
+    return Gaussian(
+        np.where(lost, np.inf, means), np.where(lost, np.inf, variances[:-1]), score.law.basis
+    )
+
+
+def chain_error(steps: Steps, score: GaussianScore, law: Gaussian, prior: Gaussian) -> Array:
+    """E|s_θ(τ, X) − s(τ, X)|² for the state X in which each stage finds the chain.
+
+    The W₂ theorem's error of the score; `GaussianScore.error_moments` has the one under the
+    forward process. With K = UᵀU_θ, A and A_θ the slopes of the two scores, W the variances
+    of X in U_θ, the linear part of the error has second moment Σ K²_ij W_j (A_θj − A_i)².
+
+    Parameters
+    ----------
+    steps, score, prior
+        As in `sampler_law`.
+    law : Gaussian
+        π_data, of which s is the score; its basis may differ from the score's.
+
+    Returns
+    -------
+    ndarray, shape (n_stages,)
+        +∞ where the chain has left the range of float64.
+    """
+    chain = chain_laws(steps, score, prior)
+    lost = ~np.all(np.isfinite(chain.eigenvalues), axis=-1)
+    center, variance = (
+        np.where(lost[:, None], 0.0, moment) for moment in (chain.mean, chain.eigenvalues)
+    )
+    believed, believed_offset = score.coefficients(steps.score_time)
+    true, true_offset = exact(score.process, law).coefficients(steps.score_time)
+    with np.errstate(over="ignore"):
+        if law.shares_basis(score.law):
+            slope = believed - true
+            shift = slope * law.rotate(center) + (believed_offset - true_offset)
+            linear = np.sum(variance * slope**2, axis=-1)
+        else:
+            shift = (believed * score.law.rotate(center) + believed_offset) @ score.law.basis.T
+            shift = shift - (true * law.rotate(center) + true_offset) @ law.basis.T
+            slope = believed[:, None, :] - true[:, :, None]
+            weight = (law.basis.T @ score.law.basis) ** 2
+            linear = np.sum(weight * variance[:, None, :] * slope**2, axis=(-2, -1))
+        error = linear + np.sum(shift**2, axis=-1)
+    return np.asarray(np.where(lost, np.inf, error))
+
+
+def _isotropic_variance(prior: Gaussian) -> float:
+    variance = prior.eigenvalues[0]
+    if np.any(prior.eigenvalues != variance):
+        raise ValueError("prior must be isotropic: its eigenvalues differ")
+    return float(variance)
+
+
 def _recursion(
     factor: Array, shift: Array, noise: Array, mean: Array, variance: Array
 ) -> tuple[Array, Array]:
-    """The law stage by stage, for when a suffix product overflows and the law may not."""
+    """Means and variances before each stage and after the last, shape (n_stages + 1, d)."""
+    means, variances = [mean], [variance]
     for p, q, rho in zip(factor, shift, noise, strict=True):
-        mean, variance = p * mean + q, p**2 * variance + rho**2
-    return mean, variance
+        means.append(p * means[-1] + q)
+        variances.append(p**2 * variances[-1] + rho**2)
+    return np.array(means), np.array(variances)
 
 
 def _at_horizon(process: VPProcess, law: Gaussian) -> tuple[float, float, Array]:

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -41,6 +42,7 @@ __all__ = [
     "ScoreFn",
     "affine_score_fn",
     "resolve_device",
+    "score_fn",
 ]
 
 ALIGNMENT = 16
@@ -340,5 +342,31 @@ def affine_score_fn(
         rows = torch.nn.functional.pad(x.reshape(-1, *x.shape[-2:]), (0, excess))
         product = torch.bmm(rows, factor.expand(len(rows), -1, -1))[..., :d]
         return product.reshape(x.shape) + shift
+
+    return evaluate
+
+
+def score_fn(
+    score: Callable[[npt.NDArray[np.float64], float], npt.NDArray[np.float64]],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Callable[[Tensor, float], Tensor]:
+    """Any score of NumPy as a `ScoreFn` of torch; evaluated in float64 on the CPU.
+
+    Parameters
+    ----------
+    score : callable
+        (x of shape (..., d), t) → scores of shape (..., d), such as `sgm.scores.DensityScore`.
+    dtype : torch.dtype
+    device : torch.device
+
+    Returns
+    -------
+    callable
+        (x of shape (..., d), t a float) → scores of shape (..., d).
+    """
+
+    def evaluate(x: Tensor, t: float) -> Tensor:
+        return torch.as_tensor(score(x.double().cpu().numpy(), t)).to(device, dtype)
 
     return evaluate

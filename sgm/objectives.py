@@ -33,7 +33,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from sgm.processes import VPProcess
-from sgm.scores import GaussianScore
+from sgm.scores import Score
 
 __all__ = [
     "OBJECTIVES",
@@ -77,7 +77,7 @@ class ExampleMaker(Protocol):
     def __call__(
         self,
         process: VPProcess,
-        exact_score: GaussianScore | None,
+        exact_score: Score | None,
         x0: Array,
         t: Array,
         z: Array,
@@ -111,14 +111,14 @@ class Objective:
 
 
 def explicit_score_matching(
-    process: VPProcess, exact_score: GaussianScore | None, x0: Array, t: Array, z: Array, /
+    process: VPProcess, exact_score: Score | None, x0: Array, t: Array, z: Array, /
 ) -> Examples:
     """Regression on the exact score at x_t.
 
     Parameters
     ----------
     process : VPProcess
-    exact_score : GaussianScore
+    exact_score : Score
     x0 : ndarray, shape (n, d)
     t : ndarray, shape (n,)
     z : ndarray, shape (n, d)
@@ -135,7 +135,7 @@ def explicit_score_matching(
 
 
 def denoising_score_matching(
-    process: VPProcess, exact_score: GaussianScore | None, x0: Array, t: Array, z: Array, /
+    process: VPProcess, exact_score: Score | None, x0: Array, t: Array, z: Array, /
 ) -> Examples:
     """Regression on −z/√v, the score of the kernel from x₀; the exact score is not used.
 

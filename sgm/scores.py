@@ -1,26 +1,28 @@
-"""Affine scores: the exact score of a noised Gaussian law, and perturbations of it.
+"""The exact score of a noised law, and perturbations of it.
 
-For X₀ ~ N(μ, U diag(λ) Uᵀ) the score of p_t is, with V(t) = m² λ + v in the basis U,
+Every score here is  scale · s(t, x) + bias · (1, …, 1)  with s = ∇log p_t for some law of X₀.
+For X₀ ~ N(μ, U diag(λ) Uᵀ) it is affine: with V(t) = m² λ + v in the basis U,
 
     s(t, x) = −(x − m μ)/V,
 
-and every score here is  scale · s(t, x) + bias · (1, …, 1)  for some Gaussian law, which
-need not be the law of the data. The error e = s_θ − s of such a score is affine, so its
-moments under p_t are closed forms: they are what the KL theorem's E₂ and the exact
-Girsanov term need.
+and that law need not be the law of the data: the error e = s_θ − s is affine too. For other
+laws the error is (scale − 1) s + bias · (1, …, 1). Either way its moments under p_t are known:
+they are what the KL theorem's E₂ and the exact Girsanov term need.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 
+from sgm.densities.base import Law
 from sgm.gaussian import Gaussian
 from sgm.processes import VPProcess
 
-__all__ = ["GaussianScore", "biased", "exact", "plugin", "scaled"]
+__all__ = ["DensityScore", "GaussianScore", "Score", "biased", "exact", "plugin", "scaled"]
 
 Array = npt.NDArray[np.float64]
 
@@ -43,9 +45,7 @@ class GaussianScore:
     bias: float = 0.0
 
     def __post_init__(self) -> None:
-        for key, value in {"scale": self.scale, "bias": self.bias}.items():
-            if not np.isfinite(value):
-                raise ValueError(f"{key} = {value!r}: must be a finite number")
+        _require_finite(scale=self.scale, bias=self.bias)
 
     def coefficients(self, t: npt.ArrayLike) -> tuple[Array, Array]:
         """(A, b) with Uᵀ s(t, x) = A Uᵀx + b, U the basis of `law`.
@@ -131,60 +131,162 @@ class GaussianScore:
         return np.asarray(mse), np.asarray(cross)
 
 
-def exact(process: VPProcess, law: Gaussian) -> GaussianScore:
+@dataclass(frozen=True, eq=False)
+class DensityScore:
+    """The score scale · ∇log p_t + bias · (1, …, 1) for any law of known density.
+
+    Parameters
+    ----------
+    process : VPProcess
+    law : Law
+        Law of X₀.
+    scale, bias : float
+    """
+
+    process: VPProcess
+    law: Law
+    scale: float = 1.0
+    bias: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require_finite(scale=self.scale, bias=self.bias)
+
+    def __call__(self, x: npt.ArrayLike, t: npt.ArrayLike) -> Array:
+        """s(t, x).
+
+        Parameters
+        ----------
+        x : array_like, shape (n, d)
+        t : array_like, shape () or (n,)
+            One time for all rows, or one a row.
+
+        Returns
+        -------
+        ndarray, shape (n, d)
+        """
+        process = self.process
+        score = self.law.score(x, process.mean_scale(t), process.kernel_variance(t))
+        return self.scale * score + self.bias
+
+    def error_moments(self, law: Law, t: npt.ArrayLike) -> tuple[Array, Array]:
+        """Moments of the error e = s_θ − s under p_t, as `GaussianScore.error_moments`.
+
+        With J = E|s|², E s = 0 and E⟨s, x⟩ = −d (by parts), e = (scale − 1) s + bias 1 has
+
+            mse   = (scale − 1)² J + bias² d,
+            cross = (scale − 1)(J − d/σ²) + (bias/σ²) m Σᵢ μᵢ.
+
+        Parameters
+        ----------
+        law : Law
+            True law of X₀: the law of this score itself.
+        t : array_like, shape (...)
+
+        Returns
+        -------
+        mse, cross : ndarray, shape (...)
+
+        Raises
+        ------
+        ValueError
+            If `law` is another law, for which the moments have no closed form.
+        """
+        if law is not self.law:
+            raise ValueError(f"law = {type(law).__name__}: must be the law of the score itself")
+        variance, d = self.process.variance, law.dimension
+        m, v = self.process.mean_scale(t), self.process.kernel_variance(t)
+        mse = (self.scale - 1) ** 2 * law.fisher_information(m, v) + self.bias**2 * d
+        # J − d/σ² = I − (E|x|² − d σ²)/σ⁴, where E|x|² − d σ² = m² (E|X₀|² − d σ²)
+        excess = law.relative_fisher_information(variance, m, v)
+        excess = excess - m**2 * (law.second_moment - d * variance) / variance**2
+        cross = (self.scale - 1) * excess + self.bias * m * np.sum(law.mean) / variance
+        return mse, cross
+
+
+Score = GaussianScore | DensityScore
+"""A score of known error."""
+
+
+def _require_finite(**values: float) -> None:
+    for key, value in values.items():
+        if not np.isfinite(value):
+            raise ValueError(f"{key} = {value!r}: must be a finite number")
+
+
+def _score(process: VPProcess, law: Law, scale: float, bias: float) -> Score:
+    if isinstance(law, Gaussian):
+        return GaussianScore(process, law, scale, bias)
+    return DensityScore(process, law, scale, bias)
+
+
+@overload
+def exact(process: VPProcess, law: Gaussian) -> GaussianScore: ...
+@overload
+def exact(process: VPProcess, law: Law) -> Score: ...
+def exact(process: VPProcess, law: Law) -> Score:
     """The score of p_t for X₀ ~ `law`.
 
     Parameters
     ----------
     process : VPProcess
-    law : Gaussian
+    law : Law
 
     Returns
     -------
-    GaussianScore
+    GaussianScore or DensityScore
+        Affine if the law is Gaussian.
     """
-    return GaussianScore(process, law)
+    return _score(process, law, 1.0, 0.0)
 
 
-def scaled(process: VPProcess, law: Gaussian, eps: float) -> GaussianScore:
+@overload
+def scaled(process: VPProcess, law: Gaussian, eps: float) -> GaussianScore: ...
+@overload
+def scaled(process: VPProcess, law: Law, eps: float) -> Score: ...
+def scaled(process: VPProcess, law: Law, eps: float) -> Score:
     """(1 + ε) s, the exact score overestimated by a factor.
 
     Parameters
     ----------
     process : VPProcess
-    law : Gaussian
+    law : Law
     eps : float
 
     Returns
     -------
-    GaussianScore
+    GaussianScore or DensityScore
     """
-    return GaussianScore(process, law, scale=1 + eps)
+    return _score(process, law, 1 + eps, 0.0)
 
 
-def biased(process: VPProcess, law: Gaussian, eps: float) -> GaussianScore:
+@overload
+def biased(process: VPProcess, law: Gaussian, eps: float) -> GaussianScore: ...
+@overload
+def biased(process: VPProcess, law: Law, eps: float) -> Score: ...
+def biased(process: VPProcess, law: Law, eps: float) -> Score:
     """s + ε (1, …, 1), the exact score shifted along the diagonal.
 
     Parameters
     ----------
     process : VPProcess
-    law : Gaussian
+    law : Law
     eps : float
 
     Returns
     -------
-    GaussianScore
+    GaussianScore or DensityScore
     """
-    return GaussianScore(process, law, bias=eps)
+    return _score(process, law, 1.0, eps)
 
 
-def plugin(process: VPProcess, law: Gaussian, eps: float) -> GaussianScore:
+def plugin(process: VPProcess, law: Law, eps: float) -> GaussianScore:
     """The exact score of the wrong law N((1 − ε)μ, (1 + ε)Σ).
 
     Parameters
     ----------
     process : VPProcess
-    law : Gaussian
+    law : Law
+        Gaussian: of no other law is there a canonical wrong version.
     eps : float
         Above −1.
 
@@ -195,8 +297,10 @@ def plugin(process: VPProcess, law: Gaussian, eps: float) -> GaussianScore:
     Raises
     ------
     ValueError
-        If `eps` is not a finite number above −1.
+        If `eps` is not a finite number above −1, or the law is not Gaussian.
     """
+    if not isinstance(law, Gaussian):
+        raise ValueError(f"law = {type(law).__name__}: must be Gaussian for a plug-in score")
     if not (np.isfinite(eps) and eps > -1):
         raise ValueError(f"eps = {eps!r}: must be a finite number above -1")
     believed = Gaussian((1 - eps) * law.mean, (1 + eps) * law.eigenvalues, law.basis)

@@ -32,7 +32,7 @@ from sgm.networks import OUTPUTS, Architecture, ScoreEnsemble, resolve_device
 from sgm.objectives import OBJECTIVES, WEIGHTS
 from sgm.processes import VPProcess
 from sgm.random import stream, stream_seed
-from sgm.scores import GaussianScore
+from sgm.scores import Score
 
 __all__ = ["LEARNING_RATES", "TIME_SAMPLINGS", "Recipe", "TrainingResult", "train_networks"]
 
@@ -170,7 +170,7 @@ def train_networks(
     recipe: Recipe,
     process: VPProcess,
     samples: npt.ArrayLike,
-    exact_score: GaussianScore | None,
+    exact_score: Score | None,
     study_seed: int,
     seeds: Sequence[int],
     stream_axes: Mapping[str, int | str],
@@ -185,7 +185,7 @@ def train_networks(
     process : VPProcess
     samples : array_like, shape (R, n, d)
         Training data of each network.
-    exact_score : GaussianScore or None
+    exact_score : Score or None
         The target's own score, for objectives that need it.
     study_seed : int
     seeds : sequence of int, length R
@@ -252,7 +252,7 @@ class _Streams:
         self.noise = stream(study_seed, "noise", seed=seed, **axes)
 
     def epoch(
-        self, recipe: Recipe, process: VPProcess, samples: Array, exact_score: GaussianScore | None
+        self, recipe: Recipe, process: VPProcess, samples: Array, exact_score: Score | None
     ) -> tuple[Array, Array, Array, Array]:
         """States, targets, times and weights of one epoch, in the order of its batches."""
         n = len(samples)
@@ -272,7 +272,7 @@ def _train_pass(
     architecture: Architecture,
     process: VPProcess,
     samples: Array,
-    exact_score: GaussianScore | None,
+    exact_score: Score | None,
     streams: Sequence[_Streams],
     device: torch.device,
 ) -> TrainingResult:

@@ -86,6 +86,9 @@ def test_the_theorem_holds_for_other_schedules_with_the_supremum(schedule, grid,
 
 def test_the_theorem_names_its_scheme():
     assert frozenset({THEOREM.__name__}) == bounds.KL_BOUND_PROVED_FOR
+    assert bounds.kl_objection(True, THEOREM.__name__) is bounds.KLObjection.NONE
+    assert bounds.kl_objection(True, "ddim") is bounds.KLObjection.SAMPLER
+    assert bounds.kl_objection(False, "ddim") is bounds.KLObjection.LAW_UNKNOWN
 
 
 def test_the_theorem_fails_for_samplers_it_does_not_name():

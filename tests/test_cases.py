@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from sgm import bounds, divergences, laws, samplers, scores, targets
+from sgm.densities import Funnel, GaussianMixture
 from sgm.gaussian import Gaussian, kl_divergence, relative_fisher_information, wasserstein2
 from sgm.processes import VPProcess
 from sgm.schedules import BetaSchedule, CosineSchedule
@@ -24,12 +25,6 @@ CURVES = json.loads((DATA / "slides-figures.json").read_text())["curves"]
 
 LATER = {
     "15": "VE process",
-    "60": "W2 bound",
-    "62": "W2 bound",
-    "66": "W2 bound",
-    "72": "mixture target",
-    "74": "funnel target",
-    "76": "funnel target",
     "77": "ELBO",
     "78": "ELBO",
     "81": "ELBO",
@@ -191,6 +186,60 @@ def check_kl_bound(inputs):
     }
 
 
+def check_w2_bound(inputs):
+    process = process_of(inputs)
+    if "lam_min" in inputs:  # the constants at one time
+        law = Gaussian.diagonal([0.0, 0.0], [inputs["lam_min"], inputs["lam_max"]])
+        return {
+            "C_t": bounds.contraction(process, law, inputs["t"]),
+            "L_paper": bounds.lipschitz_paper(process, law, inputs["t"]),
+            "L_sharp": bounds.lipschitz_sharp(process, law, inputs["t"]),
+        }
+    law, times = law_of(inputs), uniform(inputs["T"], inputs["N"])
+    if "kind" in inputs:
+        score = KINDS[inputs["kind"]](process, law, inputs["eps"])
+        steps = SCHEMES[inputs["scheme"]](process, times)
+        generated = laws.chain_error(steps, score, law, process.prior(law.dimension))
+        forward, _ = score.error_moments(law, times[:-1])
+    else:
+        generated = forward = np.full(inputs["N"], inputs["eps"] ** 2)
+    bound = bounds.gaussian_w2_bound(
+        process, law, times, score_mse_generated=generated, score_mse_forward=forward
+    )
+    return {
+        "generated": bound.score_rms,
+        "forward": bound.score_rms_forward,
+        "mixing": bound.mixing,
+        "disc": bound.discretization,
+        "approx": bound.score_error,
+        "time": bound.time_regularity,
+        "B": bound.moment_constant,
+        "M": bound.time_constant,
+        "bound": bound.total,
+    }
+
+
+def check_mixture(inputs):
+    law = GaussianMixture(inputs["w"], inputs["means"], inputs["vars"])
+    noised = inputs["x"], inputs["m"], inputs["v"]
+    return {"logp": law.log_density(*noised), "score": law.score(*noised)}
+
+
+def check_funnel(inputs):
+    if "x" not in inputs:
+        law = Funnel(inputs["d"], inputs["a"], inputs["b"])
+        s2 = inputs["s2"]
+        return {"KL": law.kl_to_normal(s2), "I": law.relative_fisher_information(s2)}
+    x, m, v = inputs["x"], inputs["m"], inputs["v"]
+    law = Funnel(len(x), inputs["a"], inputs["b"])
+    return {
+        "logp": law.log_density(x, m, v),
+        "score": law.score(x, m, v),
+        "logp0": law.log_density(x),
+        "score0": law.score(x),
+    }
+
+
 def check_finite(inputs):
     n = inputs["n"]
     if "mean_n" not in inputs:
@@ -219,6 +268,9 @@ CHECKERS = {
     "sampler": check_sampler,
     "perturbed": check_perturbed,
     "kl_bound": check_kl_bound,
+    "w2_bound": check_w2_bound,
+    "mixture": check_mixture,
+    "funnel": check_funnel,
     "finite": check_finite,
 }
 

@@ -154,3 +154,31 @@ def test_covariance_and_sample_moments():
 def test_bad_covariances_are_refused(mean, covariance, message):
     with pytest.raises(ValueError, match=message):
         Gaussian.from_covariance(mean, covariance)
+
+
+@pytest.mark.parametrize(("scale", "variance"), [(1.0, 0.0), (0.6, 0.7), (0.0, 2.0)])
+def test_the_noised_law_is_the_gaussian_of_the_noised_moments(scale, variance):
+    law = random_law(4)
+    noised = Gaussian(scale * law.mean, scale**2 * law.eigenvalues + variance, law.basis)
+    x = np.random.default_rng(1).standard_normal((5, 4))
+    expected = log_density(noised, x)
+    np.testing.assert_allclose(law.log_density(x, scale, variance), expected, rtol=1e-12)
+    score = -(x - noised.mean) @ np.linalg.inv(noised.covariance)
+    np.testing.assert_allclose(law.score(x, scale, variance), score, rtol=1e-11, atol=1e-13)
+    prior = Gaussian.diagonal(np.zeros(4), np.full(4, 2.0))
+    kl = float(kl_divergence(noised, prior))
+    assert law.kl_to_normal(2.0, scale, variance) == pytest.approx(kl, rel=1e-12, abs=1e-15)
+    relative = float(relative_fisher_information(noised, 2.0))
+    found = law.relative_fisher_information(2.0, scale, variance)
+    assert found == pytest.approx(relative, rel=1e-13, abs=1e-30)
+    precision = np.trace(np.linalg.inv(noised.covariance))
+    assert law.fisher_information(scale, variance) == pytest.approx(precision, rel=1e-12)
+
+
+def test_marginals_are_submatrices_in_the_order_asked():
+    law = random_law(5)
+    marginal = law.marginal([2, 0])
+    np.testing.assert_allclose(marginal.mean, law.mean[[2, 0]])
+    np.testing.assert_allclose(marginal.covariance, law.covariance[[2, 0]][:, [2, 0]], rtol=1e-12)
+    with pytest.raises(ValueError, match=r"coordinates = \[0, 4\]: must be distinct"):
+        law.marginal([0, 4])

@@ -15,8 +15,14 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from sgm import plots
-from sgm.plots.decomposition import STACK
-from tests.grids import BEST_A, FLOOR, FLOOR_SD, fail, synthetic_grid
+from sgm.plots.rows import NOT_VALID
+from tests.grids import ABOUT, BEST_A, FLOOR, FLOOR_SD, W2_FLOOR, fail, synthetic_grid
+
+KL_PARTS = str(ABOUT["kl_bound"]["parts"]).split()
+
+
+def kl_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFrame]:
+    return plots.divergence_figure(grid, target, "kl")
 
 
 def curve(frame: pd.DataFrame, name: str, panel: int = 0, axis: str | None = None) -> pd.DataFrame:
@@ -41,7 +47,7 @@ def drawn_lines(figure: Figure) -> list[np.ndarray]:
 
 def test_the_kl_frame_holds_the_statistics_of_the_grid() -> None:
     grid = fail(synthetic_grid(), schedule="beta_a=4", seed=[1, 2])
-    _, frame = plots.kl_figure(grid, "isotropic")
+    _, frame = kl_figure(grid, "isotropic")
     beta = grid.isel(schedule=slice(0, 21)).sel(score="trained").squeeze(drop=True)
     kl, bound = beta.kl_plugin.values, beta.kl_bound.values
     rows = curve(frame, "empirical")
@@ -61,7 +67,7 @@ def test_the_kl_frame_holds_the_statistics_of_the_grid() -> None:
 
 def test_levels_and_minima_of_the_kl_frame() -> None:
     grid = synthetic_grid(constant=True)
-    _, frame = plots.kl_figure(grid, "isotropic")
+    _, frame = kl_figure(grid, "isotropic")
     trained = grid.sel(score="trained").squeeze(drop=True).kl_plugin
     labels = {"level a = 0": "beta_a=0", "level cosine": "cosine", "level constant": "constant"}
     for level, schedule in labels.items():
@@ -78,12 +84,12 @@ def test_levels_and_minima_of_the_kl_frame() -> None:
     assert curve(frame, "minimum of bound")["x"].tolist() == [BEST_A["bound"]]
 
 
-@pytest.mark.parametrize("view", [plots.kl_figure, plots.decomposition_figure])
+@pytest.mark.parametrize("view", [kl_figure, plots.decomposition_figure])
 def test_every_number_of_the_frame_is_drawn(view) -> None:
     figure, frame = view(synthetic_grid(), "isotropic")
     lines = drawn_lines(figure)
     for (axis, name), rows in frame.groupby(["axis", "curve"]):
-        if axis == "stack" and name in STACK:
+        if axis == "stack" and name in KL_PARTS:
             bars = [p for ax in figure.axes for p in ax.patches]
             for low, high in zip(rows["low"], rows["high"], strict=True):
                 assert any(
@@ -103,22 +109,24 @@ def test_the_stack_adds_up_to_the_bound() -> None:
     _, frame = plots.decomposition_figure(grid, "isotropic")
     trained = grid.sel(score="trained").squeeze(drop=True)
     parts = {
-        "E3 discretization": trained.kl_bound_discretization,
-        "E2 score error": trained.kl_bound_score.mean("seed"),
-        "E1 mixing": trained.kl_bound_mixing,
+        "kl_bound_discretization": trained.kl_bound_discretization,
+        "kl_bound_score": trained.kl_bound_score.mean("seed"),
+        "kl_bound_mixing": trained.kl_bound_mixing,
     }
     for name, value in parts.items():
         np.testing.assert_allclose(curve(frame, name, axis="stack")["y"], value.values)
         np.testing.assert_allclose(curve(frame, name, axis="lines")["y"], value.values)
     total = trained.kl_bound.mean("seed").values
-    np.testing.assert_allclose(curve(frame, "E1 mixing", axis="stack")["high"], total)
-    np.testing.assert_allclose(curve(frame, "bound", axis="lines")["y"], total)
+    np.testing.assert_allclose(curve(frame, "kl_bound_mixing", axis="stack")["high"], total)
+    np.testing.assert_allclose(curve(frame, "kl_bound", axis="lines")["y"], total)
     refined = sum(parts.values()) - trained.kl_bound_discretization
     refined = refined + trained.kl_bound_discretization_refined
-    np.testing.assert_allclose(curve(frame, "refined bound", axis="lines")["y"], refined.values)
+    for axis in ("stack", "lines"):
+        rows = curve(frame, "kl_bound_refined", axis=axis)
+        np.testing.assert_allclose(rows["y"], refined.values)
     kl = trained.kl_plugin.values
-    np.testing.assert_array_equal(curve(frame, "empirical")["low"], kl.min(axis=1))
-    np.testing.assert_array_equal(curve(frame, "empirical")["high"], kl.max(axis=1))
+    np.testing.assert_array_equal(curve(frame, "kl_plugin")["low"], kl.min(axis=1))
+    np.testing.assert_array_equal(curve(frame, "kl_plugin")["high"], kl.max(axis=1))
 
 
 def test_the_schedules_frame_is_the_grid() -> None:
@@ -137,11 +145,13 @@ def test_the_schedules_frame_is_the_grid() -> None:
 
 
 def test_the_title_says_what_the_panel_shows() -> None:
-    figure, frame = plots.kl_figure(synthetic_grid(samplers=("ei_modified", "em")), "isotropic")
+    figure, frame = kl_figure(synthetic_grid(samplers=("ei_modified", "em")), "isotropic")
     first, second = titles(figure)
     assert "T = 1, N = 500 steps, uniform time grid" in first
-    assert "ei_modified (bound proved for it)" in first
-    assert "em (bound NOT proved for it)" in second
+    assert "sampler ei_modified\n" in first
+    assert "the bound's theorem applies" in first
+    assert "sampler em\n" in second
+    assert "does NOT apply: the theorem is about another sampler" in second.replace("\n", " ")
     assert "recipe default; 10 000 samples a run" in first
     assert first.splitlines()[-1] == "10 runs"
     assert frame["panel"].nunique() == 2
@@ -161,7 +171,7 @@ def test_the_title_says_what_the_panel_shows() -> None:
 )
 def test_the_title_counts_failed_runs(where, note) -> None:
     grid = fail(synthetic_grid(a=(-10, -5, 0, 3, 8)), **where)
-    figure, _ = plots.kl_figure(grid, "isotropic")
+    figure, _ = kl_figure(grid, "isotropic")
     assert titles(figure)[0].splitlines()[-1] == note
 
 
@@ -171,7 +181,7 @@ def test_runs_that_are_missing_or_infinite_are_named() -> None:
     status[0, :, 0, 1, 0, 0, 0, 0] = 0
     kl[0, :, 0, 1, 0, 0, 0, 0] = np.nan
     kl[0, 0, 0, 1, 0, 0, 0, 1] = np.inf
-    figure, frame = plots.kl_figure(grid.assign(status=status, kl_plugin=kl), "isotropic")
+    figure, frame = kl_figure(grid.assign(status=status, kl_plugin=kl), "isotropic")
     note = titles(figure)[0].splitlines()[-1]
     assert note == "8 to 9 of 10 runs a schedule (2 not run, 1 not finite of 20)"
     assert np.isfinite(curve(frame, "empirical")["y"]).all()
@@ -179,15 +189,15 @@ def test_runs_that_are_missing_or_infinite_are_named() -> None:
 
 def test_failed_points_are_marked() -> None:
     grid = synthetic_grid(a=(-5, 0, 5))
-    assert "point with failed runs" not in legend(plots.kl_figure(grid, "isotropic")[0])
-    marked = plots.kl_figure(fail(grid, seed=0), "isotropic")[0]
+    assert "point with failed runs" not in legend(kl_figure(grid, "isotropic")[0])
+    marked = kl_figure(fail(grid, seed=0), "isotropic")[0]
     assert "point with failed runs" in legend(marked)
 
 
 def test_the_right_axis_is_logarithmic_only_past_two_decades() -> None:
-    narrow, _ = plots.kl_figure(synthetic_grid(), "isotropic")
+    narrow, _ = kl_figure(synthetic_grid(), "isotropic")
     assert narrow.axes[1].get_yscale() == "linear"
-    wide, _ = plots.kl_figure(synthetic_grid(scale=100.0), "isotropic")
+    wide, _ = kl_figure(synthetic_grid(scale=100.0), "isotropic")
     assert wide.axes[1].get_yscale() == "log"
     assert "log scale" in wide.axes[1].get_ylabel()
     assert wide.axes[0].get_yscale() == "linear"
@@ -195,7 +205,7 @@ def test_the_right_axis_is_logarithmic_only_past_two_decades() -> None:
 
 def test_an_unknown_target_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'isotropc': the grid has isotropic"):
-        plots.kl_figure(synthetic_grid(a=(0,)), "isotropc")
+        kl_figure(synthetic_grid(a=(0,)), "isotropc")
 
 
 # --- edge cases --------------------------------------------------------------------
@@ -217,7 +227,7 @@ GRIDS = {
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_every_study_draws(name) -> None:
-    figure, frame = plots.kl_figure(synthetic_grid(**GRIDS[name]), "isotropic")
+    figure, frame = kl_figure(synthetic_grid(**GRIDS[name]), "isotropic")
     figure.draw_without_rendering()
     assert len(frame)
 
@@ -239,7 +249,7 @@ def test_every_set_of_schedules_draws(name) -> None:
 @pytest.mark.parametrize("scores", [("exact",), ("exact", "scaled"), ("exact", "trained")])
 def test_without_a_beta_a_schedule_each_schedule_is_a_column(scores) -> None:
     grid = synthetic_grid(a=(), constant=True, scores=scores)
-    figure, frame = plots.kl_figure(grid, "isotropic")
+    figure, frame = kl_figure(grid, "isotropic")
     figure.draw_without_rendering()
     assert not frame["curve"].str.startswith("level").any()
     name = "empirical" if "trained" in scores else "exact score"
@@ -258,10 +268,10 @@ def test_without_a_beta_a_schedule_each_schedule_is_a_column(scores) -> None:
 
 def test_without_a_beta_a_schedule_failed_runs_draw() -> None:
     grid = fail(synthetic_grid(a=(), constant=True), schedule="constant")
-    figure, frame = plots.kl_figure(grid, "isotropic")
+    figure, frame = kl_figure(grid, "isotropic")
     figure.draw_without_rendering()
     assert curve(frame, "empirical")["y"].isna().tolist() == [False, True]
-    figure, frame = plots.kl_figure(fail(grid), "isotropic")
+    figure, frame = kl_figure(fail(grid), "isotropic")
     figure.draw_without_rendering()
 
 
@@ -270,7 +280,7 @@ def test_labels_say_nats() -> None:
     for variable in grid.data_vars.values():
         if variable.attrs.get("units") == "nats":
             variable.attrs["units"] = "nat"
-    for view, target in product((plots.kl_figure, plots.decomposition_figure), grid.target.values):
+    for view, target in product((kl_figure, plots.decomposition_figure), grid.target.values):
         figure, _ = view(grid, str(target))
         labels = [ax.get_ylabel() for ax in figure.axes if ax.get_ylabel()]
         assert labels
@@ -278,54 +288,225 @@ def test_labels_say_nats() -> None:
 
 
 def test_a_seed_alone_has_no_band() -> None:
-    _, frame = plots.kl_figure(synthetic_grid(n_seeds=1), "isotropic")
+    _, frame = kl_figure(synthetic_grid(n_seeds=1), "isotropic")
     assert curve(frame, "empirical")[["low", "high"]].isna().all(axis=None)
     assert curve(frame, "empirical median").empty
 
 
 def test_an_exact_study_shows_its_law() -> None:
     grid = synthetic_grid(scores=("exact",))
-    figure, frame = plots.kl_figure(grid, "isotropic")
+    figure, frame = kl_figure(grid, "isotropic")
     assert titles(figure)[0].splitlines()[-1] == "closed form, no runs"
     assert curve(frame, "minimum")["x"].tolist() == [BEST_A["kl_exact"]]
     level = float(grid.kl_exact.sel(schedule="cosine").item())
     assert curve(frame, "level cosine")["y"].tolist() == [level]
 
 
-def test_data_of_unknown_law_have_no_bound_and_a_heldout_panel() -> None:
+def test_data_of_unknown_law_have_no_bound_but_a_heldout_figure() -> None:
     grid = synthetic_grid(unknown_targets=("digits",))
-    figure, frame = plots.kl_figure(grid, "digits")
+    figure, frame = kl_figure(grid, "digits")
     figure.draw_without_rendering()
-    assert set(frame["axis"]) == {"KL", "held-out"}
-    assert len(figure.axes) == 2  # no twin for a bound
-    assert "no bound: law unknown" in titles(figure)[0]
+    assert set(frame["axis"]) == {"kl"}
+    assert len(figure.axes) == 1  # no twin for a bound
+    assert "no bound: the law of the data is unknown" in titles(figure)[0]
+    figure, frame = plots.draw(grid, "heldout_nll/digits")
+    figure.draw_without_rendering()
+    assert "bound" not in titles(figure)[0]
     gap = grid.heldout_nll_gap.sel(target="digits", score="trained").squeeze(drop=True)
-    rows = curve(frame, "empirical", axis="held-out")
+    rows = curve(frame, "empirical", axis="heldout_nll")
     np.testing.assert_allclose(rows["y"], gap.isel(schedule=slice(0, 21)).mean("seed"))
     floor = grid.heldout_nll_floor.sel(target="digits")
-    (row,) = curve(frame, "floor", axis="held-out").to_dict("records")
+    (row,) = curve(frame, "floor", axis="heldout_nll").to_dict("records")
     np.testing.assert_allclose(row["y"], floor.mean())
     np.testing.assert_allclose(row["high"] - row["y"], floor.std(ddof=1))
     plots.decomposition_figure(grid, "digits")[0].draw_without_rendering()
 
 
-@pytest.mark.parametrize("missing", ["kl_bound", "kl_plugin", "heldout"])
-def test_a_study_without_a_measure_draws_the_others(missing) -> None:
+@pytest.mark.parametrize("missing", ["kl_bound", "kl_unbiased", "kl_floor", "kl_exact"])
+def test_a_study_without_a_companion_draws_the_others(missing) -> None:
     grid = synthetic_grid(a=(-5, 0, 5), unknown_targets=("digits",))
-    extra = {"kl_bound": ["kl_path"], "kl_plugin": ["kl_floor", "kl_floor_sd"]}.get(missing, [])
-    names = [name for name in grid.data_vars if str(name).startswith(missing)]
-    grid = grid.drop_vars([*names, *extra])
-    for target in ("isotropic", "digits"):
-        _, frame = plots.kl_figure(grid, target)
-        assert len(frame)
+    full = set(kl_figure(grid, "isotropic")[1]["curve"])
+    grid = grid.drop_vars([name for name in grid.data_vars if str(name).startswith(missing)])
+    lost = {
+        "kl_bound": {"bound", "minimum of bound"},
+        "kl_unbiased": set(),
+        "kl_floor": {"floor", "exact score + floor"},
+        "kl_exact": {"exact score", "exact score + floor"},
+    }
+    assert set(kl_figure(grid, "isotropic")[1]["curve"]) == full - lost[missing]
+    assert len(kl_figure(grid, "digits")[1])
+
+
+def test_a_study_without_the_divergence_says_so() -> None:
+    grid = synthetic_grid(a=(0, 5)).drop_vars("kl_plugin")
+    with pytest.raises(
+        ValueError, match=r"divergence = 'kl': must be one of the grid's, heldout_nll, "
+    ):
+        kl_figure(grid, "isotropic")
+    with pytest.raises(ValueError, match=r"bound = 'mine': must be one of the grid's, kl_bound, "):
+        plots.decomposition_figure(grid, "isotropic", "mine")
 
 
 def test_a_target_without_cells_draws_an_empty_figure() -> None:
     grid = synthetic_grid(a=(0,), scores=("exact",), unknown_targets=("digits",))
-    for view in (plots.kl_figure, plots.decomposition_figure):
+    for view in (kl_figure, plots.decomposition_figure, plots.comparison_figure):
         figure, frame = view(grid, "digits")
         figure.draw_without_rendering()
         assert frame.empty
+
+
+# --- any divergence, any bound -----------------------------------------------------
+
+STEMS = (
+    "kl/isotropic",
+    "w2/isotropic",
+    "sliced_w2/isotropic",
+    "mmd/isotropic",
+    "kl_decomposition/isotropic",
+    "w2_decomposition/isotropic",
+    "comparison/isotropic",
+    "calibration",
+    "schedules",
+)
+
+
+def test_another_divergence_is_drawn_like_the_kl() -> None:
+    grid = synthetic_grid()
+    figure, frame = plots.draw(grid, "w2/isotropic")
+    beta = grid.isel(schedule=slice(0, 21))
+    trained = beta.sel(score="trained").squeeze(drop=True)
+    np.testing.assert_allclose(curve(frame, "empirical")["y"], trained.w2_plugin.mean("seed"))
+    np.testing.assert_allclose(curve(frame, "bound")["y"], trained.w2_bound.mean("seed"))
+    exact = beta.sel(score="exact").w2_exact.values.ravel()
+    np.testing.assert_array_equal(curve(frame, "exact score")["y"], exact)
+    assert curve(frame, "exact score + floor").empty  # nobody said how the floor adds
+    (row,) = curve(frame, "floor").to_dict("records")
+    floor = grid.w2_plugin_floor.values
+    np.testing.assert_allclose(row["y"], floor.mean())
+    np.testing.assert_allclose(row["high"] - row["y"], floor.std(ddof=1))
+    assert abs(row["y"] - W2_FLOOR) < 0.01
+    labels = [ax.get_ylabel() for ax in figure.axes]
+    assert labels == ["upper bound on W2", "W2(data, generated)"]
+
+
+def test_a_floor_may_add_in_squares() -> None:
+    grid = synthetic_grid(a=(-5, 0, 5))
+    grid.w2_plugin.attrs["floor_power"] = 2
+    _, frame = plots.draw(grid, "w2/isotropic")
+    exact = curve(frame, "exact score")["y"].to_numpy()
+    floor = float(grid.w2_plugin_floor.mean())
+    np.testing.assert_allclose(curve(frame, "exact score + floor")["y"], np.hypot(exact, floor))
+
+
+def test_a_divergence_of_the_user_needs_no_companion() -> None:
+    grid = synthetic_grid(a=(-5, 0, 5))
+    grid["mine"] = grid.kl_plugin.copy().assign_attrs()
+    grid["mine"].attrs = {"role": "divergence", "units": "bananas"}
+    figure, frame = plots.draw(grid, "mine/isotropic")
+    assert set(frame["curve"]) == {
+        "empirical", "empirical median", "minimum", "level a = 0", "level cosine",
+    }  # fmt: skip
+    assert figure.axes[0].get_ylabel() == "mine, bananas"
+
+
+def test_two_divergences_with_one_figure_are_refused() -> None:
+    grid = synthetic_grid(a=(0,))
+    grid["mmd"].attrs["figure"] = "kl"
+    with pytest.raises(
+        ValueError, match="figure = 'kl' of mmd: must differ from that of kl_plugin"
+    ):
+        kl_figure(grid, "isotropic")
+
+
+def test_a_level_far_from_zero_is_drawn_in_its_own_range() -> None:
+    figure, _ = plots.draw(synthetic_grid(a=(-5, 0, 5)), "nll/isotropic")
+    (ax,) = figure.axes
+    assert ax.get_ylim()[0] > 49
+    assert "axis not from 0" in ax.get_ylabel()
+    figure, _ = kl_figure(synthetic_grid(a=(-5, 0, 5)), "isotropic")
+    assert figure.axes[1].get_ylim()[0] == 0
+
+
+def colors(figure: Figure, y: np.ndarray) -> set[tuple[object, object]]:
+    """Colour and line style of the lines that are drawn at these values."""
+    return {
+        (line.get_color(), line.get_linestyle())
+        for ax in figure.axes
+        for line in ax.lines
+        if np.array_equal(np.asarray(line.get_ydata(), float), y, equal_nan=True)
+    }
+
+
+def test_a_bound_whose_theorem_fails_never_looks_like_one() -> None:
+    grid = synthetic_grid(targets=("isotropic", "funnel"), surrogates=("funnel",), a=(-5, 0, 5))
+    reason = "a Gaussian surrogate stands for the law"
+    valid, frame = plots.draw(grid, "w2/isotropic")
+    assert colors(valid, curve(frame, "bound")["y"].to_numpy()) == {(plots.style.BLUE, "-")}
+    figure, frame = plots.draw(grid, "w2/funnel")
+    assert curve(frame, "bound").empty
+    assert curve(frame, "minimum of bound").empty
+    rows = curve(frame, f"bound{NOT_VALID}{reason}")
+    np.testing.assert_allclose(
+        rows["y"],
+        grid.w2_bound.sel(target="funnel", score="trained").isel(schedule=slice(3)).mean("seed")
+        .squeeze(),
+    )  # fmt: skip
+    assert colors(figure, rows["y"].to_numpy()) == {(plots.style.GREY_OUT, "--")}
+    assert f"does NOT apply: {reason}" in titles(figure)[0].replace("\n", " ")
+    assert any(reason in label.replace("\n", " ") for label in legend(figure))
+    assert figure.axes[0].get_ylabel() == "upper bound on W2, NOT valid"
+    # the KL theorem asks less: its bound of the same target is valid
+    assert len(curve(plots.draw(grid, "kl/funnel")[1], "bound"))
+
+    figure, frame = plots.draw(grid, "w2_decomposition/funnel")
+    of_bound = frame[frame["curve"].str.startswith("w2_bound")]
+    assert of_bound["curve"].str.contains(NOT_VALID).all()
+    for ax in figure.axes:
+        for line in ax.lines:
+            if line.get_label().startswith(("upper bound", "mixing", "sharp", "safe")):
+                assert line.get_color() == plots.style.GREY_OUT
+        assert all(bar.get_hatch() for bar in ax.patches if bar.get_height() > 1)
+    assert f"does NOT apply: {reason}" in titles(figure)[0].replace("\n", " ")
+
+
+def test_a_bound_may_fail_at_some_schedules() -> None:
+    grid = synthetic_grid(a=(-5, 0, 5), cosine=False)
+    codes = xr.DataArray([0, 0, 2], dims="schedule") + 0 * grid.kl_bound_objection
+    grid["kl_bound_objection"] = codes.assign_attrs(grid.kl_bound_objection.attrs)
+    figure, frame = kl_figure(grid, "isotropic")
+    assert curve(frame, "bound")["y"].notna().tolist() == [True, True, False]
+    (failing,) = [c for c in frame["curve"].unique() if NOT_VALID in c]
+    assert curve(frame, failing)["y"].notna().tolist() == [False, False, True]
+    assert "does NOT apply at 1 of 3 schedules" in titles(figure)[0]
+
+
+def test_a_bound_that_names_no_objection_is_no_theorem() -> None:
+    grid = synthetic_grid(a=(-5, 0, 5))
+    del grid["kl_bound"].attrs["objection"]
+    figure, frame = kl_figure(grid, "isotropic")
+    assert curve(frame, "bound").empty
+    assert "its hypotheses are not checked" in titles(figure)[0].replace("\n", " ")
+
+
+def test_a_refinement_may_have_hypotheses_of_its_own() -> None:
+    grid = synthetic_grid(targets=("funnel",), surrogates=("funnel",), a=(-5, 0, 5))
+    grid["always"] = (0 * grid.w2_bound_objection).assign_attrs(grid.w2_bound_objection.attrs)
+    grid["w2_bound_safe"].attrs["objection"] = "always"
+    _, frame = plots.draw(grid, "w2_decomposition/funnel")
+    assert len(curve(frame, "w2_bound_safe"))
+    assert curve(frame, "w2_bound_sharp").empty
+
+
+def test_the_stack_of_the_w2_bound_adds_up() -> None:
+    grid = synthetic_grid()
+    _, frame = plots.draw(grid, "w2_decomposition/isotropic")
+    total = grid.w2_bound.sel(score="trained").squeeze(drop=True).mean("seed").values
+    np.testing.assert_allclose(curve(frame, "w2_bound_mixing", axis="stack")["high"], total)
+    assert set(frame.loc[frame["axis"] == "lines", "curve"]) == {
+        "w2_bound", "w2_bound_sharp", "w2_bound_safe", "w2_bound_time", "w2_bound_discretization",
+        "w2_bound_score", "w2_bound_mixing", "w2_plugin", "w2_plugin exact score",
+        "w2_plugin floor", "sliced_w2", "sliced_w2 exact score",
+    }  # fmt: skip
 
 
 # --- files -------------------------------------------------------------------------
@@ -335,34 +516,42 @@ import sys
 from tests.grids import fail, synthetic_grid
 from sgm import plots
 grid = fail(synthetic_grid(a=(-5, 0, 5)), schedule="beta_a=5", seed=1)
-plots.save(*plots.kl_figure(grid, "isotropic"), sys.argv[1])
+grid = grid.drop_vars(["nll", "mmd", "sliced_w2"])
+for stem in ("kl/isotropic", "comparison/isotropic"):
+    plots.save(*plots.draw(grid, stem), f"{sys.argv[1]}/{stem}")
 """
 
 
 def test_files_are_the_same_bytes_in_another_process(tmp_path: Path) -> None:
-    grid = fail(synthetic_grid(a=(-5, 0, 5)), schedule="beta_a=5", seed=1)
-    figure, frame = plots.kl_figure(grid, "isotropic")
-    here = plots.save(figure, frame, tmp_path / "a" / "kl.x")
-    assert [path.name for path in here] == ["kl.x.png", "kl.x.pdf", "kl.x.csv"]
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONHASHSEED": "7"}
-    there = tmp_path / "b" / "kl.x"
-    subprocess.run([sys.executable, "-c", DRAW, str(there)], check=True, env=env)
-    for path in here:
-        assert path.read_bytes() == (there.parent / path.name).read_bytes(), path.name
-    read = pd.read_csv(here[2])
-    for column in ("x", "y", "low", "high"):
-        np.testing.assert_array_equal(read[column], frame[column])
-    assert {"panel", "curve", "x", "y", "low", "high", "n_runs"} <= set(read.columns)
+    subprocess.run([sys.executable, "-c", DRAW, str(tmp_path / "b")], check=True, env=env)
+    grid = fail(synthetic_grid(a=(-5, 0, 5)), schedule="beta_a=5", seed=1)
+    grid = grid.drop_vars(["nll", "mmd", "sliced_w2"])
+    for stem in ("kl/isotropic", "comparison/isotropic"):
+        figure, frame = plots.draw(grid, stem)
+        here = plots.save(figure, frame, tmp_path / "a" / stem)
+        assert [path.suffix for path in here] == [".png", ".pdf", ".csv"]
+        for path in here:
+            there = tmp_path / "b" / path.relative_to(tmp_path / "a")
+            assert path.read_bytes() == there.read_bytes(), path.name
+        read = pd.read_csv(here[2])
+        for column in ("x", "y", "low", "high"):
+            np.testing.assert_array_equal(read[column], frame[column])
+        assert {"panel", "curve", "x", "y", "low", "high", "n_runs"} <= set(read.columns)
 
 
-def test_the_table_of_figures_draws_from_a_stored_grid(tmp_path: Path) -> None:
+def test_a_stem_with_a_dot_keeps_it(tmp_path: Path) -> None:
+    paths = plots.save(Figure(), pd.DataFrame({"x": [1]}), tmp_path / "kl.x")
+    assert [path.name for path in paths] == ["kl.x.png", "kl.x.pdf", "kl.x.csv"]
+
+
+def test_every_stem_draws_from_a_stored_grid(tmp_path: Path) -> None:
     grid = synthetic_grid(a=(-5, 0, 5))
     grid = grid.assign_coords(
         {name: c.astype(object) for name, c in grid.coords.items() if c.dtype.kind == "U"}
     )
     grid.to_zarr(tmp_path / "grid.zarr", consolidated=False)
     stored = xr.open_zarr(tmp_path / "grid.zarr", consolidated=False)
-    for view in plots.FIGURES.values():
-        labels = ["isotropic"] if view.per_target else []
-        _, frame = view.draw(stored, *labels)
-        pd.testing.assert_frame_equal(frame, view.draw(grid, *labels)[1])
+    for stem in STEMS:
+        _, frame = plots.draw(stored, stem)
+        pd.testing.assert_frame_equal(frame, plots.draw(grid, stem)[1])

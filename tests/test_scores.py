@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from sgm import scores, targets
+from sgm.densities import Funnel, GaussianMixture
 from sgm.gaussian import Gaussian
 from sgm.processes import VPProcess
 from sgm.schedules import BetaSchedule
 
 CORRELATED = targets.correlated(4, 1.0, 1.0).law
+MIXTURE = GaussianMixture([0.3, 0.7], [[1.0, 0.0], [3.0, 1.0]], [[0.01, 0.2], [0.25, 0.2]])
 DIAGONAL = Gaussian.diagonal([1.0, -1.0, 0.5, 0.0], [0.1, 1.0, 10.0, 0.5])
 
 
@@ -99,6 +101,55 @@ def test_exact_score_has_no_error_and_tiny_errors_keep_their_digits():
     np.testing.assert_allclose(cross, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("law", [MIXTURE, Funnel(3)], ids=["mixture", "funnel"])
+def test_density_scores_are_what_they_say(law):
+    vp, rng = process(), np.random.default_rng(0)
+    x, t = law.sample(4, rng), np.array([0.0, 1e-3, 0.3, 1.0])
+    exact = scores.exact(vp, law)
+    one_by_one = [
+        law.score(row, float(vp.mean_scale(time)), float(vp.kernel_variance(time)))
+        for row, time in zip(x, t, strict=True)
+    ]
+    np.testing.assert_allclose(exact(x, t), one_by_one, rtol=1e-11)
+    np.testing.assert_allclose(exact(x[2:3], 0.3)[0], one_by_one[2], rtol=1e-11)
+    np.testing.assert_allclose(scores.scaled(vp, law, 0.1)(x, t), 1.1 * exact(x, t))
+    np.testing.assert_allclose(scores.biased(vp, law, 0.1)(x, t), exact(x, t) + 0.1)
+
+
+@pytest.mark.parametrize(
+    "law", [MIXTURE, Funnel(3), CORRELATED], ids=["mixture", "funnel", "gauss"]
+)
+def test_density_error_moments_match_monte_carlo(law):
+    vp, rng, n = process(), np.random.default_rng(0), 40_000
+    score, times = scores.DensityScore(vp, law, 1.3, -0.4), np.array([0.05, 0.5])
+    mse, cross = score.error_moments(law, times)
+    for k, t in enumerate(times):
+        x = vp.mean_scale(t) * law.sample(n, rng)
+        x += vp.std(t) * rng.standard_normal(x.shape)
+        exact = scores.exact(vp, law)(x, t)
+        error = score(x, t) - exact
+        for value, draws in [
+            (mse[k], np.sum(error**2, axis=1)),
+            (cross[k], np.sum((exact + x / vp.variance) * error, axis=1)),
+        ]:
+            assert value == pytest.approx(draws.mean(), abs=4.5 * draws.std() / np.sqrt(n))
+
+
+def test_both_kinds_of_score_agree_on_a_gaussian():
+    affine = scores.GaussianScore(process(), CORRELATED, 1.3, -0.4)
+    density = scores.DensityScore(process(), CORRELATED, 1.3, -0.4)
+    x, t = np.random.default_rng(1).standard_normal((3, 4)), np.array([0.0, 0.4, 1.0])
+    np.testing.assert_allclose(density(x, t), affine(x, t), rtol=1e-12, atol=1e-13)
+    expected = affine.error_moments(CORRELATED, t)
+    np.testing.assert_allclose(density.error_moments(CORRELATED, t), expected, rtol=1e-11)
+    assert isinstance(scores.scaled(process(), CORRELATED, 0.1), scores.GaussianScore)
+
+
+def test_an_exact_density_score_has_no_error():
+    score = scores.exact(process(), MIXTURE)
+    assert np.all(np.array(score.error_moments(MIXTURE, np.linspace(0, 1, 5))) == 0)
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
@@ -106,6 +157,12 @@ def test_exact_score_has_no_error_and_tiny_errors_keep_their_digits():
         (lambda: scores.plugin(process(), DIAGONAL, np.nan), "eps = nan: must be"),
         (lambda: scores.scaled(process(), DIAGONAL, np.inf), "scale = inf: must be"),
         (lambda: scores.biased(process(), DIAGONAL, np.nan), "bias = nan: must be"),
+        (lambda: scores.scaled(process(), MIXTURE, np.inf), "scale = inf: must be"),
+        (lambda: scores.plugin(process(), MIXTURE, 0.1), "law = GaussianMixture: must be Gaussian"),
+        (
+            lambda: scores.exact(process(), MIXTURE).error_moments(DIAGONAL, 0.5),
+            "law = Gaussian: must be the law of the score itself",
+        ),
     ],
 )
 def test_values_out_of_range_are_named(build, message):

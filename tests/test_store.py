@@ -102,8 +102,12 @@ def test_every_exact_number_stands_at_its_label(grid: xr.Dataset) -> None:
 
 
 def test_proved_flags_belong_to_their_samplers(grid: xr.Dataset) -> None:
-    assert bool(grid.kl_bound_proved.sel(sampler="exponential_integrator_modified"))
-    assert not bool(grid.kl_bound_proved.sel(sampler="euler_arrival"))
+    applicable, objection = grid.kl_bound_applicable, grid.kl_bound_objection
+    assert (applicable.sel(sampler="exponential_integrator_modified") == 1).all()
+    assert (applicable.sel(sampler="euler_arrival") == 0).all()
+    meanings = objection.attrs["flag_meanings"].split()
+    code = int(objection.sel(target="isotropic", sampler="euler_arrival"))
+    assert meanings[code] == "the_theorem_is_about_another_sampler"
 
 
 def test_a_job_is_told_only_what_it_reads() -> None:
@@ -179,5 +183,5 @@ def test_blocks_cover_the_seeds_and_keep_what_is_on_disk(tmp_path: Path) -> None
 
 def test_every_stage_has_a_rule_and_a_file() -> None:
     assert set(stages.STAGES) == {
-        "data", "network", "samples", "divergences", "bounds", "exact", "axes"
+        "data", "network", "samples", "divergences", "floors", "bounds", "pictures", "exact", "axes"
     }  # fmt: skip

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = sorted([ROOT / "config/config.yaml", *(ROOT / "config/studies").glob("*.yaml")])
 TINY = yaml.safe_load((ROOT / "tests/data/tiny.yaml").read_text())
 
-DIGITS = {"family": "digits", "heldout_fraction": 0.5}
+DIGITS = {"family": "digits", "heldout_fraction": 0.5, "standardise": True}
 
 
 def changed(**changes: Any) -> dict[str, Any]:

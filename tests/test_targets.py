@@ -1,4 +1,4 @@
-"""Targets: known eigenvalues, sample moments, the digits' round trip, refusals."""
+"""Targets of known law: eigenvalues, sample moments, rescaling and its undoing, refusals."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,6 @@ BUILT = {
     "correlated": targets.correlated(dimension=6, mean=1.0, offset=1.0),
     "digits_gaussian": targets.digits_gaussian(),
 }
-DIGITS = targets.digits(heldout_fraction=0.25)
 
 
 def test_diagonal_targets_have_the_printed_variances():
@@ -54,90 +53,169 @@ def test_gaussian_samples_have_the_moments_of_the_law(name):
     assert np.max(np.abs(np.cov(z, rowvar=False) - np.eye(target.dimension))) < 5 * np.sqrt(2 / n)
 
 
-def test_digits_are_standardised_and_return_to_pixels():
-    from sklearn.datasets import load_digits
-
-    pixels = load_digits().data
-    assert DIGITS.dimension == 61
-    assert DIGITS.law is None
-    np.testing.assert_allclose(DIGITS.rows.mean(axis=0), 0, atol=1e-12)
-    np.testing.assert_allclose(DIGITS.rows.std(axis=0), 1, rtol=1e-12)
-    restored = DIGITS.restore(DIGITS.rows)
-    np.testing.assert_array_equal(np.floor(restored + 1e-9), pixels)
-    np.testing.assert_allclose(DIGITS.standardise(restored), DIGITS.rows, atol=1e-12)
-    assert restored.reshape(-1, 8, 8).shape == (1797, 8, 8)
-    assert np.sum(~DIGITS.kept) == 3
-    np.testing.assert_array_equal(restored[:, ~DIGITS.kept], 0)
-
-
-def test_digits_are_one_data_set_whatever_the_split():
-    again = targets.digits(heldout_fraction=0.1)
-    np.testing.assert_array_equal(again.rows, DIGITS.rows)
-
-
-def test_digits_reference_has_the_moments_of_all_rows():
-    reference = DIGITS.reference
-    np.testing.assert_allclose(
-        reference.covariance, np.cov(DIGITS.rows, rowvar=False), rtol=1e-9, atol=1e-12
-    )
-    np.testing.assert_allclose(
-        BUILT["digits_gaussian"].law.covariance, reference.covariance, rtol=1e-12
-    )
-
-
-def test_split_partitions_the_rows_and_sample_is_its_training_part():
-    train, heldout = DIGITS.split(np.random.default_rng(4))
-    assert len(heldout) == round(0.25 * 1797)
-    together = np.concatenate([train, heldout])
-    order = lambda rows: rows[np.lexsort(rows.T)]  # noqa: E731
-    np.testing.assert_array_equal(order(together), order(DIGITS.rows))
-    sample = DIGITS.sample(100, np.random.default_rng(4))
-    np.testing.assert_array_equal(sample, train[:100])
-    other, _ = DIGITS.split(np.random.default_rng(5))
-    assert not np.array_equal(other, train)
-
-
-def test_constant_columns_are_dropped_and_restored():
-    original = np.array([[1.0, 7.0, 2.0], [3.0, 7.0, 2.5], [8.0, 7.0, 0.0], [9.0, 7.0, 1.0]])
-    target = targets.EmpiricalTarget.from_rows(original, heldout_fraction=0.5)
-    assert target.dimension == 2
-    np.testing.assert_allclose(target.restore(target.rows), original)
-
-
-def test_gaussian_file_round_trip(tmp_path):
-    law = BUILT["correlated"].law
-    np.savez(tmp_path / "law.npz", mean=law.mean, covariance=law.covariance)
-    loaded = targets.gaussian_file(tmp_path / "law.npz").law
-    np.testing.assert_allclose(loaded.covariance, law.covariance, rtol=1e-12)
-    np.testing.assert_array_equal(loaded.mean, law.mean)
-
-
 @pytest.mark.parametrize(
-    ("arrays", "message"),
+    ("scale", "squared"),
     [
-        ({"mean": np.zeros(2)}, r"lacks \['covariance'\]"),
-        ({"mean": np.zeros(2), "covariance": np.eye(3)}, r"covariance has shape \(3, 3\)"),
-        ({"mean": np.zeros((2, 2)), "covariance": np.eye(2)}, r"mean has shape \(2, 2\)"),
-        ({"mean": np.zeros(2), "covariance": -np.eye(2)}, "2 of 2 negative"),
-        ({"mean": np.array([{}]), "covariance": np.eye(1)}, "allow_pickle=False"),
-        ({"mean": np.array(["a"]), "covariance": np.eye(1)}, "could not convert"),
+        (3.0, 9.0),
+        ("unit_variance", 1.0),  # Σ has a unit diagonal at offset = 1
+        ("unit_spectrum", (1 + np.sqrt(0.5))),  # the eigenvalues of [[1, c], [c, 1]] are 1 ± c
     ],
 )
-def test_gaussian_file_names_what_is_wrong(tmp_path, arrays, message):
-    np.savez(tmp_path / "law.npz", **arrays)
-    with pytest.raises(ValueError, match=message) as error:
-        targets.gaussian_file(tmp_path / "law.npz")
-    assert "law.npz" in str(error.value)
+def test_rescaled_gaussian_in_the_plane(scale, squared):
+    target = targets.correlated(dimension=2, mean=1.0, offset=1.0)
+    law = target.rescaled(center=False, scale=scale).law
+    np.testing.assert_allclose(law.covariance, target.law.covariance / squared, rtol=1e-12)
+    np.testing.assert_allclose(law.mean, 1 / np.sqrt(squared), rtol=1e-12)
+    np.testing.assert_array_equal(target.rescaled(center=True, scale=scale).law.mean, 0.0)
 
 
-def test_gaussian_file_refuses_other_files(tmp_path):
-    np.save(tmp_path / "a.npy", np.zeros(2))
-    (tmp_path / "text.npz").write_text("mean,covariance")
-    (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 not a zip")
-    (tmp_path / "empty.npz").write_bytes(b"")
-    for name in ("a.npy", "text.npz", "broken.npz", "empty.npz", "absent.npz"):
-        with pytest.raises(ValueError, match=f"path = .*{name}.: must be"):
-            targets.gaussian_file(tmp_path / name)
+def test_a_unit_spectrum_never_rounds_to_above_one():
+    variances = np.random.default_rng(0).gamma(2.0, 50.0, size=500)
+    for variance in variances:
+        law = Gaussian.diagonal(np.zeros(2), [variance, variance / 2])
+        largest = targets.LawTarget(law).rescaled(True, "unit_spectrum").law.eigenvalues.max()
+        assert 1 - 1e-14 < largest <= 1
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_restored_samples_of_a_rescaled_law_have_the_original_law(name):
+    # twice rescaled, so that the transforms have to be composed in the right order
+    target, n = BUILT[name], 20_000
+    rescaled = target.rescaled(center=False, scale=2.0).rescaled(center=True, scale="unit_variance")
+    sample = rescaled.sample(n, np.random.default_rng(1))
+    x = target.standardise(rescaled.restore(sample))
+    z = target.law.rotate(x - target.law.mean) / np.sqrt(target.law.eigenvalues)
+    assert np.max(np.abs(z.mean(axis=0))) < 5 / np.sqrt(n)
+    assert np.max(np.abs(np.cov(z, rowvar=False) - np.eye(target.dimension))) < 5 * np.sqrt(2 / n)
+    np.testing.assert_allclose(rescaled.standardise(rescaled.restore(sample)), sample, atol=1e-10)
+    np.testing.assert_allclose(np.trace(rescaled.law.covariance), target.dimension, rtol=1e-12)
+
+
+def test_a_target_as_built_is_in_its_original_coordinates():
+    center, scale = BUILT["correlated"].transform
+    np.testing.assert_array_equal((center, scale), (np.zeros(6), np.ones(6)))
+    paths = np.random.default_rng(0).normal(size=(3, 4, 6))
+    np.testing.assert_array_equal(BUILT["correlated"].restore(paths), paths)
+
+
+def test_the_mean_of_rescaled_digits_is_restored_to_the_mean_image():
+    from sklearn.datasets import load_digits
+
+    target = BUILT["digits_gaussian"].rescaled(center=True, scale=0.3)
+    image = target.restore(target.law.mean).reshape(target.image_shape)
+    mean = load_digits().images.mean(axis=0)
+    # dequantised: half a grey level above the pixels that vary, up to the noise of 1797 rows
+    shift = np.where(mean > 0, 0.5, 0.0)
+    shift[np.ptp(load_digits().images, axis=0) == 0] = 0.0
+    assert np.max(np.abs(image - mean - shift)) < 5 / np.sqrt(12 * 1797)
+
+
+NOT_GAUSSIAN = {
+    "funnel": targets.funnel(dimension=3, spread=0.8, slope=0.6),
+    "two_modes": targets.two_modes(),
+    "grid": targets.grid_mixture(dimension=4, side=5, variance=0.01, rest_variance=0.1),
+    "ring": targets.ring_mixture(modes=7, radius=2.0, variance=0.05),
+    "mixture": targets.mixture([1, 3], [[0.0, 1.0, 2.0], [-1.0, 1.0, 0.5]], [0.3, 0.2]),
+}
+MOMENTS = {  # mean and covariance, by hand
+    # E e^{2bX} = e^{2a²b²}
+    "funnel": ([0, 0, 0], np.diag([0.64, *[np.exp(2 * 0.64 * 0.36)] * 2])),
+    "two_modes": ([2.4], [[0.3 * 0.01 + 0.7 * 0.25 + 0.21 * 4]]),
+    "grid": ([0] * 4, np.diag([2.01, 2.01, 0.1, 0.1])),
+    "ring": ([0, 0], 2.05 * np.eye(2)),
+    "mixture": (
+        [-0.75, 1, 0.875],
+        0.225 * np.eye(3) + 0.1875 * np.outer([1, 0, 1.5], [1, 0, 1.5]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NOT_GAUSSIAN)
+def test_reference_has_the_moments_of_the_law(name):
+    target, (mean, covariance) = NOT_GAUSSIAN[name], MOMENTS[name]
+    assert target.dimension == len(mean)
+    np.testing.assert_allclose(target.reference.mean, mean, atol=1e-14)
+    np.testing.assert_allclose(target.reference.covariance, covariance, rtol=1e-12, atol=1e-14)
+    n = 50_000
+    x = target.sample(n, np.random.default_rng(2)) - mean
+    standard_error = np.std(x[:, :, None] * x[:, None, :], axis=0) / np.sqrt(n)
+    assert np.all(np.abs(x.T @ x / n - covariance) < 5 * standard_error)
+
+
+@pytest.mark.parametrize("scale", [0.4, "unit_variance", "unit_spectrum"])
+@pytest.mark.parametrize("name", NOT_GAUSSIAN)
+def test_density_and_score_of_a_rescaled_law_are_a_change_of_variables(name, scale):
+    target = NOT_GAUSSIAN[name]
+    rescaled = target.rescaled(center=True, scale=scale)
+    d, s = target.dimension, float(rescaled.transform.scale[0])
+    y = rescaled.sample(20, np.random.default_rng(3))
+    x = rescaled.restore(y)
+    np.testing.assert_allclose(
+        rescaled.law.log_density(y), target.law.log_density(x) + d * np.log(s), rtol=1e-9, atol=1e-9
+    )
+    np.testing.assert_allclose(rescaled.law.score(y), s * target.law.score(x), rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(rescaled.reference.mean, 0, atol=1e-14)
+    eigenvalues = np.linalg.eigvalsh(MOMENTS[name][1])
+    expected = {"unit_variance": eigenvalues.mean(), "unit_spectrum": eigenvalues.max()}
+    np.testing.assert_allclose(s**2, expected.get(scale, 0.16), rtol=1e-12)
+
+
+def test_the_funnel_has_its_spread_and_its_slope():
+    from scipy.stats import norm
+
+    law = targets.funnel(dimension=4, spread=0.8, slope=0.6).law
+    x = np.random.default_rng(5).normal(size=(20, 4))
+    others = norm(0, np.exp(0.6 * x[:, :1])).logpdf(x[:, 1:]).sum(axis=1)
+    np.testing.assert_allclose(
+        law.log_density(x), norm(0, 0.8).logpdf(x[:, 0]) + others, rtol=1e-9, atol=1e-9
+    )
+
+
+def test_two_modes_have_the_published_entropy():
+    x = np.linspace(-4.0, 10.0, 200_001)
+    log_density = targets.two_modes().law.log_density(x[:, None])
+    density = np.exp(log_density)
+    np.testing.assert_allclose(np.trapezoid(density, x), 1.0, rtol=1e-9)
+    np.testing.assert_allclose(np.trapezoid(density * log_density, x), -0.85196019, atol=1e-8)
+
+
+def test_the_grid_has_its_modes_where_it_says():
+    target = targets.grid_mixture(dimension=3, side=4, variance=0.01, rest_variance=0.1)
+    corners = np.stack(np.meshgrid(*[[-1.5, -0.5, 0.5, 1.5]] * 2), axis=-1).reshape(-1, 2)
+    peak = np.log(1 / 16) - np.log(2 * np.pi * 0.01) - 0.5 * np.log(2 * np.pi * 0.1)
+    modes = np.column_stack([corners, np.zeros(16)])
+    # the neighbours, at ten standard deviations, add e^{−50}
+    np.testing.assert_allclose(target.law.log_density(modes), peak, rtol=1e-12)
+    plane = targets.grid_mixture(dimension=2, side=4, variance=0.01, rest_variance=0.1)
+    np.testing.assert_allclose(
+        plane.law.log_density(corners), peak + 0.5 * np.log(0.2 * np.pi), rtol=1e-12
+    )
+
+
+def test_the_ring_is_invariant_under_its_rotations():
+    law, angle = targets.ring_mixture(modes=7, radius=2.0, variance=0.05).law, 2 * np.pi / 7
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    x = np.random.default_rng(4).normal(size=(30, 2))
+    np.testing.assert_allclose(law.log_density(x @ rotation.T), law.log_density(x), rtol=1e-9)
+    # next to a mode on the positive axis, its own Gaussian and two distant neighbours
+    peak = law.log_density(np.array([2.0, 0.0]))
+    distance = (4 * np.sin(angle / 2)) ** 2
+    expected = np.log((1 + 2 * np.exp(-distance / 0.1)) / 7 / (2 * np.pi * 0.05))
+    np.testing.assert_allclose(peak, expected, rtol=1e-9)
+
+
+def test_lists_of_a_mixture():
+    from scipy.stats import norm
+
+    x = np.linspace(-3, 3, 13)
+    density = (norm(-1, 0.5).pdf(x) + 2 * norm(1, 2).pdf(x)) / 3
+    for means, variances in (([-1, 1], [0.25, 4]), ([[-1], [1]], [[0.25], [4]])):
+        law = targets.mixture([1, 2], means, variances).law
+        np.testing.assert_allclose(law.log_density(x[:, None]), np.log(density), rtol=1e-12)
+    whole = targets.mixture([2, 4], [[-1, 0], [1, 0]], [[0.25, 3], [4, 3]]).law
+    points = np.column_stack([x, 0.7 * x])
+    expected = density * norm(0, np.sqrt(3)).pdf(0.7 * x)
+    np.testing.assert_allclose(whole.log_density(points), np.log(expected), rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -151,20 +229,39 @@ def test_gaussian_file_refuses_other_files(tmp_path):
         (lambda: targets.heteroscedastic_blocks(7, 1.0), "dimension = 7: must be a multiple of 5"),
         (lambda: targets.correlated(5, 1.0, -1.0), "offset = -1.0: must be"),
         (lambda: targets.correlated(0, 1.0, 1.0), "dimension = 0: must be"),
-        (lambda: targets.digits(0.0), "heldout_fraction = 0.0: must lie"),
-        (lambda: targets.digits(1.0), "heldout_fraction = 1.0: must lie"),
-        (lambda: targets.digits(1e-5), "heldout_fraction = 1e-05: must leave"),
-        (lambda: DIGITS.sample(1500, np.random.default_rng(0)), "n = 1500: must be at most 1348"),
+        (lambda: BUILT["slides"].rescaled(True, 0.0), "scale = 0.0: must be"),
+        (lambda: BUILT["slides"].rescaled(True, np.inf), "scale = inf: must be"),
+        (lambda: BUILT["slides"].rescaled(True, "unit"), "scale = 'unit': must be"),
+        (lambda: targets.funnel(1, 1.0, 0.5), "dimension = 1: must be at least 2"),
+        (lambda: targets.funnel(2, -1.0, 0.5), "spread = -1.0: must be"),
+        (lambda: targets.funnel(2, 1.0, np.inf), "slope = inf: must be"),
+        (lambda: targets.grid_mixture(1, 5, 0.1, 0.1), "dimension = 1: must be at least 2"),
+        (lambda: targets.grid_mixture(2, 0, 0.1, 0.1), "side = 0: must be at least 1"),
+        (lambda: targets.grid_mixture(2, 5, 0.0, 0.1), "variance = 0.0: must be"),
+        (lambda: targets.grid_mixture(2, 5, 0.1, np.nan), "rest_variance = nan: must be"),
+        (lambda: targets.ring_mixture(0, 1.0, 0.1), "modes = 0: must be at least 1"),
+        (lambda: targets.ring_mixture(3, 0.0, 0.1), "radius = 0.0: must be"),
+        (lambda: targets.ring_mixture(3, 1.0, -1.0), "variance = -1.0: must be"),
+        (lambda: targets.mixture([], [], []), r"weights = \[\]: must be"),
+        (lambda: targets.mixture([0, 1], [0, 1], [1, 1]), r"weights = \[0, 1\]: must be"),
+        (lambda: targets.mixture([1, np.inf], [0, 1], [1, 1]), "weights = .*: must be"),
+        (lambda: targets.mixture([1, 1], [[0, 1], [2]], [1, 1]), "means = .* as many numbers each"),
+        (lambda: targets.mixture([1, 1], ["a", 1], [1, 1]), "means = .*: must be numbers"),
+        (lambda: targets.mixture([1, 1], [0, 1, 2], [1, 1]), r"means = .*: must be"),
+        (lambda: targets.mixture([1, 1], [0, np.inf], [1, 1]), "means = .*: must be finite"),
+        (lambda: targets.mixture([1, 1], [0, 1], [1, 0]), "variances = .*: must be positive"),
+        (lambda: targets.mixture([1, 1], [[0, 1], [1, 0]], [[1], [1]]), "variances = .*: must be"),
+        (lambda: targets.mixture([1, 1], [0, 1], [1, 1, 1]), "variances = .*: must be"),
         (
-            lambda: targets.EmpiricalTarget(np.zeros((4, 3)), np.zeros(3), np.ones(2), 0.5),
-            r"rows has shape \(4, 3\)",
+            lambda: targets.LawTarget(BUILT["slides"].law, image_shape=(2, 3)),
+            r"image_shape = \(2, 3\): must hold 7 pixels",
+        ),
+        (
+            lambda: targets.LawTarget(BUILT["slides"].law, targets.Transform.identity(6)),
+            "coordinates: must be .* with 7 nonzero",
         ),
     ],
 )
 def test_values_out_of_range_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
-
-
-def test_known_laws_are_gaussian():
-    assert all(isinstance(target.law, Gaussian) for target in BUILT.values())

@@ -22,7 +22,7 @@ from tests.workflow import ROOT, Workflow, tiny
 pytestmark = pytest.mark.xdist_group("workflow")  # one worker: a run takes both cores
 
 CORRELATED = {"family": "correlated", "dimension": 2, "mean": 0, "offset": 1}
-VIEWS = {"grid": 1, "figure": 3, "tables": 1}
+VIEWS = {"grid": 1, "figures": 1, "tables": 1}
 CHAIN = {"train": 1, "sample": 1, "evaluate": 1, "bound": 1}
 
 
@@ -111,7 +111,7 @@ CHANGES = {
     "horizon": ({"horizons": [1.0, 0.5]}, times(2, CHAIN) | {"exact": 1, "axes": 1} | VIEWS),
     "target": (
         {"targets": [*tiny()["targets"], CORRELATED]},
-        {"data": 1, "exact": 1, "axes": 1} | times(2, CHAIN) | VIEWS | {"figure": 5},
+        {"data": 1, "exact": 1, "axes": 1} | times(2, CHAIN) | VIEWS | {},
     ),
     "n_steps": (
         {"n_steps": [10, 5]},
@@ -154,7 +154,7 @@ EDITS = {
     "comment": ("processes.py", "import numpy as np\n", "import numpy as np  # fast\n", {}),
     "unused": ("schedules.py", "class ConstantSchedule", "class SteadySchedule", {}),
     "divergences": (
-        "divergences.py",
+        "divergences/moments.py",
         "def plugin_kl(",
         "def plugin_kl(unused: int, ",
         {"sample": 2, "evaluate": 2} | VIEWS,

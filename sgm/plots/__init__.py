@@ -2,12 +2,12 @@
 
 A view maps a grid (the dataset of a study) to a pair (figure, frame). The frame is
 computed first and the figure is drawn from it and from nothing else, so that the CSV
-that `save` writes holds exactly the numbers drawn. Columns common to all frames:
+that `save` writes holds exactly the numbers drawn. Columns common to the views of a grid:
 
     panel     number of the panel, with one column for each of its labels
     axis      the axis on which the row is drawn
     curve     what the row belongs to
-    x, y      the point; x is empty for a level drawn across the panel
+    x, y      the place and the value; x is empty for a level drawn across the panel
     low, high the band: y ∓ one standard deviation over runs; the range of the runs on a
               logarithmic axis; bottom and top of a bar
     n_runs    runs averaged in y; n_failed, runs that failed there
@@ -20,25 +20,35 @@ matplotlib ships.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import pandas as pd
+import xarray as xr
 from matplotlib.figure import Figure
 
+from sgm.plots.calibration import calibration_figure
+from sgm.plots.comparison import comparison_figure
 from sgm.plots.decomposition import decomposition_figure
-from sgm.plots.kl import kl_figure
+from sgm.plots.divergence import divergence_figure
+from sgm.plots.samples import samples_figure
 from sgm.plots.schedules import schedules_figure
 from sgm.plots.style import house_style
+from sgm.reading import bounds_of
 
 __all__ = [
     "FIGURES",
-    "View",
+    "calibration_figure",
+    "comparison_figure",
     "decomposition_figure",
-    "kl_figure",
+    "divergence_figure",
+    "draw",
+    "samples_figure",
     "save",
     "schedules_figure",
 ]
+
+Drawn: TypeAlias = tuple[Figure, pd.DataFrame]
 
 
 def save(figure: Figure, frame: pd.DataFrame, stem: str | Path) -> list[Path]:
@@ -66,24 +76,42 @@ def save(figure: Figure, frame: pd.DataFrame, stem: str | Path) -> list[Path]:
     return paths
 
 
-@dataclass(frozen=True)
-class View:
-    """A figure that the workflow can ask for by name.
+FIGURES: dict[str, Callable[..., Drawn]] = {
+    "schedules": schedules_figure,
+    "calibration": calibration_figure,
+    "comparison": comparison_figure,
+    "samples": samples_figure,
+}
+
+
+def draw(data: xr.Dataset, stem: str) -> Drawn:
+    """Draw a figure by the stem of its file.
 
     Parameters
     ----------
-    draw : callable
-        (grid, target) → (figure, frame), or (grid) → (figure, frame).
-    per_target : bool
-        Whether there is one such figure a target.
+    data : Dataset
+        A grid; for ``samples/<target>`` the pictures of that target.
+    stem : str
+        ``schedules``, ``calibration``; or one a target: ``comparison/<target>``,
+        ``samples/<target>``, ``<figure>/<target>`` for the `figure` of a divergence such as
+        ``kl``, and ``kl_decomposition/<target>`` for the bound ``kl_bound``.
+
+    Returns
+    -------
+    figure : Figure
+    frame : DataFrame
+        The numbers drawn.
+
+    Raises
+    ------
+    ValueError
+        If the grid has no such figure or no such target.
     """
-
-    draw: Callable[..., tuple[Figure, pd.DataFrame]]
-    per_target: bool
-
-
-FIGURES = {
-    "kl": View(kl_figure, per_target=True),
-    "decomposition": View(decomposition_figure, per_target=True),
-    "schedules": View(schedules_figure, per_target=False),
-}
+    name, _, target = stem.partition("/")
+    labels = [target] if target else []
+    if name in FIGURES:
+        return FIGURES[name](data, *labels)
+    for bound in bounds_of(data):
+        if name == f"{bound.figure}_decomposition":
+            return decomposition_figure(data, target, bound.name)
+    return divergence_figure(data, target, name)

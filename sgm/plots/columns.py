@@ -10,8 +10,8 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 
-from sgm.plots.panels import in_order
 from sgm.plots.style import Style, draw_curve
+from sgm.reading import in_order
 
 
 def column_positions(family: Sequence[str], others: Sequence[str]) -> npt.NDArray[np.float64]:

@@ -1,6 +1,8 @@
-"""The bound taken apart, with every error of the same cells beside it."""
+"""A bound taken apart, with every error of the same cells beside it."""
 
 from __future__ import annotations
+
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -10,119 +12,174 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sgm.plots.columns import column_positions, draw_by_group, set_schedule_axis
-from sgm.plots.panels import (
-    Panel,
-    find_panels,
-    in_order,
-    over_runs,
-    panel_title,
-    target_title,
-    with_units,
-)
-from sgm.plots.rows import Rows, make_frame
+from sgm.plots.panels import Panel, find_panels, panel_title, target_title
+from sgm.plots.rows import NOT_VALID, Rows, make_frame
 from sgm.plots.style import (
     BLUE,
-    FAINT,
+    BROWN,
+    GREEN,
     INK,
+    LINE,
     MEAN_RANGE,
     ORANGE,
+    PINK,
     PURPLE,
     SD,
     SKY,
     VERMILLION,
+    LineStyle,
     Style,
     add_legend,
     draw_level,
     house_style,
     new_figure,
 )
+from sgm.reading import (
+    Bound,
+    Divergence,
+    bound_named,
+    divergences_of,
+    finite,
+    in_order,
+    level,
+    objections,
+    over_runs,
+    text_of,
+    with_units,
+)
 from sgm.store import FAILED
 
-STACK = {  # from the bottom: the flat term first, so that the others show on top of it
-    "E3 discretization": ("kl_bound_discretization", "#BFDCEF"),
-    "E2 score error": ("kl_bound_score", ORANGE),
-    "E1 mixing": ("kl_bound_mixing", BLUE),
-}
-LINES = {
-    "bound": Style("upper bound E1 + E2 + E3", INK, "-", "s", size=2.8),
-    "refined bound": Style("refined bound E1 + E2 + E3 refined", INK, (0, (5, 2)), "x", 1.0),
-    "E3 discretization": Style("E3 discretization", SKY, "-", "_", 1.8, size=6),
-    "E3 refined": Style("E3 refined", SKY, (0, (5, 2)), "x", 1.3),
-    "E2 score error": Style("E2 score error", ORANGE, "-", "^"),
-    "E1 mixing": Style("E1 mixing", BLUE, "-", "v"),
-    "path KL": Style("path KL (Girsanov)", PURPLE, "-", "D", size=2.6),
-    "empirical": Style("empirical KL", VERMILLION, "-", "o", band=MEAN_RANGE),
-    "exact law": Style("exact KL of this score", INK, (0, (6, 2)), "d", 1.0),
-    "exact score": Style("exact score, exact KL", INK, ":", "+", 1.4, size=4),
-    "floor": Style("noise floor", FAINT, "--", width=0.9, band=SD),
-}
+# Of the terms, from the top of the stack: colour of the bar, of the line, and its marker.
+# The largest term is at the bottom and pale, so that the others show on top of it.
+TERMS = (
+    (BLUE, BLUE, "v"),
+    (ORANGE, ORANGE, "^"),
+    ("#BFDCEF", SKY, "_"),
+    ("#D9CBE2", PURPLE, "|"),
+    ("#CFE8DD", GREEN, "1"),
+)
+REFINED: tuple[tuple[str, LineStyle, str], ...] = (
+    (INK, (0, (5, 2)), "x"),
+    (PURPLE, "-", "D"),
+    (GREEN, (0, (1, 1)), "*"),
+)
+ERRORS = ((VERMILLION, "o"), (BROWN, "P"), (PINK, "X"), (GREEN, "h"))
+BOUND = Style("", INK, "-", "s", size=2.8)
 
 
-def _decomposition_rows(panel: Panel) -> list[pd.DataFrame]:
+def _styles(cells: xr.Dataset, bound: Bound, errors: list[Divergence]) -> dict[str, Style]:
+    """The style of each curve, by its name."""
+    styles = {bound.name: _named(BOUND, bound.label)}
+    for name, (color, line, marker) in zip(bound.refined, cycle(REFINED), strict=False):
+        styles[name] = Style(text_of(cells[name]), color, line, marker, 1.0, size=2.6)
+    for name, (_, color, marker) in zip(bound.parts[::-1], cycle(TERMS), strict=False):
+        styles[name] = Style(
+            text_of(cells[name]), color, "-", marker, size=6 if marker in "_|1" else 3.2
+        )
+        for other in _refined_part(cells, name):
+            styles[other] = Style(text_of(cells[other]), color, (0, (5, 2)), "x", 1.1)
+    for error, (color, marker) in zip(errors, cycle(ERRORS), strict=False):
+        label = error.label
+        styles |= {
+            error.name: Style(f"{label}, empirical", color, "-", marker, band=MEAN_RANGE),
+            f"{error.name} exact law": Style(
+                f"{label}, exact law of this score", color, (0, (6, 2)), "d", 1.0, size=2.6
+            ),
+            f"{error.name} exact score": Style(
+                f"{label}, exact score, exact law", color, ":", "+", 1.3, size=4
+            ),
+            f"{error.name} floor": Style(
+                f"{label}, noise floor", color, (0, (2, 2)), width=0.8, band=SD
+            ),
+        }
+    return styles
+
+
+def _named(style: Style, label: str) -> Style:
+    return Style(label, style.color, style.line, style.marker, style.width, style.size)
+
+
+def _refined_part(cells: xr.Dataset, part: str) -> list[str]:
+    return [name for name in str(cells[part].attrs.get("refined", "")).split() if name in cells]
+
+
+def _panel_rows(panel: Panel, bound: Bound, errors: list[Divergence]) -> list[pd.DataFrame]:
     here, rows = panel.here, Rows(panel)
     family, others = in_order(here)
     names = family + others
     here = here.sel(schedule=names)
     x = column_positions(family, others)
     failed = (here["status"] == FAILED).sum("seed")
-    parts = {curve: over_runs(here[name]) for curve, (name, _) in STACK.items()}
-    whole = xr.concat([part.mean for part in parts.values()], "part").sum("part", skipna=False)
-    bottom = xr.zeros_like(whole)
-    for curve, part in parts.items():
-        top = bottom + part.mean
-        rows.add(
-            "stack", curve, x, part.mean.where(np.isfinite(whole)),
-            low=bottom.where(np.isfinite(whole)), high=top.where(np.isfinite(whole)),
-            schedule=names, n_runs=part.count,
+    parts = {name: over_runs(finite(here, name)) for name in bound.parts}
+    reasons = np.array(objections(here, bound), dtype=object)
+    valid = reasons == ""
+    if parts:
+        whole = xr.concat([part.mean for part in parts.values()], "part").sum("part", skipna=False)
+        shown = np.isfinite(whole)
+        bottom = xr.zeros_like(whole)
+        for name, part in parts.items():
+            top = bottom + part.mean
+            for applies, curve in ((valid, name), (~valid, name + NOT_VALID)):
+                rows.add(
+                    "stack", curve, x, part.mean.where(shown & applies),
+                    low=bottom.where(shown & applies), high=top.where(shown & applies),
+                    schedule=names, n_runs=part.count,
+                )  # fmt: skip
+            bottom = top
+    for total in bound.refined[:1]:
+        rows.add_total(
+            here, bound, "stack", total, x, over_runs(finite(here, total)),
+            total=total, schedule=names, spread=False,
         )  # fmt: skip
-        bottom = top
-    for axis in ("stack", "lines"):
-        refined = (
-            whole
-            - parts["E3 discretization"].mean
-            + over_runs(here["kl_bound_discretization_refined"]).mean
-        )
-        rows.add(axis, "refined bound", x, refined, schedule=names)
-    for curve, variable in (
-        ("bound", "kl_bound"),
-        ("E3 discretization", "kl_bound_discretization"),
-        ("E3 refined", "kl_bound_discretization_refined"),
-        ("E2 score error", "kl_bound_score"),
-        ("E1 mixing", "kl_bound_mixing"),
-        ("path KL", "kl_path"),
-    ):
-        runs = over_runs(here[variable])
-        rows.add("lines", curve, x, runs.mean, schedule=names, n_runs=runs.count)
-    runs = over_runs(here["kl_plugin"])
-    # mean − sd may be negative, which a logarithmic axis can't show: the range of the runs
-    several = runs.count > 1
-    rows.add(
-        "lines", "empirical", x, runs.mean,
-        low=runs.lowest.where(several), high=runs.highest.where(several),
-        schedule=names, n_runs=runs.count, n_failed=failed, keep_empty=bool(failed.any()),
-    )  # fmt: skip
-    if panel.family != "exact":
-        rows.add("lines", "exact law", x, here["kl_exact"], schedule=names)
-    if panel.exact is not None:
-        exact = panel.exact.sel(schedule=names)["kl_exact"]
-        rows.add("lines", "exact score", x, exact, schedule=names)
-    rows.add("lines", "floor", np.nan, float(here["kl_floor"]), sd=float(here["kl_floor_sd"]))
+    for total in (bound.name, *bound.refined):
+        rows.add_total(
+            here, bound, "lines", total, x, over_runs(finite(here, total)),
+            total="" if total == bound.name else total, schedule=names, spread=False,
+        )  # fmt: skip
+    for term in bound.parts:
+        for curve in (term, *_refined_part(here, term)):
+            rows.add_total(
+                here, bound, "lines", curve, x, over_runs(finite(here, curve)),
+                schedule=names, spread=False,
+            )  # fmt: skip
+    for error in errors:
+        runs = over_runs(finite(here, error.name))
+        # mean − sd may be negative, which a logarithmic axis can't show: the range of the runs
+        several = runs.count > 1
+        rows.add(
+            "lines", error.name, x, runs.mean,
+            low=runs.lowest.where(several), high=runs.highest.where(several),
+            schedule=names, n_runs=runs.count, n_failed=failed, keep_empty=bool(failed.any()),
+        )  # fmt: skip
+        if error.exact and panel.family != "exact":
+            rows.add("lines", f"{error.name} exact law", x, here[error.exact], schedule=names)
+        if error.exact and panel.exact is not None:
+            exact = panel.exact.sel(schedule=names)[error.exact]
+            rows.add("lines", f"{error.name} exact score", x, exact, schedule=names)
+        floor, floor_sd = level(here, error.floor, error.floor_sd)
+        rows.add("lines", f"{error.name} floor", np.nan, floor, sd=floor_sd)
     return rows.rows
 
 
-def decomposition_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFrame]:
-    """The bound taken apart, E1 + E2 + E3, and every error of the same cells beside it.
+def decomposition_figure(
+    grid: xr.Dataset, target: str, bound: str = "kl_bound"
+) -> tuple[Figure, pd.DataFrame]:
+    """A bound taken apart into its terms, and every error of the same cells beside it.
 
-    A row of two panels for each panel of `kl_figure`: left, the terms stacked on a
-    linear axis from zero; right, on one logarithmic axis, the terms, the refined bound,
-    the path KL, the exact KL and the empirical KL. One column a schedule: the β_a
-    family by increasing a, then the others. Terms are means over runs.
+    A row of two panels for each panel of `divergence_figure`: left, the terms stacked on
+    a linear axis from zero; right, on one logarithmic axis, the terms, the total, the
+    refined totals, and each divergence that the bound is of: empirical, exact, and its
+    floor. One column a schedule: the β_a family by increasing a, then the others. Terms
+    are means over runs. Where the bound's theorem does not apply, its terms and totals
+    are grey and hatched or dashed, and the panel's title says why.
 
     Parameters
     ----------
     grid : Dataset
     target : str
         A label of the axis `target`.
+    bound : str
+        The variable of a bound of the grid.
 
     Returns
     -------
@@ -133,71 +190,99 @@ def decomposition_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.Data
     Raises
     ------
     ValueError
-        If the grid has no such target.
+        If the grid has no such target or no such bound.
     """
+    total = bound_named(grid, bound)
+    errors = [error for error in divergences_of(grid) if error.bound == total.name]
+    errors.sort(key=lambda error: error.figure != total.figure)  # its own divergence first
     cells, panels = find_panels(grid, target)
-    frame = make_frame(target, (rows for panel in panels for rows in _decomposition_rows(panel)))
+    frame = make_frame(
+        target, (rows for panel in panels for rows in _panel_rows(panel, total, errors))
+    )
+    styles = _styles(cells, total, errors)
     with house_style():
-        figure = new_figure(8.6, 3.5 * max(1, len(panels)) + 1.3, target_title(cells))
+        first = errors[0] if errors else None
+        titles = [panel_title(panel, grid, first, total) for panel in panels]
+        heights = [3.2 + LINE * (title.count("\n") + 1) for title in titles] or [3.2]
+        figure = new_figure(8.6, sum(heights) + 0.4, target_title(cells))
         axes = figure.subplots(
-            max(1, len(panels)), 2, squeeze=False, gridspec_kw={"width_ratios": [0.85, 1]}
+            max(1, len(panels)),
+            2,
+            squeeze=False,
+            gridspec_kw={"width_ratios": [0.85, 1], "height_ratios": heights},
         )
-        for panel in panels:
+        for panel, title in zip(panels, titles, strict=True):
             here = frame[frame["panel"] == panel.number]
             left, right = axes[panel.number]
-            _draw_stack(left, here[here["axis"] == "stack"], cells)
-            _draw_lines(right, here[here["axis"] == "lines"], cells)
-            left.set_title(panel_title(panel, grid, "kl_plugin"), loc="left")
+            _draw_stack(left, here[here["axis"] == "stack"], cells, total, styles)
+            _draw_lines(right, here[here["axis"] == "lines"], cells, total, styles)
+            left.set_title(title, loc="left")
         if not panels:
             axes[0, 0].text(0.5, 0.5, "no run of this target in the grid", ha="center")
         add_legend(figure, [ax for pair in axes for ax in pair[::-1]])
     return figure, frame
 
 
-def _draw_stack(ax: Axes, rows: pd.DataFrame, cells: xr.Dataset) -> None:
-    for curve, (_, color) in STACK.items():
-        part = rows[rows["curve"] == curve]
-        if len(part):
-            ax.bar(
-                part["x"],
-                part["high"] - part["low"],
-                bottom=part["low"],
-                width=0.86,
-                color=color,
-                linewidth=0,
-                label=f"{curve}, stacked",
-            )
-    refined = rows[rows["curve"] == "refined bound"]
-    if len(refined):
-        draw_by_group(ax, refined, LINES["refined bound"], cells)
+def _style_of(curve: str, styles: dict[str, Style]) -> Style:
+    """The style of a curve; where the theorem does not apply, the panel's title says why."""
+    name, grey, _ = curve.partition(NOT_VALID)
+    return styles[name].invalid(f"{styles[name].label}: NOT a bound") if grey else styles[name]
+
+
+def _draw_stack(
+    ax: Axes, rows: pd.DataFrame, cells: xr.Dataset, bound: Bound, styles: dict[str, Style]
+) -> None:
+    bars = {name: bar for name, (bar, *_) in zip(bound.parts[::-1], cycle(TERMS), strict=False)}
+    for curve, part in rows.groupby("curve", sort=False):
+        name, grey, _ = str(curve).partition(NOT_VALID)
+        if name not in bars:
+            draw_by_group(ax, part, _style_of(str(curve), styles), cells)
+            continue
+        shade = 0.9 - 0.3 * bound.parts.index(name) / max(1, len(bound.parts) - 1)
+        ax.bar(
+            part["x"],
+            part["high"] - part["low"],
+            bottom=part["low"],
+            width=0.86,
+            color=str(round(shade, 3)) if grey else bars[name],
+            hatch="////" if grey else None,
+            edgecolor="white" if grey else "none",
+            linewidth=0,
+            label=f"{styles[name].label}, stacked" + (": NOT a bound" if grey else ""),
+        )
     if rows.empty:
         ax.set_axis_off()
         ax.text(
             0.5, 0.5, "no bound on these cells", ha="center", va="center", transform=ax.transAxes
         )
     else:
-        ax.set_ylabel(with_units("upper bound, stacked", cells["kl_bound"]))
+        ax.set_ylabel(with_units(f"{bound.label}, stacked", bound.units))
         ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     set_schedule_axis(ax, rows, cells)
 
 
-def _draw_lines(ax: Axes, rows: pd.DataFrame, cells: xr.Dataset) -> None:
+def _draw_lines(
+    ax: Axes, rows: pd.DataFrame, cells: xr.Dataset, bound: Bound, styles: dict[str, Style]
+) -> None:
     lowest = np.inf
-    for curve, style in LINES.items():
+    present = list(dict.fromkeys(rows["curve"]))
+    for curve in sorted(present, key=lambda c: list(styles).index(c.partition(NOT_VALID)[0])):
         part = rows[rows["curve"] == curve]
         positive = part.loc[part["y"] > 0, "y"]
         if positive.empty:  # nothing that a logarithm can show: E2 of an exact score
             continue
+        style = _style_of(curve, styles)
         if part["x"].isna().all():
             draw_level(ax, part.iloc[0], style)
         else:
             draw_by_group(ax, part, style, cells)
-        if curve != "E1 mixing":  # it decays to e^{-B(T)}: let it leave the axis
+        # the top of the stack, mixing, decays to e^{−B(T)}: let it leave the axis
+        if not curve.startswith(bound.parts[-1:]):
             lowest = min(lowest, float(positive.min()))
     ax.set_yscale("log", nonpositive="clip")
     if np.isfinite(lowest):
         ax.set_ylim(bottom=lowest / 3)
-    ax.set_ylabel(with_units("errors and bounds", cells["kl_bound"]) + " (log scale)")
+    ax.set_ylabel(with_units("errors and bounds", bound.units) + " (log scale)")
     ax.grid(axis="y", color="#E6E6E6", linewidth=0.6)
     ax.set_axisbelow(True)
     set_schedule_axis(ax, rows, cells)

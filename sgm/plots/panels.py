@@ -1,4 +1,4 @@
-"""The grid as a figure reads it: panels, statistics over their runs, and titles."""
+"""The panels of a figure: one a setting of the target; and their titles."""
 
 from __future__ import annotations
 
@@ -10,37 +10,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from sgm.reading import Bound, Divergence, divergences_of, finite, objections
 from sgm.store import DONE, FAILED, NOT_APPLICABLE
 
 PANEL_LABELS = ("horizon", "score", "sampler", "time_grid", "n_steps")
 TITLE_WIDTH = 62  # characters
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """A divergence of the grid: the names of its variables, and its label."""
-
-    axis: str
-    label: str
-    empirical: str
-    floor: str
-    floor_sd: str = ""
-    exact: str = ""
-    bound: str = ""
-
-
-KL = Quantity(
-    "KL", "KL(data ‖ generated)", "kl_plugin", "kl_floor", "kl_floor_sd", "kl_exact", "kl_bound"
-)
-HELDOUT = Quantity("held-out", "held-out NLL gap", "heldout_nll_gap", "heldout_nll_floor")
-BOUNDS = (
-    "kl_bound",
-    "kl_bound_mixing",
-    "kl_bound_score",
-    "kl_bound_discretization",
-    "kl_bound_discretization_refined",
-    "kl_path",
-)
 
 
 @dataclass(frozen=True)
@@ -56,10 +30,6 @@ class Panel:
     def family(self) -> str:
         return str(self.here["score_family"].item())
 
-    @property
-    def has_bound(self) -> bool:
-        return bool(np.isfinite(self.here["kl_bound"]).any())
-
 
 def find_panels(grid: xr.Dataset, target: str) -> tuple[xr.Dataset, list[Panel]]:
     """The target's cells and its panels: the trained scores, else the perturbed, else exact.
@@ -69,7 +39,8 @@ def find_panels(grid: xr.Dataset, target: str) -> tuple[xr.Dataset, list[Panel]]
     if target not in grid.indexes["target"]:
         known = ", ".join(map(str, grid["target"].values))
         raise ValueError(f"target = {target!r}: the grid has {known}")
-    cells = _completed(grid.sel(target=target).drop_dims("time_fraction", errors="ignore").load())
+    cells = grid.sel(target=target).drop_dims("time_fraction", errors="ignore").load()
+    closed = [divergence.exact for divergence in divergences_of(grid) if divergence.exact]
     families = {str(s): str(f) for s, f in cells["score_family"].to_series().items()}
     exact = [score for score, family in families.items() if family == "exact"]
     trained = [score for score, family in families.items() if family == "trained"]
@@ -83,7 +54,7 @@ def find_panels(grid: xr.Dataset, target: str) -> tuple[xr.Dataset, list[Panel]]
             )
             here = cells.sel(labels)
             tried = here["status"].isin([DONE, FAILED]).any()
-            if not (tried or np.isfinite(here["kl_exact"]).any()):
+            if not (tried or any(np.isfinite(here[name]).any() for name in closed)):
                 continue
             reference = cells.sel({**labels, "score": exact[0]}) if exact else None
             panels.append(Panel(len(panels), labels, here, reference))
@@ -92,64 +63,22 @@ def find_panels(grid: xr.Dataset, target: str) -> tuple[xr.Dataset, list[Panel]]
     return cells, panels
 
 
-def _completed(cells: xr.Dataset) -> xr.Dataset:
-    """The cells with every variable that a figure reads, NaN where the study has none."""
-    blank = xr.full_like(cells["status"], np.nan, dtype=float)
-    names = dict.fromkeys((*BOUNDS, KL.empirical, HELDOUT.empirical), blank)
-    floors = dict.fromkeys((KL.floor, KL.floor_sd, HELDOUT.floor), np.nan)
-    return cells.assign({k: v for k, v in (names | floors).items() if k not in cells})
-
-
-def in_order(cells: xr.Dataset) -> tuple[list[str], list[str]]:
-    """Labels of the β_a schedules by increasing a, and of the others in grid order."""
-    in_family = (cells["family"] == "beta_a").values
-    names = np.array([str(s) for s in cells["schedule"].values], dtype=object)
-    by_a = np.argsort(cells["a"].values[in_family], kind="stable")
-    return list(names[in_family][by_a]), list(names[~in_family])
-
-
-@dataclass(frozen=True)
-class Runs:
-    """Statistics over the runs of one quantity, each of shape (schedule,)."""
-
-    mean: xr.DataArray
-    sd: xr.DataArray
-    median: xr.DataArray
-    lowest: xr.DataArray
-    highest: xr.DataArray
-    count: xr.DataArray
-
-
-def over_runs(values: xr.DataArray) -> Runs:
-    if "seed" not in values.dims:
-        values = values.expand_dims("seed")
-    values = values.where(np.isfinite(values))
-    return Runs(
-        mean=values.mean("seed"),
-        sd=values.std("seed", ddof=1),
-        median=values.median("seed"),
-        lowest=values.min("seed"),
-        highest=values.max("seed"),
-        count=values.count("seed"),
-    )
-
-
-def _number(value: float) -> str:
+def _count(value: float) -> str:
     return f"{value:,.0f}".replace(",", " ")
 
 
-def _runs_note(panel: Panel, variable: str) -> str:
+def _runs_note(panel: Panel, divergence: Divergence) -> str:
     """How many runs the panel shows, and what became of the others."""
     here = panel.here
     tried = here["status"] != NOT_APPLICABLE
     wanted = int(tried.sum("seed").max())
-    shown = abs(here[variable]) < np.inf
+    shown = finite(here, divergence.name).notnull()
     if wanted == 0 or not tried.any():
         return "closed form, no runs"
     counts = shown.sum("seed").values[tried.any("seed").values]
     failed = int((here["status"] == FAILED).sum())
     done = here["status"] == DONE
-    if done.all() and not shown.any() and np.isfinite(here["kl_exact"]).any():
+    if done.all() and not shown.any() and np.isfinite(finite(here, divergence.exact)).any():
         return "closed form, no runs"
     lost = {
         "failed": failed,
@@ -169,33 +98,40 @@ def _runs_note(panel: Panel, variable: str) -> str:
     return f"{span} {wanted} {runs} a schedule ({listed} of {int(tried.sum())})"
 
 
-def panel_title(panel: Panel, grid: xr.Dataset, variable: str) -> str:
+def _bound_note(panel: Panel, bound: Bound) -> str:
+    """Whether the bound's theorem applies to the panel, and if not, why."""
+    here = panel.here
+    reasons = objections(here, bound)
+    failing = list(dict.fromkeys(filter(None, reasons)))
+    if not np.isfinite(finite(here, bound.name)).any():
+        return "no bound" + "".join(f": {reason}" for reason in failing[:1])
+    if not failing:
+        return "the bound's theorem applies"
+    where = "" if all(reasons) else f" at {sum(map(bool, reasons))} of {len(reasons)} schedules"
+    return f"the bound's theorem does NOT apply{where}: {'; '.join(failing)}"
+
+
+def panel_title(
+    panel: Panel, grid: xr.Dataset, divergence: Divergence | None, bound: Bound | None
+) -> str:
+    """What the panel shows: its labels, whether the bound's theorem applies, its runs."""
     labels, here = panel.labels, panel.here
-    lines = [
-        f"T = {labels['horizon']:g}, N = {labels['n_steps']} steps, {labels['time_grid']} time grid"
-    ]
-    sampler = f"sampler {labels['sampler']}"
-    if not panel.has_bound:
-        sampler += " (no bound" + ("" if here["law_known"] else ": law unknown") + ")"
-    else:
-        proved = bool(here["kl_bound_proved"])
-        sampler += f" (bound {'proved' if proved else 'NOT proved'} for it)"
-    lines.append(sampler)
     score = f"score {labels['score']}"
     recipe = str(here["recipe"].item())
     score += f", recipe {recipe}" if recipe else ""
-    if "n_samples" in grid.attrs and np.isfinite(here[variable]).any():
-        score += f"; {_number(float(grid.attrs['n_samples']))} samples a run"
-    lines += [score, _runs_note(panel, variable)]
+    sampled = divergence is not None and np.isfinite(finite(here, divergence.name)).any()
+    if "n_samples" in grid.attrs and sampled:
+        score += f"; {_count(float(grid.attrs['n_samples']))} samples a run"
+    solver = f"N = {labels['n_steps']} steps, {labels['time_grid']} time grid"
+    lines = [
+        f"T = {labels['horizon']:g}, {solver}",
+        f"sampler {labels['sampler']}",
+        score,
+        *([_bound_note(panel, bound)] if bound else []),
+        *([_runs_note(panel, divergence)] if divergence else []),
+    ]
     return "\n".join(line for text in lines for line in textwrap.wrap(text, TITLE_WIDTH))
 
 
 def target_title(cells: xr.Dataset) -> str:
     return f"{cells['target'].item()}, dimension {int(cells['dimension'])}"
-
-
-def with_units(label: str, variable: xr.DataArray) -> str:
-    """The label and, in the plural, the units of the variable."""
-    units = str(variable.attrs.get("units", ""))
-    units = "nats" if units == "nat" else units
-    return label if units in {"", "1"} else f"{label}, {units}"

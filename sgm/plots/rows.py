@@ -8,8 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import xarray as xr
 
 from sgm.plots.panels import PANEL_LABELS, Panel
+from sgm.reading import Bound, Runs, objections
+
+#: Between the name of a curve and why its points are not a bound.
+NOT_VALID = " NOT VALID: "
 
 FRAME_COLUMNS = (
     "panel", *PANEL_LABELS, "axis", "curve", "schedule",
@@ -63,6 +68,37 @@ class Rows:
                 }
             )
         )
+
+    def add_total(
+        self,
+        here: xr.Dataset,
+        bound: Bound,
+        axis: str,
+        curve: str,
+        x: npt.ArrayLike,
+        runs: Runs,
+        *,
+        total: str = "",
+        schedule: Sequence[str],
+        n_failed: npt.ArrayLike = np.nan,
+        spread: bool = True,
+    ) -> npt.NDArray[np.bool_]:
+        """Append a bound's curve; the points where its theorem fails are a curve of their own.
+
+        Returns
+        -------
+        ndarray of bool, shape (schedule,)
+            Where the theorem applies.
+        """
+        reasons = np.array(objections(here, bound, total), dtype=object)
+        for reason in dict.fromkeys(reasons):
+            at = reasons == reason
+            self.add(
+                axis, curve + (NOT_VALID + reason if reason else ""), x, runs.mean.where(at),
+                sd=runs.sd if spread else None, schedule=schedule, n_runs=runs.count,
+                n_failed=n_failed,
+            )  # fmt: skip
+        return np.asarray(reasons == "", dtype=bool)
 
 
 def make_frame(target: str, rows: Iterable[pd.DataFrame]) -> pd.DataFrame:

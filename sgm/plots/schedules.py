@@ -10,8 +10,8 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from sgm.plots.panels import in_order
 from sgm.plots.style import BLUE, ROUND, SKY, VERMILLION, add_legend, house_style, new_figure
+from sgm.reading import in_order
 
 SCHEDULE_PANELS = {
     "schedule_beta": r"noise rate $\beta(t)$",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import matplotlib
@@ -20,12 +21,14 @@ from matplotlib.ticker import MaxNLocator
 ROUND = [1, 2, 2.5, 5, 10]  # the steps between ticks
 BANDS = SD, MEAN_SD, MEAN_RANGE = ", ± 1 sd", ", mean ± 1 sd", ", mean and range"
 ROUNDING = 1e-12  # a relative standard deviation below this is none
+LEGEND_WIDTH = 36  # characters
+LINE = 0.125  # inches, a line of a panel's title
 LOG_RATIO = 100.0  # a linear axis that spans more than this is drawn in logarithms
 
 BLUE, ORANGE, GREEN, VERMILLION, PURPLE, BROWN, PINK, GREY, YELLOW, SKY = sns.color_palette(
     "colorblind"
 ).as_hex()
-INK, FAINT = "#222222", "#6E6E6E"
+INK, FAINT, GREY_OUT = "#222222", "#6E6E6E", "#9A9A9A"
 LineStyle: TypeAlias = str | tuple[int, tuple[float, ...]]
 
 
@@ -40,6 +43,10 @@ class Style:
     width: float = 1.3
     size: float = 3.2
     band: str = ""
+
+    def invalid(self, label: str) -> Style:
+        """The same curve where its theorem does not apply: dashed grey."""
+        return replace(self, label=label, color=GREY_OUT, line=(0, (3, 2)), width=1.0)
 
 
 def house_style() -> AbstractContextManager[None]:
@@ -72,7 +79,7 @@ def draw_curve(ax: Axes, rows: pd.DataFrame, style: Style) -> None:
     drawn = np.isfinite(y)
     banded = drawn & (high - low > ROUNDING * abs(y))
     if drawn.sum() == 1 and not style.marker:
-        style = Style(**{**vars(style), "marker": "D", "size": 3.0})
+        style = replace(style, marker="D", size=3.0)
     ax.plot(
         x,
         y,
@@ -106,9 +113,11 @@ def draw_curve(ax: Axes, rows: pd.DataFrame, style: Style) -> None:
         )
 
 
-def draw_level(ax: Axes, row: pd.Series[Any], style: Style) -> None:
+def draw_level(ax: Axes, row: pd.Series[Any], style: Style, *, upright: bool = False) -> None:
+    """A line across the panel with its band; `upright` where values are on the x axis."""
+    line, span = (ax.axvline, ax.axvspan) if upright else (ax.axhline, ax.axhspan)
     banded = row["high"] > row["low"]
-    ax.axhline(
+    line(
         row["y"],
         color=style.color,
         linestyle=style.line,
@@ -117,9 +126,9 @@ def draw_level(ax: Axes, row: pd.Series[Any], style: Style) -> None:
         zorder=2,
     )
     if banded:
-        ax.axhspan(row["low"], row["high"], color=style.color, alpha=0.07, linewidth=0, zorder=0.5)
+        span(row["low"], row["high"], color=style.color, alpha=0.07, linewidth=0, zorder=0.5)
         for edge in (row["low"], row["high"]):
-            ax.axhline(edge, color=style.color, linewidth=0.4, alpha=0.7, zorder=0.6)
+            line(edge, color=style.color, linewidth=0.4, alpha=0.7, zorder=0.6)
 
 
 def is_log(rows: pd.DataFrame) -> bool:
@@ -139,7 +148,7 @@ def set_scale(ax: Axes, log: bool, label: str, color: str) -> None:
 
 
 def add_legend(figure: Figure, axes: Iterable[Axes]) -> None:
-    """One legend for all axes, below them: it can't cover data."""
+    """One legend for all axes, below them, where it can't cover data; the figure grows by it."""
     entries: dict[str, Artist] = {}
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
@@ -149,12 +158,19 @@ def add_legend(figure: Figure, axes: Iterable[Axes]) -> None:
             del entries[label]
     if not entries:
         return
-    inches = 0.062 * max(map(len, entries)) + 0.55  # of a column: text at 7 pt and its handle
+    labels = [
+        textwrap.fill(label.replace("± ", "±\N{NO-BREAK SPACE}"), LEGEND_WIDTH) for label in entries
+    ]
+    longest = max(len(line) for label in labels for line in label.splitlines())
+    inches = 0.062 * longest + 0.55  # of a column: text at 7 pt and its handle
+    columns = max(1, min(len(entries), int(figure.get_figwidth() / inches)))
+    lines = sum(label.count("\n") + 1 for label in labels) / columns
+    figure.set_figheight(figure.get_figheight() + 0.15 * (lines + 1) + 0.1)
     figure.legend(
         list(entries.values()),
-        list(entries),
+        labels,
         loc="outside lower center",
-        ncols=max(1, min(len(entries), int(figure.get_figwidth() / inches))),
+        ncols=columns,
         handlelength=2.6,
         columnspacing=1.4,
     )

@@ -31,12 +31,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--input", nargs="*", default=[], metavar="NAME=PATH")
     parser.add_argument("--output", nargs="*", default=[], metavar="NAME=PATH")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--processes", type=int, default=1, help="of a view that draws many")
     options = parser.parse_args(arguments)
     spec = json.loads(options.spec)
     inputs, outputs = _files(options.input), _files(options.output)
     try:
         if options.stage in views.VIEWS:
-            views.VIEWS[options.stage](spec, inputs, outputs)
+            views.VIEWS[options.stage](spec | {"processes": options.processes}, inputs, outputs)
         else:
             stage = STAGES[options.stage]
             stage(spec, seed_range(options.seeds), inputs, outputs, options.device)

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from sgm.densities import Law
 from sgm.processes import VPProcess
 from sgm.samplers import Steps
-from sgm.targets import Target
+from sgm.targets import LawTarget, Target
 
-__all__ = ["build", "build_process", "build_steps", "build_target", "build_times", "resolve"]
+__all__ = [
+    "build",
+    "build_process",
+    "build_steps",
+    "build_target",
+    "build_times",
+    "known_law",
+    "measured",
+    "resolve",
+]
 
 
 def resolve(address: str) -> Any:
@@ -44,8 +54,12 @@ def build(spec: Mapping[str, Any], **context: Any) -> Any:
 
 
 def build_target(spec: Mapping[str, Any]) -> Target:
-    """The target of a spec."""
+    """The target of a spec, in the coordinates that it asks for."""
     target: Target = build(spec)
+    if "rescale" in spec:
+        if not isinstance(target, LawTarget):
+            raise ValueError("rescale: must be null for a target whose law is unknown")
+        target = target.rescaled(**spec["rescale"])
     return target
 
 
@@ -69,3 +83,18 @@ def build_steps(
     """Coefficients of a sampler on a time grid."""
     steps: Steps = build(spec, process=process, times=times)
     return steps
+
+
+def known_law(spec: Mapping[str, Any]) -> Law:
+    """Law of the spec's target, which planning has checked to be known."""
+    law = build_target(spec["target"]).law
+    assert law is not None
+    return law
+
+
+def measured(measures: Sequence[Mapping[str, Any]], context: Mapping[str, Any]) -> dict[str, Any]:
+    """All variables of some divergences or bounds."""
+    values: dict[str, Any] = {}
+    for measure in measures:
+        values |= build(measure, **context)
+    return values

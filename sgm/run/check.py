@@ -14,7 +14,7 @@ import numpy as np
 
 from sgm.run.build import build, build_process, build_steps, build_target, build_times
 from sgm.schedules import NoiseSchedule
-from sgm.study import Item, Study
+from sgm.study import Item, Study, rescaling
 from sgm.targets import EmpiricalTarget, Target
 
 __all__ = ["check"]
@@ -64,13 +64,24 @@ def _check_supremum(schedule: NoiseSchedule) -> None:
 def _check_target(study: Study, item: Item) -> Target:
     """The target, of a dimension that the study's samples can resolve."""
     with _named("targets", item):
-        target = build_target(item.spec)
+        target = build_target(item.spec | rescaling(item))
+        if target.law is not None and study.bounds:
+            target.law.kl_to_normal(study.process.parameters.variance)
     d = target.dimension
     if study.n_samples < d + 3:
         raise ValueError(
             f"n_samples = {study.n_samples}: must be at least d + 3 = {d + 3} "
             f"for the covariance of target {item.label!r} (d = {d})"
         )
+    if study.pictures and not target.image_shape and min(study.pictures.coordinates) >= d:
+        raise ValueError(
+            f"pictures: coordinates = {list(study.pictures.coordinates)}: one must be below "
+            f"{d}, the dimension of target {item.label!r}"
+        )
+    for divergence in study.divergences:
+        if divergence.family == "partition_kl" and target.law is not None:
+            with _named("targets", item):
+                target.law.partition()
     if isinstance(target, EmpiricalTarget):
         train, _ = target.split(np.random.default_rng(0))
         rows = min(len(train), study.n_train, study.n_samples)

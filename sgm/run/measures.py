@@ -1,24 +1,49 @@
 """Divergences and bounds as named variables of the grid.
 
 A measure returns a mapping from a variable's name (declared in its registry row) to its
-value. It names what it needs among its arguments: a divergence any of `sample`,
-`target`, `train`, `heldout`; a bound any of `process`, `law`, `times`, and of the score's
-error at the departure times `score_mse`, `score_mse_standard_error` and `score_cross`.
+value. It names what it needs among its arguments. A divergence, any of
+
+    sample      the generated rows
+    generated   as many of them as an independent true sample can have
+    reference   an independent true sample of that size: fresh draws, or the held-out rows
+    target, train, heldout
+
+A bound, any of `process`, `law`, `times`, `sampler`, and of the score's error at the
+departure times `score_mse`, `score_mse_standard_error` and `score_cross` under the forward
+process, `score_mse_generated` along the generated chain (NaN where it is not known).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from sgm import bounds, divergences
-from sgm.gaussian import Gaussian
+from sgm.densities import Law
+from sgm.gaussian import Gaussian, kl_divergence
 from sgm.processes import VPProcess
-from sgm.targets import Target
+from sgm.targets import LawTarget, Target
 
-__all__ = ["gaussian_kl", "heldout_nll", "kl_bound"]
+__all__ = [
+    "gaussian_kl",
+    "gaussian_w2",
+    "heldout_nll",
+    "kl_bound",
+    "kl_objection",
+    "mmd",
+    "mmd_exact",
+    "nll",
+    "nll_exact",
+    "partition_kl",
+    "sample_w2",
+    "sliced_w2",
+    "sliced_w2_authors",
+    "sliced_w2_exact",
+    "w2_bound",
+    "w2_objection",
+]
 
 Array = npt.NDArray[np.float64]
 
@@ -26,8 +51,8 @@ Array = npt.NDArray[np.float64]
 def gaussian_kl(sample: Array, target: Target) -> dict[str, Any]:
     """Plug-in and unbiased KL from the target's Gaussian to the sample's moments.
 
-    For data whose law is unknown the target's Gaussian has the moments of all the data:
-    the divergence then sees the first two moments alone.
+    For a law that is not Gaussian, or unknown, the target's Gaussian has its moments or
+    those of all the data: the divergence then sees the first two moments alone.
     """
     moments = divergences.Moments.of(sample)
     floor, floor_sd = divergences.plugin_kl_floor(moments.dimension, moments.n)
@@ -41,16 +66,96 @@ def gaussian_kl(sample: Array, target: Target) -> dict[str, Any]:
     }
 
 
+def gaussian_w2(sample: Array, target: Target) -> dict[str, Any]:
+    """W2 between the Gaussians of the target's and of the sample's moments."""
+    moments, law = divergences.Moments.of(sample), target.reference
+    return {
+        "w2_plugin": divergences.w2_plugin(law, moments),
+        "w2_unbiased": divergences.w2_unbiased(law, moments),
+        "w2_standard_error": divergences.w2_standard_error(law, moments),
+        "w2_floor": divergences.w2_floor(law, moments.n),
+    }
+
+
+def sample_w2(generated: Array, reference: Array, rows: int) -> dict[str, Any]:
+    """Exact W2 between two samples of at most `rows` rows."""
+    return {"w2_sample": divergences.sample_w2(generated[:rows], reference[:rows])}
+
+
+def sliced_w2(
+    generated: Array, reference: Array, projections: int, projection_seed: int
+) -> dict[str, Any]:
+    """Sliced W2 to an independent true sample, and the largest W2 over the directions."""
+    directions = divergences.projections(generated.shape[1], projections, projection_seed)
+    sliced = divergences.sliced_w2(generated, reference, directions)
+    return {"sliced_w2": sliced.value, "max_sliced_w2": sliced.largest}
+
+
+def sliced_w2_exact(
+    law: Gaussian, generated: Gaussian, projections: int, projection_seed: int
+) -> dict[str, Any]:
+    """Sliced W2 between two Gaussians over the same directions."""
+    directions = divergences.projections(law.dimension, projections, projection_seed)
+    return {"sliced_w2_exact": divergences.gaussian_sliced_w2(law, generated, directions).value}
+
+
+def sliced_w2_authors(
+    generated: Array, train: Array, projections: int, projection_seed: int
+) -> dict[str, Any]:
+    """Sliced W2 to the training sample, as Strasman et al. compute it."""
+    directions = divergences.projections(generated.shape[1], projections, projection_seed)
+    return {"sliced_w2_authors": divergences.sliced_w2(generated, train, directions).value}
+
+
+def nll(sample: Array, target: Target) -> dict[str, Any]:
+    """Mean negative log-likelihood of the sample under a known density."""
+    assert target.law is not None
+    entropy = divergences.cross_entropy(target.law.log_density(sample))
+    return {"nll": entropy.value, "nll_standard_error": entropy.standard_error}
+
+
+def nll_exact(law: Gaussian, generated: Gaussian) -> dict[str, Any]:
+    """The cross-entropy of two Gaussians, KL(generated ‖ law) plus the entropy."""
+    entropy = np.sum(np.log(2 * np.pi * np.e * generated.eigenvalues)) / 2
+    return {"nll_exact": kl_divergence(generated, law) + entropy}
+
+
+def partition_kl(sample: Array, target: Target) -> dict[str, Any]:
+    """KL of the sample's frequencies over cells of known probability."""
+    assert target.law is not None
+    cells = target.law.partition()
+    kl = divergences.partition_kl(cells.label(sample), cells.probabilities)
+    return {
+        "partition_kl": kl.value,
+        "partition_kl_floor": kl.floor,
+        "partition_kl_floor_sd": kl.floor_sd,
+    }
+
+
+def mmd(generated: Array, reference: Array, target: Target, rows: int) -> dict[str, Any]:
+    """Squared MMD between two samples of at most `rows` rows."""
+    bandwidth = _bandwidth(target.reference)
+    return {"mmd": divergences.mmd(generated[:rows], reference[:rows], bandwidth)}
+
+
+def mmd_exact(law: Gaussian, generated: Gaussian, rows: int) -> dict[str, Any]:
+    """Squared MMD between two Gaussians, with the same kernel."""
+    return {"mmd_exact": divergences.gaussian_mmd(law, generated, _bandwidth(law))}
+
+
+def _bandwidth(law: Gaussian) -> float:
+    """Root mean square distance between two true rows: one kernel for all samples."""
+    return float(np.sqrt(2 * np.sum(law.eigenvalues)))
+
+
 def heldout_nll(
     sample: Array,
     train: Array,
-    heldout: Array | None,
+    heldout: Array,
     components: int,
     regularisation: float,
 ) -> dict[str, Any]:
-    """Held-out log-likelihood gap, for targets that hold rows out."""
-    if heldout is None:
-        return {}
+    """Held-out log-likelihood gap."""
     gap = divergences.heldout_nll_gap(
         sample, train, heldout, components=components, regularisation=regularisation
     )
@@ -63,7 +168,7 @@ def heldout_nll(
 
 def kl_bound(
     process: VPProcess,
-    law: Gaussian,
+    law: Law,
     times: Array,
     score_mse: Array,
     score_mse_standard_error: Array,
@@ -71,7 +176,26 @@ def kl_bound(
 ) -> dict[str, Any]:
     """The KL theorem's terms, with the refined and the path bound."""
     increments = -np.diff(process.schedule.integral(times))
-    bound = bounds.gaussian_kl_bound(process, law, times, score_mse, score_cross)
+    if isinstance(law, Gaussian):
+        bound = bounds.gaussian_kl_bound(process, law, times, score_mse, score_cross)
+    else:
+        variance = process.variance
+
+        def kl_to_prior(t: float) -> float:
+            scale, spread = process.mean_scale(t), process.kernel_variance(t)
+            return law.kl_to_normal(variance, float(scale), float(spread))
+
+        bound = bounds.kl_bound(
+            process,
+            times,
+            kl_to_prior=kl_to_prior(times[-1]),
+            fisher=lambda t: law.relative_fisher_information(
+                variance, process.mean_scale(t), process.kernel_variance(t)
+            ),
+            terminal_kl=kl_to_prior(times[0]),
+            score_mse=score_mse,
+            score_cross=score_cross,
+        )
     return {
         "kl_terminal": bound.terminal,
         "kl_bound_mixing": bound.mixing,
@@ -81,5 +205,55 @@ def kl_bound(
         "kl_bound_discretization": bound.discretization,
         "kl_bound_discretization_refined": bound.discretization_refined,
         "kl_bound": bound.total,
+        "kl_bound_refined": bound.total_refined,
         "kl_path": bound.path,
     }
+
+
+def kl_objection(law: Law | None, sampler: str, total: str) -> bounds.KLObjection:
+    """Why the KL theorem does not hold for a target and a sampler, if so."""
+    return bounds.kl_objection(law is not None, sampler)
+
+
+def w2_bound(
+    process: VPProcess, law: Law, times: Array, score_mse: Array, score_mse_generated: Array
+) -> dict[str, Any]:
+    """The W2 theorem's terms; for a law that is not Gaussian, those of its surrogate.
+
+    The surrogate, a Gaussian with the same moments, makes no theorem: `w2_objection` says so.
+    """
+    bound = bounds.gaussian_w2_bound(
+        process,
+        LawTarget(law).reference,
+        times,
+        score_mse_forward=score_mse,
+        score_mse_generated=score_mse_generated,
+    )
+    return {
+        "w2_bound_mixing": bound.mixing,
+        "w2_bound_discretization": bound.discretization,
+        "w2_bound_discretization_sharp": bound.discretization_sharp,
+        "w2_bound_discretization_safe": bound.discretization_safe,
+        "w2_bound_time": bound.time_regularity,
+        "w2_bound_score": bound.score_error,
+        "w2_bound_score_forward": bound.score_error_forward,
+        "w2_bound": bound.total,
+        "w2_bound_sharp": bound.total_sharp,
+        "w2_bound_safe": bound.total_safe,
+        "w2_bound_forward": bound.total_forward,
+        "w2_constant_m": bound.time_constant,
+        "w2_constant_b": bound.moment_constant,
+    }
+
+
+def w2_objection(law: Law | None, variance: float, sampler: str, total: str) -> bounds.W2Objection:
+    """Why one of the W2 totals is not a theorem for a target and a sampler, if so."""
+    return bounds.w2_objection(law, variance, sampler, _LIPSCHITZ[total])
+
+
+_LIPSCHITZ: dict[str, Literal["paper", "sharp", "safe", "forward"]] = {
+    "w2_bound": "paper",
+    "w2_bound_sharp": "sharp",
+    "w2_bound_safe": "safe",
+    "w2_bound_forward": "forward",
+}

@@ -12,15 +12,32 @@ from typing import Any
 
 import numpy as np
 
-from sgm.bounds import KL_BOUND_PROVED_FOR
-from sgm.gaussian import Gaussian, kl_divergence, wasserstein2
-from sgm.laws import sampler_law
 from sgm.random import stream
-from sgm.run.build import build, build_process, build_steps, build_target, build_times
+from sgm.run.build import (
+    build_process,
+    build_steps,
+    build_target,
+    build_times,
+    known_law,
+    measured,
+)
+from sgm.run.pictures import pictures
+from sgm.run.theory import axes, exact
 from sgm.store.cells import read_cells, write_cells, written_whole
-from sgm.targets import EmpiricalTarget
+from sgm.targets import EmpiricalTarget, Target
 
-__all__ = ["STAGES", "axes", "bounds", "data", "divergences", "exact", "network", "samples"]
+__all__ = [
+    "STAGES",
+    "axes",
+    "bounds",
+    "data",
+    "divergences",
+    "exact",
+    "floors",
+    "network",
+    "pictures",
+    "samples",
+]
 
 Spec = Mapping[str, Any]
 Files = Mapping[str, Path]
@@ -81,25 +98,26 @@ def network(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
 
 
 def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -> None:
-    """Simulate the sampler, one generated sample a seed."""
-    import torch
+    """Simulate the sampler, one generated sample a seed.
 
-    from sgm import networks, simulation
+    Where a bound asks for it, the error of the networks along the chain is measured on the
+    way, on the first rows.
+    """
+    from sgm import evaluation, networks, simulation
+    from sgm.run.score_fns import build_score_fn
 
     target = build_target(spec["target"])
     process = build_process(spec["process"], spec["schedule"], spec["horizon"])
     times = build_times(spec["time_grid"], spec["horizon"], spec["n_steps"])
+    steps = build_steps(spec["sampler"], process, times)
     place = networks.resolve_device(device)
-    score_fn: networks.ScoreFn
-    if "network" in inputs:
-        dtype = torch.float32
-        score_fn = networks.ScoreEnsemble.load(inputs["network"]).to(place)
-    else:
-        dtype = torch.float64
-        score = build(spec["score"], process=process, law=target.law)
-        score_fn = networks.affine_score_fn(score, dtype, place)
+    score_fn, dtype = build_score_fn(spec["score"], process, target, inputs, place)
+    error = None
+    if "n_score_error" in spec:
+        assert target.law is not None
+        error = evaluation.ChainError(process, target.law, steps, spec["n_score_error"])
     generated = simulation.simulate_reverse(
-        build_steps(spec["sampler"], process, times),
+        steps,
         score_fn,
         process.variance,
         spec["n_samples"],
@@ -109,42 +127,105 @@ def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
         {"target": spec["target"]["label"]},
         dtype,
         place,
+        error,
     )
-    write_cells(outputs["samples"], {"samples": generated.float().cpu().numpy()})
+    center, scale = target.transform
+    values = {"samples": generated.float().cpu().numpy(), "center": center, "scale": scale}
+    if error is not None:
+        values["score_mse_generated"] = error.mse
+    write_cells(outputs["samples"], values)
 
 
 def divergences(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -> None:
-    """Divergences of each generated sample; a sample that is not finite has failed."""
+    """Divergences of each generated sample; a sample that is not finite has failed.
+
+    The bounds that depend on the sampler are computed here too.
+    """
     target = build_target(spec["target"])
-    generated = read_cells(inputs["samples"])["samples"]
-    rows = read_cells(inputs["data"])
+    cells, rows = read_cells(inputs["samples"]), read_cells(inputs["data"])
+    generated = cells["samples"]
     failed = np.array([not np.isfinite(sample).all() for sample in generated])
     values: dict[str, Any] = {}
-    for r, sample in enumerate(generated):
+    for r, (seed, sample) in enumerate(zip(seeds, generated, strict=True)):
         if failed[r]:
             continue
+        context = _true_rows(spec, target, rows, r, seed, len(sample))
+        generated_rows = sample.astype(np.float64)
+        context |= {"sample": generated_rows, "generated": generated_rows[: context.pop("n")]}
+        for name, value in measured(spec["divergences"], context).items():
+            values.setdefault(name, np.full(len(seeds), np.nan))[r] = value
+    if "bounds" in inputs:
+        process = build_process(spec["process"], spec["schedule"], spec["horizon"])
+        forward = read_cells(inputs["bounds"])
         context = {
-            "sample": sample.astype(np.float64),
-            "target": target,
-            "train": rows["train"][r],
-            "heldout": rows["heldout"][r] if "heldout" in rows else None,
+            "process": process,
+            "law": target.law,
+            "times": build_times(spec["time_grid"], spec["horizon"], spec["n_steps"]),
+            "score_mse": forward["score_mse"],
+            "score_mse_standard_error": forward["score_mse_standard_error"],
+            "score_cross": forward["score_cross"],
+            "score_mse_generated": cells["score_mse_generated"],
         }
-        for measure in spec["divergences"]:
-            for name, value in build(measure, **context).items():
-                values.setdefault(name, np.full(len(seeds), np.nan))[r] = value
+        values |= measured(spec["bounds"], context)
     messages = np.where(failed, "the generated sample is not finite", "")
     write_cells(
         outputs["divergences"], values | {"failed": failed, "message": messages.astype(np.str_)}
     )
 
 
+def _true_rows(
+    spec: Spec, target: Target, rows: Mapping[str, Any], r: int, seed: int, n: int
+) -> dict[str, Any]:
+    """True rows that a divergence may ask for: training rows, and an independent sample."""
+    train = rows["train"][r]
+    if target.law is None:
+        n = min(n, len(train))
+        reference = rows["heldout"][r]
+    else:
+        label = spec["target"]["label"]
+        reference = target.sample(
+            n, stream(spec["study_seed"], "reference", target=label, seed=seed)
+        )
+    return {
+        "target": target,
+        "train": train,
+        "heldout": rows["heldout"][r] if "heldout" in rows else None,
+        "reference": reference,
+        "n": n,
+    }
+
+
+def floors(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -> None:
+    """The same divergences of an independent true sample: what a perfect sampler shows.
+
+    For data, the true sample is the training part, and the reference the held-out one.
+    """
+    target, rows = build_target(spec["target"]), read_cells(inputs["data"])
+    label, n = spec["target"]["label"], spec["n_samples"]
+    values = {name: np.full(len(seeds), np.nan) for name in spec["floors"].values()}
+    for r, seed in enumerate(seeds):
+        context = _true_rows(spec, target, rows, r, seed, n)
+        n_rows = context.pop("n")
+        if target.law is None:
+            sample = context["train"][:n_rows]
+        else:
+            sample = target.sample(n, stream(spec["study_seed"], "floor", target=label, seed=seed))
+        found = measured(spec["divergences"], context | {"sample": sample, "generated": sample})
+        for name, floor in spec["floors"].items():
+            values[floor][r] = found[name]
+    write_cells(outputs["floors"], values)
+
+
 def bounds(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -> None:
-    """Bounds for trained networks: their score error by Monte Carlo, the rest exact."""
+    """Bounds for trained networks: their score error by Monte Carlo, the rest exact.
+
+    The errors themselves are kept, for the bounds that depend on the sampler as well.
+    """
     import torch
 
     from sgm import evaluation, networks
 
-    law = _known_law(spec)
+    law = known_law(spec)
     process = build_process(spec["process"], spec["schedule"], spec["horizon"])
     times = build_times(spec["time_grid"], spec["horizon"], spec["n_steps"])
     place = networks.resolve_device(device)
@@ -160,108 +241,14 @@ def bounds(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str)
         torch.float32,
         place,
     )
-    context = {
-        "process": process,
-        "law": law,
-        "times": times,
+    errors = {
         "score_mse": moments.mse,
         "score_mse_standard_error": moments.mse_standard_error,
         "score_cross": moments.cross,
     }
-    values: dict[str, Any] = {}
-    for measure in spec["bounds"]:
-        values |= build(measure, **context)
-    write_cells(outputs["bounds"], values)
-
-
-def exact(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -> None:
-    """Exact laws, divergences and bounds of all affine scores of one target.
-
-    Writes one array a variable, over the axes of the grid that the variable has, but
-    `target` and `seed`; and the labels of its scores.
-    """
-    law = _known_law(spec)
-    size = {
-        "schedule": len(spec["schedules"]),
-        "horizon": len(spec["horizons"]),
-        "score": len(spec["scores"]),
-        "sampler": len(spec["samplers"]),
-        "time_grid": len(spec["time_grids"]),
-        "n_steps": len(spec["n_steps"]),
-    }
-    axes = {
-        name: [axis for axis in owned if axis in size] for name, owned in spec["variables"].items()
-    }
-    values = {name: np.full([size[axis] for axis in own], np.nan) for name, own in axes.items()}
-
-    def put(computed: Mapping[str, Any], **place: int) -> None:
-        for name, value in computed.items():
-            values[name][tuple(place[axis] for axis in axes[name])] = value
-
-    for s, schedule in enumerate(spec["schedules"]):
-        for h, horizon in enumerate(spec["horizons"]):
-            process = build_process(spec["process"], schedule, horizon)
-            prior = process.prior(law.dimension)
-            scores = [build(score, process=process, law=law) for score in spec["scores"]]
-            for g, time_grid in enumerate(spec["time_grids"]):
-                for n, n_steps in enumerate(spec["n_steps"]):
-                    place = {"schedule": s, "horizon": h, "time_grid": g, "n_steps": n}
-                    times = build_times(time_grid, horizon, n_steps)
-                    steps = [build_steps(sampler, process, times) for sampler in spec["samplers"]]
-                    for c, score in enumerate(scores):
-                        mse, cross = score.error_moments(law, times[:-1])
-                        context = {
-                            "process": process,
-                            "law": law,
-                            "times": times,
-                            "score_mse": mse,
-                            "score_mse_standard_error": np.zeros_like(mse),
-                            "score_cross": cross,
-                        }
-                        for measure in spec["bounds"]:
-                            put(build(measure, **context), **place, score=c)
-                        for m, scheme in enumerate(steps):
-                            generated = sampler_law(scheme, score, prior)
-                            distances = {
-                                "kl_exact": kl_divergence(law, generated),
-                                "kl_reverse_exact": kl_divergence(generated, law),
-                                "w2_exact": wasserstein2(law, generated),
-                            }
-                            put(distances, **place, score=c, sampler=m)
-    write_cells(
-        outputs["exact"], values | {"score": np.array([score["label"] for score in spec["scores"]])}
-    )
-
-
-def axes(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -> None:
-    """What stands behind the labels of the axes: dimensions, curves, what is proved."""
-    time_fraction = np.linspace(0.0, 1.0, 101)
-    shape = (len(spec["schedules"]), len(spec["horizons"]), len(time_fraction))
-    curves = {name: np.empty(shape) for name in ("beta", "mean_scale", "std")}
-    for s, schedule in enumerate(spec["schedules"]):
-        for h, horizon in enumerate(spec["horizons"]):
-            process = build_process(spec["process"], schedule, horizon)
-            t = horizon * time_fraction
-            curves["beta"][s, h] = process.schedule.beta(t)
-            curves["mean_scale"][s, h] = process.mean_scale(t)
-            curves["std"][s, h] = process.std(t)
-    samplers = [sampler["build"].rsplit(":", 1)[1] for sampler in spec["samplers"]]
-    write_cells(
-        outputs["axes"],
-        {f"schedule_{name}": curve for name, curve in curves.items()}
-        | {
-            "time_fraction": time_fraction,
-            "dimension": [build_target(target).dimension for target in spec["targets"]],
-            "kl_bound_proved": [name in KL_BOUND_PROVED_FOR for name in samplers],
-        },
-    )
-
-
-def _known_law(spec: Spec) -> Gaussian:
-    """Law of the spec's target, which planning has checked to be known."""
-    law = build_target(spec["target"]).law
-    assert law is not None
-    return law
+    unknown = {"score_mse_generated": np.full_like(moments.mse, np.nan)}
+    context = {"process": process, "law": law, "times": times, **errors, **unknown}
+    write_cells(outputs["bounds"], measured(spec["bounds"], context) | errors)
 
 
 STAGES: dict[str, Callable[[Spec, range, Files, Files, str], None]] = {
@@ -269,7 +256,9 @@ STAGES: dict[str, Callable[[Spec, range, Files, Files, str], None]] = {
     "network": network,
     "samples": samples,
     "divergences": divergences,
+    "floors": floors,
     "bounds": bounds,
     "exact": exact,
+    "pictures": pictures,
     "axes": axes,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import platform
 import subprocess
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ from typing import Any
 
 from sgm import __version__
 
-__all__ = ["VIEWS", "figure", "grid", "tables"]
+__all__ = ["VIEWS", "figures", "grid", "tables"]
 
 Files = Mapping[str, Path]
 
@@ -20,24 +21,35 @@ Files = Mapping[str, Path]
 def grid(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> None:
     """Gather all cell files of a study into its grid."""
     from sgm.store.grid import gather, write_grid
+    from sgm.store.pictures import gather_pictures
     from sgm.study import Plan, Study
 
     plan = Plan(Study.parse(spec["config"]), Path(spec["root"]))
-    write_grid(gather(plan, _provenance()), outputs["grid"].parent)
+    write_grid(gather(plan, _provenance()), outputs["grid"].parent, gather_pictures(plan))
 
 
-def figure(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> None:
-    """Draw one figure, with a CSV of the numbers drawn; its path says which it is."""
+def figures(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> None:
+    """Draw all figures of a study, each with a CSV of the numbers drawn."""
+    from sgm import plots  # noqa: F401  imported once, before the processes are forked
+
+    folder, store = outputs["figures"], inputs["grid"].parent
+    jobs = [(store, stem, folder / stem) for stem in spec["stems"]]
+    processes = min(spec.get("processes", 1), len(jobs))
+    if processes == 1:
+        for job in jobs:
+            _draw(*job)
+    else:
+        with multiprocessing.get_context("fork").Pool(processes) as pool:
+            pool.starmap(_draw, jobs, chunksize=1)
+
+
+def _draw(store: Path, stem: str, path: Path) -> None:
+    """One figure; pictures of samples stand in a group of the grid of their own."""
     from sgm import plots
     from sgm.store.grid import open_grid
 
-    dataset = open_grid(inputs["grid"].parent)
-    stem = outputs["png"].with_suffix("")
-    if stem.parent.name in plots.FIGURES:
-        drawn, frame = plots.FIGURES[stem.parent.name].draw(dataset, stem.name)
-    else:
-        drawn, frame = plots.FIGURES[stem.name].draw(dataset)
-    plots.save(drawn, frame, stem)
+    group = stem.replace("samples/", "pictures/", 1) if stem.startswith("samples/") else None
+    plots.save(*plots.draw(open_grid(store, group), stem), path)
 
 
 def tables(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> None:
@@ -50,7 +62,7 @@ def tables(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> None:
 
 def _provenance() -> dict[str, str]:
     """When, from which commit and with which versions the grid was gathered."""
-    libraries = ("numpy", "scipy", "torch", "xarray", "zarr", "snakemake", "scikit-learn")
+    libraries = ("numpy", "scipy", "torch", "xarray", "zarr", "snakemake", "scikit-learn", "pot")
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
@@ -78,6 +90,6 @@ def _commit() -> str:
 
 VIEWS: dict[str, Callable[[Mapping[str, Any], Files, Files], None]] = {
     "grid": grid,
-    "figure": figure,
+    "figures": figures,
     "tables": tables,
 }

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from sgm.store import DONE, FAILED, NOT_APPLICABLE, NOT_RUN
 from sgm.store.cells import Arrays, read_cells, seed_range
 from sgm.study import Plan, Variable
-from sgm.study.registry import EXACT_LAW, REPLICATE
+from sgm.study.variables import EXACT_LAW, REPLICATE
 
 if TYPE_CHECKING:
     import xarray as xr  # imported where used: most jobs read and write cell files alone
@@ -69,6 +69,13 @@ class _Grid:
             name: np.full(self.shape(variable.axes), np.nan)
             for name, variable in self.variables.items()
         }
+        self.attributes: dict[str, dict[str, Any]] = {
+            name: dict(variable.attributes) for name, variable in self.variables.items()
+        }
+        for item in study.divergences:  # how it was computed stands beside its numbers
+            parameters = item.parameters.model_dump(exclude=set(item.parameters.context))
+            for variable in item.entry.variables:
+                self.attributes[variable.name] |= parameters
         self.status = np.zeros(self.shape(REPLICATE), dtype=np.int8)
         self.causes: dict[tuple[int, ...], str] = {}
         self.failures: list[dict[str, Any]] = []
@@ -84,8 +91,8 @@ class _Grid:
         seeds = [s for s in seed_range(labels["seeds"]) if s in self.position["seed"]]
         for name, value in cells.items():
             variable = self.variables.get(name)
-            if variable is None:
-                continue
+            if variable is None or not {*variable.axes, "seed"} <= {*labels, "seed"}:
+                continue  # a bound that depends on the sampler, from the file of one that doesn't
             index = self.where(variable.axes, labels)
             block = seed_range(labels["seeds"])
             value = np.broadcast_to(value, (len(block),))
@@ -121,14 +128,28 @@ class _Grid:
             variable = self.variables.get(name)
             if variable is None:
                 continue
-            full = self.values[name][row]
             if "seed" in variable.axes:
-                value = np.broadcast_to(value[..., None], (*value.shape, full.shape[-1]))
+                n_seeds = len(self.position["seed"])
+                value = np.broadcast_to(value[..., None], (*value.shape, n_seeds))
             if "score" in variable.axes:
                 axis = variable.axes.index("score") - 1
+                full = self.values[name][row]
                 np.moveaxis(full, axis, 0)[scores] = np.moveaxis(value, axis, 0)
             else:
-                full[...] = value
+                self.values[name][row] = value
+
+    def add_objections(self, axes: Arrays) -> None:
+        """Where the bounds are theorems, and why they are not elsewhere."""
+        for name in self.variables.keys() & axes.keys():
+            codes = self.values[name][...] = axes[name]
+            meanings = [str(reason).replace(" ", "_") for reason in axes[f"{name}_meanings"]]
+            self.attributes[name] |= {
+                "flag_values": list(range(len(meanings))),
+                "flag_meanings": " ".join(meanings),
+            }
+            applicable = name.replace("_objection", "_applicable")
+            if applicable in self.variables:
+                self.values[applicable][...] = codes == 0
 
     def add_expected_status(self) -> None:
         """Cells that need no replicates, or have no meaning."""
@@ -166,7 +187,7 @@ def gather(plan: Plan, provenance: Mapping[str, str]) -> xr.Dataset:
 
     grid = _Grid(plan)
     grid.add_expected_status()
-    for kind in ("training", "bounds", "divergences", "exact"):
+    for kind in ("floors", "training", "bounds", "divergences", "exact"):
         for labels in plan.cells(kind):
             cells = read_cells(plan.pattern(kind).format(**labels))
             if kind == "exact":
@@ -178,12 +199,13 @@ def gather(plan: Plan, provenance: Mapping[str, str]) -> xr.Dataset:
             if kind == "divergences":
                 grid.add_status(labels, cells)
     axes = read_cells(plan.pattern("axes"))
+    grid.add_objections(axes)
     data: dict[str, Any] = {
-        name: (variable.axes, grid.values[name], _attributes(variable))
+        name: (variable.axes, grid.values[name], grid.attributes[name])
         for name, variable in grid.variables.items()
     }
     data |= {
-        variable.name: (variable.axes, axes[variable.name], _attributes(variable))
+        variable.name: (variable.axes, axes[variable.name], variable.attributes)
         for variable in CURVES
     }
     data["status"] = (
@@ -204,6 +226,7 @@ def gather(plan: Plan, provenance: Mapping[str, str]) -> xr.Dataset:
         "config": study.model_dump_json(),
         "config_digest": study.digest,
         "variance": study.process.parameters.variance,
+        "transforms": axes["transforms"].item(),
         "n_train": study.n_train,
         "n_samples": study.n_samples,
         "failures": json.dumps(grid.failures),
@@ -212,10 +235,6 @@ def gather(plan: Plan, provenance: Mapping[str, str]) -> xr.Dataset:
         **provenance,
     }
     return dataset
-
-
-def _attributes(variable: Variable) -> dict[str, str]:
-    return {"long_name": variable.long_name, "units": variable.units}
 
 
 def _coordinates(plan: Plan, axes: Arrays) -> dict[str, Any]:
@@ -246,11 +265,6 @@ def _coordinates(plan: Plan, axes: Arrays) -> dict[str, Any]:
         ),
         "score_family": ("score", text([item.family for item in study.scores])),
         "recipe": ("score", text([recipe(item.parameters) for item in study.scores])),
-        "kl_bound_proved": (
-            "sampler",
-            axes["kl_bound_proved"],
-            {"long_name": "whether the KL bound is proved for this sampler"},
-        ),
     }
 
 
@@ -273,23 +287,35 @@ def _compute_seconds(folder: Path) -> float:
     return round(total, 1)
 
 
-def write_grid(dataset: xr.Dataset, folder: str | Path) -> None:
-    """Write the grid aside and swap it in, so that no reader meets half of one."""
+def write_grid(
+    dataset: xr.Dataset, folder: str | Path, groups: Mapping[str, xr.Dataset] | None = None
+) -> None:
+    """Write the grid aside and swap it in, so that no reader meets half of one.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    folder : path
+    groups : mapping of str to Dataset, optional
+        Further datasets, each in a group of the store by its name.
+    """
     folder = Path(folder)
     aside, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
     for leftover in (aside, old):
         shutil.rmtree(leftover, ignore_errors=True)
     dataset.to_zarr(aside, mode="w", consolidated=False)
+    for name, group in (groups or {}).items():
+        group.to_zarr(aside, group=name, mode="a", consolidated=False)
     if folder.exists():
         folder.rename(old)
     aside.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def open_grid(folder: str | Path) -> xr.Dataset:
-    """Open a grid, read into memory; labels come as Python strings."""
+def open_grid(folder: str | Path, group: str | None = None) -> xr.Dataset:
+    """Open a grid or a group of it, read into memory; labels come as Python strings."""
     import xarray as xr
 
-    dataset: xr.Dataset = xr.open_zarr(folder, consolidated=False).load()
+    dataset: xr.Dataset = xr.open_zarr(folder, group=group, consolidated=False).load()
     labels = [name for name, values in dataset.coords.items() if values.dtype.kind == "T"]
     return dataset.assign_coords({name: dataset[name].astype(object) for name in labels})

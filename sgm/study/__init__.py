@@ -1,8 +1,9 @@
 """The study: config, cells, seeds, plan and names. No torch, no mathematics."""
 
-from sgm.study.config import Item, Study, canonical, format_number, json_schema
+from sgm.study.config import Item, Study, canonical, format_number, json_schema, rescaling
 from sgm.study.plan import Plan
-from sgm.study.registry import Variable, register
+from sgm.study.registry import register
+from sgm.study.variables import Variable
 
 __all__ = [
     "Item",
@@ -13,4 +14,5 @@ __all__ = [
     "format_number",
     "json_schema",
     "register",
+    "rescaling",
 ]

@@ -30,7 +30,7 @@ from sgm.study import families
 from sgm.study.families import Name, Parameters
 from sgm.study.registry import KINDS, Entry, load_extension, lookup
 
-__all__ = ["Item", "Study", "canonical", "format_number", "json_schema"]
+__all__ = ["Item", "Study", "canonical", "format_number", "json_schema", "rescaling"]
 
 
 def canonical(value: Any) -> str:
@@ -77,6 +77,12 @@ class Item:
             "build": self.entry.build,
             "parameters": self.parameters.model_dump(mode="json", exclude=exclude),
         }
+
+
+def rescaling(target: Item) -> dict[str, Any]:
+    """The change of coordinates of a target's spec, empty without one."""
+    rescale = getattr(target.parameters, "rescale", None)
+    return {"rescale": rescale.model_dump(mode="json")} if rescale else {}
 
 
 def _expand(kind: str, raw: Any) -> list[Item]:
@@ -172,6 +178,9 @@ class Study(families.Strict):
     n_score_error: Annotated[int, Field(ge=2, description="Monte-Carlo points a time for E2")]
     divergences: _axis("divergence")  # type: ignore[valid-type]
     bounds: _axis("bound")  # type: ignore[valid-type]
+    pictures: Annotated[
+        families.Pictures | None, Field(description="trajectories to draw, or null for none")
+    ]
     keep_samples: Annotated[bool, Field(description="keep the generated samples on disk")]
     device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="where networks run")]
     extensions: Annotated[tuple[str, ...], Field(description="files of the user's own families")]
@@ -228,6 +237,13 @@ class Study(families.Strict):
                             f"score, which target {target.label!r} has not; use 'denoising' there, "
                             "or list under `targets` those it is meant for"
                         )
+        schedules = [schedule.label for schedule in self.schedules]
+        for label in self.pictures.schedules if self.pictures else ():
+            if label not in schedules:
+                raise ValueError(
+                    f"pictures: schedules = {label!r} is not a schedule of the study; its "
+                    f"schedules: {', '.join(schedules)}"
+                )
         return self
 
     @staticmethod
@@ -236,7 +252,7 @@ class Study(families.Strict):
         named: tuple[str, ...] | None = getattr(score.parameters, "targets", None)
         if named is not None and target.label not in named:
             return False
-        return score.family == "trained" or target.entry.law_known
+        return score.entry.suits(target.entry)
 
     @cached_property
     def digest(self) -> str:

@@ -48,11 +48,35 @@ class Parameters(Strict):
 # --- targets -------------------------------------------------------------------------
 
 
+class Rescale(Strict):
+    """A change of coordinates, (x − c)/s, in which everything is computed; it is stored."""
+
+    center: Annotated[bool, Field(description="c is the mean; else 0")]
+    scale: Annotated[
+        Positive | Literal["unit_variance", "unit_spectrum"],
+        Field(description="s: a number, or the root of the mean variance or largest eigenvalue"),
+    ]
+
+
 class Target(Parameters):
     """A data distribution."""
 
 
-class Isotropic(Target):
+class KnownTarget(Target):
+    """A data distribution of known density."""
+
+    context = ("family", "name", "rescale")
+    rescale: Rescale | None = None
+
+
+class DataTarget(Target):
+    """A data set; a fraction of its rows is held out, and columns may be standardised."""
+
+    heldout_fraction: Annotated[float, Field(gt=0, lt=1)]
+    standardise: bool
+
+
+class Isotropic(KnownTarget):
     """N(mean·1, variance·I)."""
 
     dimension: Annotated[int, Field(ge=1)]
@@ -60,21 +84,21 @@ class Isotropic(Target):
     variance: Positive
 
 
-class HeteroscedasticSlides(Target):
+class HeteroscedasticSlides(KnownTarget):
     """Diagonal: variance 10 on the first five coordinates, 0.1 elsewhere."""
 
     dimension: Annotated[int, Field(ge=5)]
     mean: float
 
 
-class HeteroscedasticBlocks(Target):
+class HeteroscedasticBlocks(KnownTarget):
     """Diagonal: five equal blocks of variance 1, 0.01, 1, 1, 1."""
 
     dimension: Annotated[int, Field(ge=5, multiple_of=5)]
     mean: float
 
 
-class Correlated(Target):
+class Correlated(KnownTarget):
     """Covariance 1/√(|j − j′| + offset)."""
 
     dimension: Annotated[int, Field(ge=1)]
@@ -82,20 +106,63 @@ class Correlated(Target):
     offset: Annotated[float, Field(ge=0)]
 
 
-class GaussianFile(Target):
+class GaussianFile(KnownTarget):
     """Mean and covariance from an .npz file with arrays `mean` and `covariance`."""
 
     path: str
 
 
-class DigitsGaussian(Target):
+class DigitsGaussian(KnownTarget):
     """Gaussian with the mean and covariance of the standardised digits."""
 
 
-class Digits(Target):
-    """The handwritten digits themselves; their law is unknown."""
+class Funnel(KnownTarget):
+    """Neal's funnel: x₁ ~ N(0, spread²), x_j | x₁ ~ N(0, exp(2 slope x₁))."""
 
-    heldout_fraction: Annotated[float, Field(gt=0, lt=1)]
+    dimension: Annotated[int, Field(ge=2)]
+    spread: Positive
+    slope: Positive
+
+
+class TwoModes(KnownTarget):
+    """0.3 N(1, 0.1²) + 0.7 N(3, 0.5²), in one dimension."""
+
+
+class GridMixture(KnownTarget):
+    """side² equal modes on a square grid of step 1, and dimension − 2 Gaussian coordinates."""
+
+    dimension: Annotated[int, Field(ge=2)]
+    side: Annotated[int, Field(ge=1)]
+    variance: Positive
+    rest_variance: Positive
+
+
+class RingMixture(KnownTarget):
+    """Equal modes on a circle, in two dimensions."""
+
+    modes: Annotated[int, Field(ge=1)]
+    radius: Positive
+    variance: Positive
+
+
+class Mixture(KnownTarget):
+    """A Gaussian mixture with diagonal components; numbers for one dimension, lists for more."""
+
+    weights: tuple[Positive, ...]
+    means: tuple[float | tuple[float, ...], ...]
+    variances: tuple[Positive | tuple[Positive, ...], ...]
+
+
+class ShippedData(DataTarget):
+    """A data set that scikit-learn ships: digits, breast cancer, diabetes or wine."""
+
+
+class DataFile(DataTarget):
+    """Rows of a .csv, .npy, .npz, .zarr or .parquet file of the user's."""
+
+    path: str
+    dequantise: bool
+    array: str | None = None
 
 
 # --- schedules -----------------------------------------------------------------------
@@ -226,8 +293,43 @@ class Trained(Score):
 # --- divergences ---------------------------------------------------------------------
 
 
-class HeldoutNLL(Parameters):
+class Divergence(Parameters):
+    """A divergence between a generated sample and the target."""
+
+
+class HeldoutNLL(Divergence):
     """Held-out log-likelihood under a density fitted to the sample."""
 
     components: Annotated[int, Field(ge=1)]
     regularisation: Positive
+
+
+class Subsampled(Divergence):
+    """A divergence between the first `rows` rows of two samples; its cost grows as rows²."""
+
+    rows: Annotated[int, Field(ge=2, le=20000)]
+
+
+class Projected(Divergence):
+    """A divergence over a stored set of random directions."""
+
+    projections: Annotated[int, Field(ge=1)]
+    projection_seed: Annotated[int, Field(ge=0, lt=2**32)]
+
+
+# --- pictures ------------------------------------------------------------------------
+
+
+class Pictures(Strict):
+    """Trajectories of a few rows at chosen times, drawn for seed 0."""
+
+    schedules: Annotated[tuple[str, ...], Field(min_length=1, description="their labels")]
+    rows: Annotated[int, Field(ge=1, le=512)]
+    times: Annotated[
+        tuple[Annotated[float, Field(ge=0, le=1)], ...],
+        Field(min_length=1, description="fractions of T"),
+    ]
+    coordinates: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...],
+        Field(min_length=1, max_length=2, description="which are drawn, images apart"),
+    ]

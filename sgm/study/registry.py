@@ -26,27 +26,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_type_hints
 
 from pydantic import create_model
 
-from sgm.study import families
+from sgm.study import families, variables
+from sgm.study.variables import VERDICT, Variable
 
 __all__ = ["KINDS", "Entry", "Variable", "load_extension", "lookup", "register"]
-
-GRID = ("target", "schedule", "horizon", "score", "sampler", "time_grid", "n_steps")
-REPLICATE = (*GRID, "seed")
-THEORY = ("target", "schedule", "horizon", "score", "time_grid", "n_steps", "seed")
-
-
-@dataclass(frozen=True)
-class Variable:
-    """A variable of the grid: its name, its axes, units and a long name."""
-
-    name: str
-    axes: tuple[str, ...]
-    long_name: str
-    units: str = "nat"
 
 
 @dataclass(frozen=True)
@@ -59,53 +46,58 @@ class Entry:
         Address of the builder, ``"module:name"`` or ``"path/file.py:name"``.
     parameters : type
         Model of what a config may give.
-    law_known : bool
-        Of a target: whether its law is known, so that scores, laws and bounds are exact.
+    law : {"gaussian", "density", "unknown"}
+        Of a target, what is known of it: a Gaussian law, so that the laws of samplers are
+        exact; a density and the scores of its noised versions; or its data alone.
+    needs : {"", "law", "gaussian", "density", "data"}
+        Of a score, a divergence or a bound, what a target must have for it: nothing, a known
+        law, a Gaussian one, one that is not, or held-out data.
     variables : tuple of Variable
         Of a divergence or a bound: the grid variables it computes.
+    exact : str
+        Of a divergence: address of the same between two laws, for affine scores.
+    objection : str
+        Of a bound: address of what says where it is no theorem.
     """
 
     build: str
     parameters: type[families.Parameters]
-    law_known: bool = True
+    law: Literal["gaussian", "density", "unknown"] = "gaussian"
+    needs: Literal["", "law", "gaussian", "density", "data"] = ""
     variables: tuple[Variable, ...] = ()
+    exact: str = ""
+    objection: str = ""
+
+    @property
+    def terms(self) -> tuple[Variable, ...]:
+        """Of a bound: its variables, but for the verdict on its hypotheses."""
+        return tuple(variable for variable in self.variables if variable.axes != VERDICT)
+
+    @property
+    def along_chain(self) -> bool:
+        """Of a bound: whether it depends on the sampler, by the error along its chain."""
+        return any("sampler" in variable.axes for variable in self.terms)
+
+    @property
+    def law_known(self) -> bool:
+        """Of a target: whether its density is known."""
+        return self.law != "unknown"
+
+    def suits(self, target: Entry) -> bool:
+        """Whether a target has what this score or divergence needs."""
+        match self.needs:
+            case "law":
+                return target.law_known
+            case "gaussian" | "density":
+                return target.law == self.needs
+            case "data":
+                return not target.law_known
+        return True
 
 
-GAUSSIAN_KL = (
-    Variable("kl_plugin", REPLICATE, "KL(target || Gaussian fitted to the sample), plug-in"),
-    Variable("kl_unbiased", REPLICATE, "the same, its finite-sample bias removed"),
-    Variable("kl_standard_error", REPLICATE, "standard error of the KL estimate of one run"),
-    Variable("kl_floor", ("target",), "expected plug-in KL of a true sample of the same size"),
-    Variable("kl_floor_sd", ("target",), "standard deviation of that"),
-)
-HELDOUT_NLL = (
-    Variable("heldout_nll_gap", REPLICATE, "held-out NLL, fitted to generated minus to true data"),
-    Variable("heldout_nll_standard_error", REPLICATE, "standard error of that"),
-    Variable("heldout_nll_floor", ("target", "seed"), "the same between halves of the true data"),
-)
-EXACT_LAW = (
-    Variable("kl_exact", GRID, "KL(target || exact law of the sampler's output)"),
-    Variable("kl_reverse_exact", GRID, "KL(exact law of the sampler's output || target)"),
-    Variable("w2_exact", GRID, "W2(target, exact law of the sampler's output)", "1"),
-)
-KL_BOUND = (
-    Variable("kl_terminal", ("target", "schedule", "horizon"), "KL(p_T || prior), exact"),
-    Variable("kl_bound_mixing", ("target", "schedule", "horizon"), "E1, mixing term"),
-    Variable("kl_bound_score", THEORY, "E2, score-approximation term"),
-    Variable("kl_bound_score_standard_error", THEORY, "Monte-Carlo standard error of E2"),
-    Variable(
-        "kl_bound_discretization",
-        ("target", "schedule", "horizon", "time_grid", "n_steps"),
-        "E3, discretisation term",
-    ),
-    Variable(
-        "kl_bound_discretization_refined",
-        ("target", "schedule", "horizon", "time_grid", "n_steps"),
-        "E3 without telescoping the steps",
-    ),
-    Variable("kl_bound", THEORY, "upper bound on KL(target || generated), E1 + E2 + E3"),
-    Variable("kl_path", THEORY, "KL(p_T || prior) plus the Girsanov path term"),
-)
+def _measure(name: str) -> str:
+    return f"sgm.run.measures:{name}"
+
 
 KINDS: dict[str, dict[str, Entry]] = {
     "target": {
@@ -119,7 +111,16 @@ KINDS: dict[str, dict[str, Entry]] = {
         "correlated": Entry("sgm.targets:correlated", families.Correlated),
         "gaussian_file": Entry("sgm.targets:gaussian_file", families.GaussianFile),
         "digits_gaussian": Entry("sgm.targets:digits_gaussian", families.DigitsGaussian),
-        "digits": Entry("sgm.targets:digits", families.Digits, law_known=False),
+        "funnel": Entry("sgm.targets:funnel", families.Funnel, law="density"),
+        "two_modes": Entry("sgm.targets:two_modes", families.TwoModes, law="density"),
+        "grid_mixture": Entry("sgm.targets:grid_mixture", families.GridMixture, law="density"),
+        "ring_mixture": Entry("sgm.targets:ring_mixture", families.RingMixture, law="density"),
+        "mixture": Entry("sgm.targets:mixture", families.Mixture, law="density"),
+        "data_file": Entry("sgm.targets:data_file", families.DataFile, law="unknown"),
+    }
+    | {
+        name: Entry(f"sgm.targets:{name}", families.ShippedData, law="unknown")
+        for name in ("digits", "breast_cancer", "diabetes", "wine")
     },
     "schedule": {
         "beta_a": Entry("sgm.schedules:BetaSchedule", families.Beta),
@@ -128,10 +129,10 @@ KINDS: dict[str, dict[str, Entry]] = {
     },
     "process": {"vp": Entry("sgm.processes:VPProcess", families.VP)},
     "score": {
-        "exact": Entry("sgm.scores:exact", families.Affine),
-        "scaled": Entry("sgm.scores:scaled", families.Perturbed),
-        "biased": Entry("sgm.scores:biased", families.Perturbed),
-        "plugin": Entry("sgm.scores:plugin", families.Perturbed),
+        "exact": Entry("sgm.scores:exact", families.Affine, needs="law"),
+        "scaled": Entry("sgm.scores:scaled", families.Perturbed, needs="law"),
+        "biased": Entry("sgm.scores:biased", families.Perturbed, needs="law"),
+        "plugin": Entry("sgm.scores:plugin", families.Perturbed, needs="gaussian"),
         "trained": Entry("sgm.networks:ScoreEnsemble", families.Trained),
     },
     "sampler": {
@@ -158,24 +159,76 @@ KINDS: dict[str, dict[str, Entry]] = {
     },
     "divergence": {
         "gaussian_kl": Entry(
-            "sgm.run.measures:gaussian_kl", families.Parameters, variables=GAUSSIAN_KL
+            _measure("gaussian_kl"), families.Divergence, variables=variables.GAUSSIAN_KL
+        ),
+        "gaussian_w2": Entry(
+            _measure("gaussian_w2"), families.Divergence, variables=variables.GAUSSIAN_W2
+        ),
+        "sample_w2": Entry(
+            _measure("sample_w2"), families.Subsampled, variables=variables.SAMPLE_W2
+        ),
+        "sliced_w2": Entry(
+            _measure("sliced_w2"),
+            families.Projected,
+            variables=variables.SLICED_W2,
+            exact=_measure("sliced_w2_exact"),
+        ),
+        "sliced_w2_authors": Entry(
+            _measure("sliced_w2_authors"),
+            families.Projected,
+            variables=variables.SLICED_W2_AUTHORS,
+        ),
+        "nll": Entry(
+            _measure("nll"),
+            families.Divergence,
+            needs="law",
+            variables=variables.NLL,
+            exact=_measure("nll_exact"),
+        ),
+        "partition_kl": Entry(
+            _measure("partition_kl"),
+            families.Divergence,
+            needs="density",
+            variables=variables.PARTITION_KL,
+        ),
+        "mmd": Entry(
+            _measure("mmd"),
+            families.Subsampled,
+            variables=variables.MMD,
+            exact=_measure("mmd_exact"),
         ),
         "heldout_nll": Entry(
-            "sgm.run.measures:heldout_nll", families.HeldoutNLL, variables=HELDOUT_NLL
+            _measure("heldout_nll"),
+            families.HeldoutNLL,
+            needs="data",
+            variables=variables.HELDOUT_NLL,
         ),
     },
     "bound": {
-        "kl": Entry("sgm.run.measures:kl_bound", families.Parameters, variables=KL_BOUND),
+        "kl": Entry(
+            _measure("kl_bound"),
+            families.Parameters,
+            needs="law",
+            variables=variables.KL_BOUND,
+            objection=_measure("kl_objection"),
+        ),
+        "w2": Entry(
+            _measure("w2_bound"),
+            families.Parameters,
+            needs="law",
+            variables=variables.W2_BOUND,
+            objection=_measure("w2_objection"),
+        ),
     },
 }
 
 _BASES: dict[str, type[families.Parameters]] = {
-    "target": families.Target,
+    "target": families.KnownTarget,
     "schedule": families.Schedule,
     "sampler": families.Sampler,
     "time_grid": families.TimeGrid,
     "score": families.Affine,
-    "divergence": families.Parameters,
+    "divergence": families.Divergence,
     "bound": families.Parameters,
 }
 
@@ -201,7 +254,8 @@ def register(
     *,
     axes: Sequence[str] = (),
     variables: Sequence[Variable] = (),
-    law_known: bool = True,
+    law: Literal["gaussian", "density", "unknown"] = "gaussian",
+    needs: Literal["", "law", "gaussian", "density", "data"] = "",
 ) -> Callable[[Builder], Builder]:
     """Decorator for extensions: add a function or class as a family of its own name.
 
@@ -213,8 +267,8 @@ def register(
         Parameters that a config may give as a list.
     variables : sequence of Variable
         Of a divergence or a bound: what it computes.
-    law_known : bool
-        Of a target: whether `law` is known.
+    law, needs : str
+        See `Entry`.
 
     Raises
     ------
@@ -241,9 +295,12 @@ def register(
         missing = set(axes) - set(fields)
         if missing:
             raise ValueError(f"axes = {sorted(missing)}: not keyword-only arguments of {name}")
-        model = create_model(name, __base__=_BASES[kind], __doc__=builder.__doc__, **fields)
+        base = _BASES[kind]
+        if kind == "target" and law == "unknown":
+            base = families.Target
+        model = create_model(name, __base__=base, __doc__=builder.__doc__, **fields)
         model.axes = tuple(axes)
-        KINDS[kind][name] = Entry(address, model, law_known, tuple(variables))
+        KINDS[kind][name] = Entry(address, model, law, needs, tuple(variables))
         return builder
 
     return add

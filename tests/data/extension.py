@@ -6,7 +6,7 @@ from sgm.gaussian import Gaussian
 from sgm.samplers import Steps, euler_maruyama
 from sgm.schedules import NumericalSchedule
 from sgm.study import Variable, register
-from sgm.targets import GaussianTarget
+from sgm.targets import LawTarget
 
 
 @register("schedule", axes=["exponent"])
@@ -19,7 +19,7 @@ def power(horizon, *, exponent: float, beta_min: float, beta_max: float):
 @register("target")
 def narrow(*, dimension: int, width: float):
     """N(0, width² I)."""
-    return GaussianTarget(Gaussian.diagonal(np.zeros(dimension), np.full(dimension, width**2)))
+    return LawTarget(Gaussian.diagonal(np.zeros(dimension), np.full(dimension, width**2)))
 
 
 @register("sampler")

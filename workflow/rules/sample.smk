@@ -24,3 +24,25 @@ rule sample:
         "python -m sgm.run samples --spec {params.spec:q} --seeds {wildcards.seeds}"
         " --device {resources.device} --input {params.files:q}"
         " --output samples={output.samples:q} > {log:q} 2>&1"
+
+
+# A few rows at chosen times, on their way from data to noise and back.
+rule picture:
+    input:
+        unpack(inputs("pictures")),
+    output:
+        pictures=plan.pattern("pictures"),
+    log:
+        log("pictures"),
+    benchmark:
+        times("pictures")
+    conda:
+        "../envs/sgm.yaml"
+    resources:
+        device=study.device,
+    params:
+        spec=spec("pictures"),
+        files=named,
+    shell:
+        "python -m sgm.run pictures --spec {params.spec:q} --device {resources.device}"
+        " --input {params.files:q} --output pictures={output.pictures:q} > {log:q} 2>&1"

@@ -1,6 +1,5 @@
 # The study and its plan: what all other rules read. No logic here; see sgm/study.
 import os
-import re
 from pathlib import Path
 
 from sgm.run.check import check
@@ -18,7 +17,15 @@ plan = Plan(study, Path("results") / study.study)
 # `all` lists the cells too: one that was deleted is made again, though the grid stands.
 CELLS = [
     path
-    for kind in ("training", "divergences", "bounds", "exact", "axes")
+    for kind in (
+        "training",
+        "divergences",
+        "floors",
+        "bounds",
+        "exact",
+        "pictures",
+        "axes",
+    )
     for path in plan.files(kind)
 ]
 NETWORKS = plan.files("network")
@@ -27,7 +34,10 @@ FIGURES = [
     for stem in plan.figures()
     for suffix in ("png", "pdf", "csv")
 ]
-TABLES = [f"{plan.root}/tables/{name}.csv" for name in ("summary", "ranking")]
+TABLES = [
+    f"{plan.root}/tables/{name}"
+    for name in ("summary.csv", "ranking.csv", "comparison.csv", "comparison.txt")
+]
 
 
 # glibc hands large freed blocks back to the kernel, and a job pays for them again in page
@@ -45,7 +55,6 @@ wildcard_constraints:
     time_grid="[^/]+",
     n_steps=r"\d+",
     seeds=r"\d+-\d+",
-    figure="|".join(map(re.escape, plan.figures())),
 
 
 def spec(stage):

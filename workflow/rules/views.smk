@@ -15,26 +15,28 @@ rule grid:
         " > {log:q} 2>&1"
 
 
-rule figure:
+# One job for all figures: a process a figure would spend most of its time on imports.
+rule figures:
     input:
         grid=plan.pattern("grid"),
     output:
-        png=report(
-            f"{plan.root}/figures/{{figure}}.png",
+        report(
+            [path for path in FIGURES if path.endswith(".png")],
             caption="../report/figures.rst",
             category="Figures",
         ),
-        pdf=f"{plan.root}/figures/{{figure}}.pdf",
-        csv=f"{plan.root}/figures/{{figure}}.csv",
+        [path for path in FIGURES if not path.endswith(".png")],
     log:
-        f"{plan.root}/logs/figures/{{figure}}.log",
+        f"{plan.root}/logs/figures.log",
     conda:
         "../envs/sgm.yaml"
+    threads: workflow.cores
     params:
-        spec=plan.view_spec("figure"),
+        spec=plan.view_spec("figures"),
+        folder=lambda wildcards, output: os.path.commonpath(output),
     shell:
-        "python -m sgm.run figure --spec {params.spec:q} --input grid={input.grid:q}"
-        " --output png={output.png:q} > {log:q} 2>&1"
+        "python -m sgm.run figures --spec {params.spec:q} --input grid={input.grid:q}"
+        " --output figures={params.folder:q} --processes {threads} > {log:q} 2>&1"
 
 
 rule tables:
@@ -57,5 +59,4 @@ rule tables:
 localrules:
     axes,
     grid,
-    figure,
     tables,

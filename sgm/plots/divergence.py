@@ -1,4 +1,4 @@
-"""The paper's figure: the upper bound and the KL against the schedule."""
+"""The paper's figure: the upper bound and a divergence against the schedule."""
 
 from __future__ import annotations
 
@@ -14,25 +14,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sgm.plots.columns import column_positions, draw_by_group, set_schedule_axis
-from sgm.plots.panels import (
-    HELDOUT,
-    KL,
-    Panel,
-    Quantity,
-    find_panels,
-    in_order,
-    over_runs,
-    panel_title,
-    target_title,
-    with_units,
-)
-from sgm.plots.rows import Rows, make_frame
+from sgm.plots.panels import Panel, find_panels, panel_title, target_title
+from sgm.plots.rows import NOT_VALID, Rows, make_frame
 from sgm.plots.style import (
     BLUE,
     BROWN,
     FAINT,
     GREEN,
     INK,
+    LINE,
     MEAN_SD,
     ORANGE,
     PURPLE,
@@ -48,6 +38,17 @@ from sgm.plots.style import (
     new_figure,
     set_scale,
 )
+from sgm.reading import (
+    Bound,
+    Divergence,
+    bound_named,
+    divergence_named,
+    finite,
+    in_order,
+    level,
+    over_runs,
+    with_units,
+)
 from sgm.store import FAILED
 
 LEVEL_STYLES: tuple[
@@ -59,14 +60,13 @@ LEVEL_STYLES: tuple[
     (ORANGE, (0, (1, 1))),
 )
 
-
 CURVES = {
     "bound": Style("upper bound (left axis)", BLUE, "-", "s", size=3.0, band=MEAN_SD),
     "empirical": Style("empirical", VERMILLION, "-", "o", band=MEAN_SD),
     "empirical median": Style("median over runs", VERMILLION, (0, (4, 1.5)), width=0.8),
-    "exact law": Style("exact KL of this score", INK, (0, (6, 2)), width=1.1),
-    "exact score": Style("exact score, exact KL", INK, ":", width=1.5),
-    "exact score + floor": Style("exact score, KL + noise floor", FAINT, ":", width=1.3),
+    "exact law": Style("exact value of this score", INK, (0, (6, 2)), width=1.1),
+    "exact score": Style("exact score, exact value", INK, ":", width=1.5),
+    "exact score + floor": Style("exact score, raised by the floor", FAINT, ":", width=1.3),
     "exact score, empirical": Style("exact score, empirical mean", INK, "none", "x", size=3.5),
     "floor": Style("noise floor", FAINT, "--", width=0.9, band=SD),
     "minimum of bound": Style("lowest bound", BLUE, "none", "*", size=10),
@@ -79,6 +79,9 @@ def _curve_style(curve: str, others: Sequence[str]) -> Style:
     """The style of a curve; levels are told apart by their place in the grid."""
     if curve in CURVES:
         return CURVES[curve]
+    if NOT_VALID in curve:
+        reason = curve.split(NOT_VALID)[1]
+        return CURVES["bound"].invalid(f"NOT a bound: {reason} (left axis)")
     if curve == VPSDE:
         return Style("VPSDE (a = 0)", GREEN, (0, (4, 1, 1, 1)), width=1.1, band=SD)
     name = curve.removeprefix("level ")
@@ -86,48 +89,46 @@ def _curve_style(curve: str, others: Sequence[str]) -> Style:
     return Style(name, color, line, width=1.1, band=SD)
 
 
-def _quantity_rows(panel: Panel, quantity: Quantity) -> list[pd.DataFrame]:
-    here, rows, axis = panel.here, Rows(panel), quantity.axis
+def _panel_rows(panel: Panel, divergence: Divergence, bound: Bound | None) -> list[pd.DataFrame]:
+    here, rows, axis = panel.here, Rows(panel), divergence.figure
     family, others = in_order(here)
     names = family or others  # without a β_a schedule: one column a schedule, no levels
     curve = here.sel(schedule=names)
     x = curve["a"].values if family else column_positions(family, others)
     failed = (curve["status"] == FAILED).sum("seed")
 
-    if quantity.bound:
-        bound = over_runs(curve[quantity.bound])
-        incomplete = bound.count < curve.sizes["seed"]
-        rows.add(
-            "bound", "bound", x, bound.mean, sd=bound.sd, schedule=names,
-            n_runs=bound.count, n_failed=failed.where(incomplete, 0),
+    if bound:
+        runs = over_runs(finite(curve, bound.name))
+        incomplete = runs.count < curve.sizes["seed"]
+        valid = rows.add_total(
+            curve, bound, "bound", "bound", x, runs, schedule=names,
+            n_failed=failed.where(incomplete, 0),
         )  # fmt: skip
-        rows.rows += _minimum(rows, "bound", "minimum of bound", x, bound.mean, names)
-    runs = over_runs(curve[quantity.empirical])
+        rows.rows += _minimum(rows, "bound", "minimum of bound", x, runs.mean.where(valid), names)
+    runs = over_runs(finite(curve, divergence.name))
     rows.add(
         axis, "empirical", x, runs.mean, sd=runs.sd, schedule=names,
         n_runs=runs.count, n_failed=failed, keep_empty=bool(failed.any()),
     )  # fmt: skip
     if (runs.count > 2).any():
         rows.add(axis, "empirical median", x, runs.median, schedule=names, n_runs=runs.count)
-    draws = over_runs(here[quantity.floor])
-    floor = float(draws.mean)
-    floor_sd = float(here[quantity.floor_sd] if quantity.floor_sd else draws.sd)
-    main = runs.mean
-    if quantity.exact:
-        own = curve[quantity.exact]
+    floor, floor_sd = level(here, divergence.floor, divergence.floor_sd)
+    main, power = runs.mean, divergence.floor_power
+    if divergence.exact:
+        own = curve[divergence.exact]
         if panel.family != "exact":
             rows.add(axis, "exact law", x, own, schedule=names)
         if not np.isfinite(main).any():
             main = own
         if panel.exact is not None:
             exact = panel.exact.sel(schedule=names)
-            rows.add(axis, "exact score", x, exact[quantity.exact], schedule=names)
-            if np.isfinite(floor):
-                rows.add(
-                    axis, "exact score + floor", x, exact[quantity.exact] + floor, schedule=names
-                )
+            ideal = exact[divergence.exact]
+            rows.add(axis, "exact score", x, ideal, schedule=names)
+            if np.isfinite(floor) and power:
+                raised = (ideal**power + floor**power) ** (1 / power)
+                rows.add(axis, "exact score + floor", x, raised, schedule=names)
             if panel.family != "exact":
-                sampled = over_runs(exact[quantity.empirical])
+                sampled = over_runs(finite(exact, divergence.name))
                 rows.add(
                     axis, "exact score, empirical", x, sampled.mean, schedule=names,
                     n_runs=sampled.count,
@@ -138,13 +139,13 @@ def _quantity_rows(panel: Panel, quantity: Quantity) -> list[pd.DataFrame]:
     vpsde = [name for name, value in zip(names, x, strict=True) if family and value == 0]
     for name in [*vpsde, *others] if family else []:
         at = here.sel(schedule=name)
-        level = over_runs(at[quantity.empirical])
-        y = level.mean
-        if quantity.exact and not np.isfinite(y):
-            y = at[quantity.exact]
+        runs = over_runs(finite(at, divergence.name))
+        y = runs.mean
+        if divergence.exact and not np.isfinite(y):
+            y = at[divergence.exact]
         rows.add(
-            axis, VPSDE if name in vpsde else f"level {name}", np.nan, y, sd=level.sd,
-            schedule=name, n_runs=level.count, n_failed=(at["status"] == FAILED).sum("seed"),
+            axis, VPSDE if name in vpsde else f"level {name}", np.nan, y, sd=runs.sd,
+            schedule=name, n_runs=runs.count, n_failed=(at["status"] == FAILED).sum("seed"),
         )  # fmt: skip
     return rows.rows
 
@@ -161,60 +162,75 @@ def _minimum(
     return mark.rows
 
 
-def _draw_quantity(
-    left: Axes, rows: pd.DataFrame, quantity: Quantity, label: str, cells: xr.Dataset
+def _draw_panel(
+    left: Axes, rows: pd.DataFrame, divergence: Divergence, bound: Bound | None, cells: xr.Dataset
 ) -> list[Axes]:
     """One panel: the bound on the left axis if there is one, the divergence on the right."""
-    bound, divergence = rows[rows["axis"] == "bound"], rows[rows["axis"] == quantity.axis]
-    right = left.twinx() if len(bound) else left
+    above, measured = rows[rows["axis"] == "bound"], rows[rows["axis"] == divergence.figure]
+    right = left.twinx() if len(above) else left
     _, others = in_order(cells)
-    for ax, part in ((left, bound), (right, divergence)):
+    for ax, part in ((left, above), (right, measured)):
         for curve, points in part.groupby("curve", sort=False):
             style = _curve_style(str(curve), others)
             if points["x"].isna().all():
                 draw_level(ax, points.iloc[0], style)
             else:
                 draw_by_group(ax, points, style, cells)
-    # The exact KL of the exact score may lie decades below what n samples can show; the
+    # The exact value of the exact score may lie decades below what n samples can show; the
     # scale is chosen for what is compared on the axis.
-    empirical = divergence["curve"].str.contains("empirical").any()
-    compared = divergence[divergence["curve"] != "exact score"] if empirical else divergence
+    empirical = measured["curve"].str.contains("empirical").any()
+    compared = measured[measured["curve"] != "exact score"] if empirical else measured
     log = is_log(compared)
     if right is left:
         right.yaxis.set_label_position("right")
         right.yaxis.tick_right()
         right.spines["left"].set_visible(False)
-    else:
-        set_scale(
-            left, is_log(bound), with_units("upper bound E1 + E2 + E3", cells["kl_bound"]), BLUE
-        )
+    elif bound:
+        valid = (above["curve"] == "bound").any()
+        label = bound.label if valid else f"{bound.label}, NOT valid"
+        set_scale(left, is_log(above), with_units(label, bound.units), BLUE if valid else FAINT)
         left.margins(y=0.08)
     right.spines["right"].set_visible(True)
+    y = measured["y"].dropna()
+    # a level far from zero, such as an entropy, is drawn in its own range
+    from_zero = not log and len(y) > 0 and y.min() >= 0 and y.max() > 1.25 * y.min()
+    label = with_units(divergence.label, divergence.units)
+    if not (log or from_zero) and len(y) and y.min() > 0:
+        label += " (axis not from 0)"
     set_scale(right, log, label, VERMILLION)
     right.margins(y=0.08)
-    y = divergence["y"].dropna()
-    if not log and len(y) and y.min() >= 0:
+    if from_zero:
         right.set_ylim(bottom=0)
+    if measured.empty:
+        right.set_yticks([])
+        right.text(
+            0.5, 0.5, "not measured here", ha="center", va="center", transform=right.transAxes
+        )
     return [left, right] if right is not left else [left]
 
 
-def kl_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFrame]:
-    """The paper's figure: upper bound (left) and KL (right) against a, mean ± 1 sd over runs.
+def divergence_figure(
+    grid: xr.Dataset, target: str, divergence: str
+) -> tuple[Figure, pd.DataFrame]:
+    """The paper's figure: bound (left) and divergence (right) against a, mean ± 1 sd over runs.
 
     One panel a (horizon, score, sampler, time grid, number of steps): of the trained
-    scores where there are any, else of the perturbed ones, else of the exact one. The
-    KL is the plug-in estimate; dotted, the exact KL of the exact score, and the same
-    raised by the noise floor, which is what the estimator shows of it. The level of
+    scores where there are any, else of the perturbed ones, else of the exact one. Where
+    the divergence has an exact companion: dotted, its value for the exact score, and the
+    same raised by the noise floor, which is what the estimator shows of it. The level of
     a = 0 (VPSDE) and those of the schedules outside the β_a family cross the panel as
-    bands; in a grid without a β_a schedule, each schedule is a column instead. A target
-    without a known law has no bound, and a second panel with the gap of the held-out
-    negative log-likelihood.
+    bands; in a grid without a β_a schedule, each schedule is a column instead.
+
+    Where the hypotheses of the bound's theorem fail, its formula is drawn in dashed grey,
+    with the reason in the legend and in the panel's title.
 
     Parameters
     ----------
     grid : Dataset
     target : str
         A label of the axis `target`.
+    divergence : str
+        The figure's name or the variable of a divergence of the grid.
 
     Returns
     -------
@@ -225,44 +241,35 @@ def kl_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFrame]:
     Raises
     ------
     ValueError
-        If the grid has no such target.
+        If the grid has no such target or no such divergence.
     """
+    measure = divergence_named(grid, divergence)
+    bound = bound_named(grid, measure.bound) if measure.bound else None
     cells, panels = find_panels(grid, target)
     family, _ = in_order(cells)
-    quantities = [KL]
-    if not bool(cells["law_known"]):
-        measured = [q for q in (KL, HELDOUT) if np.isfinite(cells[q.empirical]).any()]
-        quantities = measured or quantities
     frame = make_frame(
-        target,
-        (rows for panel in panels for kind in quantities for rows in _quantity_rows(panel, kind)),
+        target, (rows for panel in panels for rows in _panel_rows(panel, measure, bound))
     )
     columns = min(2, max(1, len(panels)))
     bands = -(-max(1, len(panels)) // columns)
     with house_style():
         width = 6.0 if columns == 1 else 8.6
-        height = 3.3 * bands * len(quantities) + 1.3
+        titles = [panel_title(panel, grid, measure, bound) for panel in panels]
+        lines = max((title.count("\n") + 1 for title in titles), default=0)
+        height = (2.7 + LINE * lines) * bands + 0.4
         figure = new_figure(width, height, target_title(cells))
-        axes = figure.subplots(bands * len(quantities), columns, squeeze=False)
+        axes = figure.subplots(bands, columns, squeeze=False)
         drawn: list[Axes] = []
-        for ax in axes.ravel():
+        for ax in axes.ravel()[len(panels) :]:
             ax.set_axis_off()
-        for panel in panels:
-            for row, quantity in enumerate(quantities):
-                ax = axes[(panel.number // columns) * len(quantities) + row, panel.number % columns]
-                ax.set_axis_on()
-                here = frame[frame["panel"] == panel.number]
-                label = quantity.label
-                if quantity is KL and not bool(cells["law_known"]):
-                    label = "KL between Gaussian fits"
-                label = with_units(label, cells[quantity.empirical])
-                drawn += _draw_quantity(ax, here, quantity, label, cells)
-                title = panel_title(panel, grid, quantity.empirical)
-                ax.set_title(title if row == 0 else title.splitlines()[-1], loc="left")
-                if family:
-                    _set_a_axis(ax, here)
-                else:
-                    set_schedule_axis(ax, here, cells)
+        for panel, title, ax in zip(panels, titles, axes.ravel(), strict=False):
+            here = frame[frame["panel"] == panel.number]
+            drawn += _draw_panel(ax, here, measure, bound, cells)
+            ax.set_title(title, loc="left")
+            if family:
+                _set_a_axis(ax, here)
+            else:
+                set_schedule_axis(ax, here, cells)
         if not panels:
             axes[0, 0].text(0.5, 0.5, "no run of this target in the grid", ha="center")
         add_legend(figure, drawn)

@@ -42,6 +42,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import IntEnum
 from math import factorial
 
 import numpy as np
@@ -50,7 +51,14 @@ import numpy.typing as npt
 from sgm.gaussian import Gaussian, kl_divergence, log_excess, relative_fisher_information
 from sgm.processes import VPProcess
 
-__all__ = ["KL_BOUND_PROVED_FOR", "KLBound", "gaussian_kl_bound", "kl_bound"]
+__all__ = [
+    "KL_BOUND_PROVED_FOR",
+    "KLBound",
+    "KLObjection",
+    "gaussian_kl_bound",
+    "kl_bound",
+    "kl_objection",
+]
 
 Array = npt.NDArray[np.float64]
 
@@ -67,6 +75,33 @@ other perturbations agrees, but for one case of `ancestral` at N = 5. `path` is 
 term of the named scheme alone: in that sweep `exponential_integrator` exceeds it up to N = 10,
 `ancestral` up to N = 50, `euler_maruyama` and `euler_arrival` up to N = 200, the largest tried.
 """
+
+
+class KLObjection(IntEnum):
+    """Why a bound of KL is not a theorem for a law and a sampler; NONE if it is one."""
+
+    NONE = 0
+    LAW_UNKNOWN = 1
+    SAMPLER = 2
+
+    @property
+    def reason(self) -> str:
+        """The objection in a few words."""
+        return _REASONS[self]
+
+
+_REASONS = {
+    KLObjection.NONE: "none",
+    KLObjection.LAW_UNKNOWN: "the law of the data is unknown",
+    KLObjection.SAMPLER: "the theorem is about another sampler",
+}
+
+
+def kl_objection(law_is_known: bool, sampler: str) -> KLObjection:
+    """The objection to the bounds of `KLBound`, for a sampler named as in `sgm.samplers`."""
+    if not law_is_known:
+        return KLObjection.LAW_UNKNOWN
+    return KLObjection.NONE if sampler in KL_BOUND_PROVED_FOR else KLObjection.SAMPLER
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,42 @@
+"""Upper bounds of what a sampler's output loses against the data's law.
+
+`kl` holds the KL theorem and its sharper forms, `w2` the Wasserstein theorem.
+"""
+
+from sgm.bounds.kl import (
+    KL_BOUND_PROVED_FOR,
+    KLBound,
+    KLObjection,
+    gaussian_kl_bound,
+    kl_bound,
+    kl_objection,
+)
+from sgm.bounds.w2 import (
+    W2_BOUND_PROVED_FOR,
+    W2Bound,
+    W2Objection,
+    contraction,
+    gaussian_w2_bound,
+    lipschitz_paper,
+    lipschitz_safe,
+    lipschitz_sharp,
+    w2_objection,
+)
+
+__all__ = [
+    "KL_BOUND_PROVED_FOR",
+    "W2_BOUND_PROVED_FOR",
+    "KLBound",
+    "KLObjection",
+    "W2Bound",
+    "W2Objection",
+    "contraction",
+    "gaussian_kl_bound",
+    "gaussian_w2_bound",
+    "kl_bound",
+    "kl_objection",
+    "lipschitz_paper",
+    "lipschitz_safe",
+    "lipschitz_sharp",
+    "w2_objection",
+]

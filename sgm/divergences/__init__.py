@@ -1,0 +1,71 @@
+"""Divergences estimated from finite samples, with their noise floors and standard errors.
+
+`moments`     KL and W₂ of the Gaussians with the samples' means and covariances
+`likelihood`  cross-entropy under a known law, KL of a partition, held-out likelihood
+`transport`   exact and sliced W₂ between two samples
+`kernels`     maximum mean discrepancy
+
+An estimator sees arrays, and the known law where it is Gaussian; never a process, a target or
+a sampler. None of them is zero for a perfect sampler of finitely many rows: each comes with
+its *floor*, in closed form where there is one, else the same estimator between two
+independent true samples of the same sizes. KL divergences are never estimated by nearest
+neighbours, which are useless in these dimensions.
+"""
+
+from sgm.divergences.kernels import gaussian_mmd, median_bandwidth, mmd
+from sgm.divergences.likelihood import (
+    CrossEntropy,
+    HeldoutGap,
+    PartitionKL,
+    cross_entropy,
+    heldout_nll_gap,
+    partition_kl,
+)
+from sgm.divergences.moments import (
+    Moments,
+    kl_standard_error,
+    plugin_kl,
+    plugin_kl_expected,
+    plugin_kl_floor,
+    unbiased_kl,
+    w2_floor,
+    w2_plugin,
+    w2_squared_bias,
+    w2_standard_error,
+    w2_unbiased,
+)
+from sgm.divergences.transport import (
+    SlicedW2,
+    gaussian_sliced_w2,
+    projections,
+    sample_w2,
+    sliced_w2,
+)
+
+__all__ = [
+    "CrossEntropy",
+    "HeldoutGap",
+    "Moments",
+    "PartitionKL",
+    "SlicedW2",
+    "cross_entropy",
+    "gaussian_mmd",
+    "gaussian_sliced_w2",
+    "heldout_nll_gap",
+    "kl_standard_error",
+    "median_bandwidth",
+    "mmd",
+    "partition_kl",
+    "plugin_kl",
+    "plugin_kl_expected",
+    "plugin_kl_floor",
+    "projections",
+    "sample_w2",
+    "sliced_w2",
+    "unbiased_kl",
+    "w2_floor",
+    "w2_plugin",
+    "w2_squared_bias",
+    "w2_standard_error",
+    "w2_unbiased",
+]

@@ -1,0 +1,211 @@
+"""Optimal transport between two samples: exact W₂, and W₂ along one-dimensional directions.
+
+For samples x_1..x_n and y_1..y_m, of weights 1/n and 1/m,
+
+    W₂² = min_π Σ_ij π_ij |x_i − y_j|²,    SW₂² = mean over θ of W₂²(θ·x, θ·y),
+
+θ in a set of unit vectors that the caller draws once, stores, and uses for every sampler. On
+a line the optimal plan pairs quantiles: both samples are sorted and compared at the levels
+i/n and j/m. Uniform directions give SW₂² ≤ W₂²/d; so does the mean over any orthonormal
+basis, exactly (the optimal plan, projected, is a plan in each of the d directions).
+
+Both are biased upwards: two perfect samples lie apart. For W₂ by an amount that falls as
+n^{-1/d}, which in d = 50 no sample size makes small (7.5 for two samples of 2000 rows of
+N(0, I), W₂ = 0); only the difference of squares from the same metric between two true
+samples of these sizes means something, and it is exact for laws that differ by a shift. For
+SW₂ the bias is that of d = 1: along a direction of a Gaussian with standard deviations σ_x
+and σ_y, n = m rows add 2 σ_x σ_y (1 − Σ m_i²/n) ~ 2 σ_x σ_y log log n/n to the square, m_i
+the mean of the i-th order statistic of n standard normal numbers.
+
+Sources
+-------
+Exact W₂: the network simplex of POT (Flamary et al., JMLR 22, 2021). Sliced W₂: Bonneel,
+Rabin, Peyré, Pfister, J. Math. Imaging Vision 51, 2015; max-sliced: Deshpande et al., CVPR
+2019. Orthonormal directions: Rowland et al., AISTATS 2019. Sorting is done here instead of by
+POT, whose sliced distance is the same to rounding and thirty times slower.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sgm.divergences.samples import rows
+from sgm.gaussian import Gaussian
+
+__all__ = ["SlicedW2", "gaussian_sliced_w2", "projections", "sample_w2", "sliced_w2"]
+
+Array = npt.NDArray[np.float64]
+
+MAX_PIVOTS = 10**9  # of the network simplex; POT's own 10⁵ is too few for 2000 rows
+CHUNK_ENTRIES = 2**21  # projected numbers held at once, 16 MB, and a few copies of them
+
+
+@dataclass(frozen=True)
+class SlicedW2:
+    """W₂ along a set of directions.
+
+    Parameters
+    ----------
+    value : float
+        SW₂, the root mean square over the directions, in units of the data.
+    largest : float
+        Maximum over these directions: a lower bound of max-sliced W₂, and a poor one in high
+        dimension, where no random direction is near the worst.
+    """
+
+    value: float
+    largest: float
+
+
+def sample_w2(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """Exact W₂ between two samples, each row of equal weight.
+
+    It sees every difference between the laws, through a bias that grows with d (see the
+    module). It takes about 40 n m bytes, and 2 s for 2000 rows a side, 10 s for 4000.
+
+    Parameters
+    ----------
+    x, y : array_like, shape (n, d) and (m, d)
+
+    Returns
+    -------
+    float
+        In units of the data; +∞ if a row is not finite.
+
+    Raises
+    ------
+    ValueError
+        If an array has another shape.
+    RuntimeError
+        If the network simplex stops short of the optimum.
+    """
+    x, y = rows(x=x, y=y)
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return np.inf
+    import ot
+    from scipy.spatial.distance import cdist
+
+    cost = cdist(x, y, "sqeuclidean")
+    if not np.isfinite(cost).all():  # squares out of range
+        return np.inf
+    weights = np.full(len(x), 1 / len(x)), np.full(len(y), 1 / len(y))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # told again in the log
+        square, log = ot.emd2(*weights, cost, numItermax=MAX_PIVOTS, log=True, center_dual=False)
+    if log["warning"] is not None:
+        raise RuntimeError(f"exact W2 of {len(x)} and {len(y)} rows: {log['warning']}")
+    return float(np.sqrt(max(square, 0.0)))
+
+
+def projections(dimension: int, count: int, seed: int) -> Array:
+    """Random directions in orthonormal blocks of d, each uniform on the sphere.
+
+    Column j is the j-th vector of NumPy's ``default_rng(seed).standard_normal((count, d))``,
+    made orthogonal to those before it in its block: the first directions of a set don't
+    depend on `count`. With count a multiple of d, SW₂² ≤ W₂²/d holds exactly and a shift is
+    measured without Monte Carlo error.
+
+    Parameters
+    ----------
+    dimension, count : int
+        d and the number of directions, both at least 1.
+    seed : int
+
+    Returns
+    -------
+    ndarray, shape (d, count)
+        Of unit columns.
+    """
+    for key, value in {"dimension": dimension, "count": count}.items():
+        if value < 1:
+            raise ValueError(f"{key} = {value!r}: must be at least 1")
+    normal = np.random.default_rng(seed).standard_normal((count, dimension)).T
+    blocks = []
+    for start in range(0, count, dimension):
+        basis, triangle = np.linalg.qr(normal[:, start : start + dimension])
+        # the signs of Gram and Schmidt: LAPACK's would not be uniform
+        blocks.append(basis * np.sign(np.diag(triangle)))
+    return np.concatenate(blocks, axis=1)
+
+
+def sliced_w2(x: npt.ArrayLike, y: npt.ArrayLike, projections: Array) -> SlicedW2:
+    """W₂ between two samples along given directions.
+
+    It sees one-dimensional marginals. In high dimension a random one is nearly Gaussian
+    (Diaconis, Freedman 1984), whatever the law: it then sees mean and covariance, and hardly
+    a mode or a tail that lives in a few coordinates. It takes some 100 MB, and 0.2 s for 10⁴
+    rows a side and 500 directions in d = 50.
+
+    Parameters
+    ----------
+    x, y : array_like, shape (n, d) and (m, d)
+    projections : ndarray, shape (d, count)
+        Unit columns.
+
+    Returns
+    -------
+    SlicedW2
+        Both +∞ if a row is not finite.
+
+    Raises
+    ------
+    ValueError
+        If an array has another shape, or a direction another length than one.
+    """
+    x, y = rows(x=x, y=y)
+    directions = _directions(projections, x.shape[1])
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return SlicedW2(np.inf, np.inf)
+    n, m = len(x), len(y)
+    # the levels i/n and j/m in units of 1/(nm): integers merge without rounding
+    levels = np.union1d(np.arange(1, n + 1) * m, np.arange(1, m + 1) * n)
+    weights = np.diff(levels, prepend=0) / (n * m)
+    of_x, of_y = (levels - 1) // m, (levels - 1) // n
+    squares = []
+    chunk = max(1, CHUNK_ENTRIES // (n + m))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, len(directions), chunk):
+            part = directions[start : start + chunk]
+            gap = np.sort(part @ x.T, axis=1)[:, of_x] - np.sort(part @ y.T, axis=1)[:, of_y]
+            squares.append(gap**2 @ weights)
+    return _summary(np.concatenate(squares))
+
+
+def gaussian_sliced_w2(p: Gaussian, q: Gaussian, projections: Array) -> SlicedW2:
+    """W₂ between two Gaussians along given directions, exactly.
+
+    Along θ, (θ·(μ_p − μ_q))² + (√θᵀΣ_pθ − √θᵀΣ_qθ)².
+
+    Parameters
+    ----------
+    p, q : Gaussian
+        Of batch shape ().
+    projections : ndarray, shape (d, count)
+        Unit columns, those of `sliced_w2`.
+
+    Returns
+    -------
+    SlicedW2
+    """
+    directions = _directions(projections, p.dimension)
+    sd_p, sd_q = (np.sqrt(law.rotate(directions) ** 2 @ law.eigenvalues) for law in (p, q))
+    return _summary((directions @ (p.mean - q.mean)) ** 2 + (sd_p - sd_q) ** 2)
+
+
+def _directions(projections: Array, dimension: int) -> Array:
+    """One direction a row."""
+    if projections.ndim != 2 or projections.shape[0] != dimension:
+        raise ValueError(f"projections has shape {projections.shape}: must be ({dimension}, count)")
+    if not np.allclose(np.sum(projections**2, axis=0), 1):
+        raise ValueError("projections must have unit columns")
+    return projections.T
+
+
+def _summary(squares: Array) -> SlicedW2:
+    if not np.isfinite(squares).all():  # out of range
+        return SlicedW2(np.inf, np.inf)
+    return SlicedW2(float(np.sqrt(np.mean(squares))), float(np.sqrt(np.max(squares))))

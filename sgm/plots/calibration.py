@@ -1,0 +1,200 @@
+"""Estimates against the truth, where the law of the sampler is exact."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from sgm.plots.style import FAINT, INK, house_style, new_figure
+from sgm.reading import Divergence, divergences_of, finite, over_runs, with_units
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
+NARROW = 50.0  # ratio of the ends of a logarithmic axis
+LINEAR = 0.1  # relative errors below this are drawn on a linear scale
+
+
+def _rows(cells: xr.Dataset, divergence: Divergence, panel: int) -> pd.DataFrame:
+    """A row a cell and estimate: the exact value, the mean over runs, its band, its error."""
+    tables = []
+    for curve, name in (("estimate", divergence.name), ("unbiased", divergence.unbiased)):
+        if not name:
+            continue
+        runs = over_runs(finite(cells, name))
+        table = xr.Dataset(
+            {
+                "x": finite(cells, divergence.exact),
+                "y": runs.mean,
+                "sd": runs.sd,
+                "n_runs": runs.count,
+            }
+        ).to_dataframe()
+        table = table[["x", "y", "sd", "n_runs"]].dropna(subset=["x", "y"]).reset_index()
+        table["low"], table["high"] = table["y"] - table["sd"], table["y"] + table["sd"]
+        table["relative_error"] = table["y"] / table["x"].where(table["x"] > 0) - 1
+        table["relative_sd"] = table["sd"] / table["x"].where(table["x"] > 0)
+        tables.append(table.assign(curve=curve).drop(columns="sd"))
+    floor = finite(cells, divergence.floor)
+    floor = floor.mean([dim for dim in floor.dims if dim != "target"])
+    levels = floor.to_dataframe("y").reset_index()[["target", "y"]].dropna()
+    measured = set(tables[0]["target"])
+    levels = levels[levels["target"].isin(measured)]
+    frame = pd.concat([*tables, levels.assign(curve="floor")], ignore_index=True)
+    frame.insert(0, "axis", divergence.figure)
+    frame.insert(0, "panel", panel)
+    return frame
+
+
+def calibration_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
+    """Every divergence whose exact value is known: its estimate against that value.
+
+    A column of two axes a divergence. Above, mean ± 1 sd over runs against the exact
+    value of the sampler's law, on logarithmic axes; filled, the estimate; open, the same
+    without its bias; dashed, the noise floor of each target; the diagonal is the truth.
+    Below, the relative error, linear within ± 10 % and logarithmic beyond.
+
+    Parameters
+    ----------
+    grid : Dataset
+
+    Returns
+    -------
+    figure : Figure
+    frame : DataFrame
+        The numbers drawn, a row a cell: `x` the exact value, `y` the mean, its band,
+        `relative_error` and `relative_sd`. An estimate at or below zero has no place on
+        the upper axis; the panel's title counts them.
+    """
+    cells = grid.drop_dims("time_fraction", errors="ignore").load()
+    chosen = [
+        divergence
+        for divergence in divergences_of(grid)
+        if divergence.exact
+        and bool((np.isfinite(cells[divergence.exact]) & np.isfinite(cells[divergence.name])).any())
+    ]
+    targets = [str(label) for label in grid["target"].values]
+    colors = dict(zip(targets, sns.color_palette("colorblind", len(targets)), strict=True))
+    if len(targets) > 10:
+        colors = dict(zip(targets, sns.color_palette("viridis", len(targets)), strict=True))
+    looks = {t: (colors[t], MARKERS[i % len(MARKERS)]) for i, t in enumerate(targets)}
+    frame = pd.concat(
+        [_rows(cells, divergence, i) for i, divergence in enumerate(chosen)] or [pd.DataFrame()],
+        ignore_index=True,
+    )
+    columns = max(1, len(chosen))
+    with house_style():
+        title = "estimates against exact values"
+        figure = new_figure(max(4.4, min(2.9 * columns + 0.4, 12)), 5.4, title)
+        axes = figure.subplots(
+            2, columns, squeeze=False, sharex="col", gridspec_kw={"height_ratios": [1.5, 1]}
+        )
+        if not chosen:
+            for ax in axes.ravel():
+                ax.set_axis_off()
+            axes[0, 0].text(0.5, 0.5, "nothing was sampled whose law is exact", ha="center")
+            return figure, frame
+        for i, divergence in enumerate(chosen):
+            here = frame[frame["panel"] == i]
+            _draw_values(axes[0, i], here, divergence, looks)
+            _draw_errors(axes[1, i], here, divergence, looks)
+        _legend(figure, frame, looks, cells)
+    return figure, frame
+
+
+def _draw_values(
+    ax: Axes, rows: pd.DataFrame, divergence: Divergence, looks: dict[str, tuple[object, str]]
+) -> None:
+    points = rows[(rows["curve"] != "floor") & (rows["x"] > 0)]
+    shown = points[points["y"] > 0]
+    for (target, curve), part in shown.groupby(["target", "curve"], sort=False):
+        color, marker = looks[str(target)]
+        low = part["low"].clip(lower=part["y"] / 1e3)  # to the edge of the axis
+        ax.errorbar(
+            part["x"],
+            part["y"],
+            yerr=np.nan_to_num([part["y"] - low, part["high"] - part["y"]]),
+            fmt=marker,
+            color=color,
+            markersize=3.2,
+            markerfacecolor="white" if curve == "unbiased" else color,
+            elinewidth=0.6,
+            markeredgewidth=0.8,
+            zorder=4 if curve == "unbiased" else 3,
+        )
+    floors = rows[(rows["curve"] == "floor") & (rows["y"] > 0)]
+    for _, level in floors.iterrows():
+        ax.axhline(level["y"], color=looks[str(level["target"])][0], linestyle="--", linewidth=0.8)
+    ends = points["x"].min(), points["x"].max()
+    ax.plot(ends, ends, color=INK, linewidth=0.8, zorder=2)
+    ax.set_xscale("log")
+    ax.set_yscale("log", nonpositive="clip")
+    values = pd.concat([points["x"], shown["y"], floors["y"]])
+    ax.set_ylim(values.min() / 2, values.max() * 2)
+    ax.set_ylabel(with_units(f"estimated {divergence.label}", divergence.units))
+    lost = len(points) - len(shown)
+    note = f"; {lost} unbiased means ≤ 0 not shown" if lost else ""
+    ax.set_title(f"{divergence.figure}{note}", loc="left")
+
+
+def _draw_errors(
+    ax: Axes, rows: pd.DataFrame, divergence: Divergence, looks: dict[str, tuple[object, str]]
+) -> None:
+    points = rows[rows["curve"] != "floor"].dropna(subset="relative_error")
+    for (target, curve), part in points.groupby(["target", "curve"], sort=False):
+        color, marker = looks[str(target)]
+        ax.errorbar(
+            part["x"],
+            part["relative_error"],
+            yerr=np.nan_to_num(part["relative_sd"]),
+            fmt=marker,
+            color=color,
+            markersize=3.2,
+            markerfacecolor="white" if curve == "unbiased" else color,
+            elinewidth=0.6,
+            markeredgewidth=0.8,
+            zorder=4 if curve == "unbiased" else 3,
+        )
+    ax.axhline(0, color=INK, linewidth=0.8, zorder=2)
+    ax.axhspan(-LINEAR, LINEAR, color=FAINT, alpha=0.08, linewidth=0)
+    ax.set_yscale("symlog", linthresh=LINEAR, linscale=0.8)
+    low, high = ax.get_xlim()
+    if high < NARROW * low:  # too few powers of ten to read a value from
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_ylabel("relative error")
+    ax.set_xlabel(with_units(f"exact {divergence.label}", divergence.units))
+
+
+def _legend(
+    figure: Figure,
+    frame: pd.DataFrame,
+    looks: dict[str, tuple[object, str]],
+    cells: xr.Dataset,
+) -> None:
+    """Targets by colour and marker; what is filled, open and dashed."""
+
+    def mark(marker: str, color: object, label: str, **options: object) -> Line2D:
+        return Line2D([], [], color=color, marker=marker, markersize=3.5, label=label, **options)  # type: ignore[arg-type]
+
+    handles = [
+        mark(marker, color, f"{target}, d = {int(cells['dimension'].sel(target=target))}", ls="")
+        for target, (color, marker) in looks.items()
+        if target in set(frame["target"])
+    ]
+    handles.append(mark("o", INK, "estimate, mean ± 1 sd over runs", ls=""))
+    if (frame["curve"] == "unbiased").any():
+        handles.append(mark("o", INK, "without its bias", ls="", markerfacecolor="white"))
+    if (frame["curve"] == "floor").any():
+        handles.append(mark("", FAINT, "noise floor of a target", ls="--"))
+    handles.append(mark("", INK, "the truth", ls="-"))
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=max(1, min(len(handles), int(figure.get_figwidth() / 2.2))),
+    )

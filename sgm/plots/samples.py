@@ -1,0 +1,265 @@
+"""Rows on their way from data to noise and back: scatter, histogram or images."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from sgm.plots.style import BLUE, INK, VERMILLION, house_style, new_figure
+
+Array = npt.NDArray[np.float64]
+
+LETTER = 0.09  # inches, in the title
+BINS = 60
+MOSAIC = 5  # images a side
+GAP = "#D6E4F0"  # between images, and where there is none
+CONTOURS = 6  # half a decade apart, down from the maximum
+TAIL = 0.002  # of the noised true rows, beyond the frame on each side
+
+
+def samples_figure(pictures: xr.Dataset, target: str) -> tuple[Figure, pd.DataFrame]:
+    """True rows noised from T to 0, and below them the samplers' states at the same times.
+
+    A block of rows a schedule: first the forward process, then one row a (score,
+    sampler); time runs from T at the left to 0 at the right. Two coordinates are drawn as
+    points over contours of the exact density of the noised data, half a decade apart; one
+    coordinate as a histogram with that density, on a scale of its own at each time; images
+    as a mosaic of the first 25, grey between the extremes of the true images. All axes of a
+    figure have the same limits, set by the forward process; a panel says how many points
+    lie outside.
+
+    Parameters
+    ----------
+    pictures : Dataset
+        `forward` (schedule, time, row, coordinate), `backward` (schedule, score, sampler,
+        time, row, coordinate), `time` as fractions of T, decreasing; optionally `density`
+        (schedule, time, mesh_y, mesh_x) or (schedule, time, mesh_x). Attributes
+        `dimension`, `horizon`, `n_steps`, `image_shape` such as "8 8".
+    target : str
+        For the title.
+
+    Returns
+    -------
+    figure : Figure
+    frame : DataFrame
+        The rows drawn: `x`, `y` the point; `x`, `x_end` and `y` a bin of a histogram and
+        its height, and how many rows are `outside` or `lost` (not finite); `row`, pixel `x`
+        and value `y` of an image. Contours are of `density`, which is not repeated.
+
+    Raises
+    ------
+    ValueError
+        If the coordinates are neither one, nor two, nor an image.
+    """
+    pictures = pictures.load()
+    shape = tuple(map(int, str(pictures.attrs.get("image_shape", "")).split()))
+    coordinates = [str(name) for name in pictures["coordinate"].values]
+    if not shape and len(coordinates) > 2:
+        raise ValueError(f"coordinate = {len(coordinates)} values: must be one, two, or an image")
+    draw: Callable[..., None] = (
+        _draw_images if shape else _draw_scatter if len(coordinates) == 2 else _draw_histogram
+    )
+    limits = _limits(pictures["forward"].values, bool(shape))
+    tabulate = _image_rows if shape else _points if len(coordinates) == 2 else _bins
+    horizon = float(pictures.attrs["horizon"])
+    times = pictures["time"].values * horizon
+    frame = pd.concat(
+        [
+            pd.DataFrame(labels | {"time": t} | tabulate(rows, limits))
+            for labels, states in _series(pictures)
+            for t, rows in zip(times, states, strict=True)
+        ],
+        ignore_index=True,
+    )
+    blocks = {
+        str(name): list(block.groupby(["process", "score", "sampler"], sort=False))
+        for name, block in frame.groupby("schedule", sort=False)
+    }
+    side = min(1.5, 7.6 / len(times))
+    heights = [side * len(lines) + 0.5 for lines in blocks.values()]
+    with house_style():
+        width = side * len(times) + 0.9
+        title = _title(pictures, target, shape, limits, int(width / LETTER))
+        figure = new_figure(width, sum(heights) + 0.6, title)
+        parts = figure.subfigures(len(blocks), 1, squeeze=False, height_ratios=heights)
+        for (schedule, lines), part in zip(blocks.items(), parts.ravel(), strict=True):
+            part.suptitle(f"schedule {schedule}", x=0.01, ha="left", fontsize=8.5)
+            axes = part.subplots(
+                len(lines), len(times), squeeze=False, sharex=True, sharey=False if shape else "col"
+            )
+            for row, ((process, score, sampler), line) in enumerate(lines):
+                for column, t in enumerate(times):
+                    ax, here = axes[row, column], line[line["time"] == t]
+                    cell = pictures.sel(schedule=schedule).isel(time=column)
+                    draw(ax, here, limits, cell.get("density"), shape, _color(str(process)))
+                    if row == 0:
+                        ax.set_title(f"t = {t:.3g}")
+                    if row == len(lines) - 1 and not shape:
+                        ax.set_xlabel(coordinates[0])
+                name = "forward" if process == "forward" else f"{score}, {sampler}"
+                axes[row, 0].set_ylabel(textwrap.fill(name.replace("_", " "), 20), fontsize=7)
+    return figure, frame
+
+
+def _series(pictures: xr.Dataset) -> Iterator[tuple[dict[str, str], Array]]:
+    """Labels and states (time, row, coordinate) of each row of panels; the empty left out."""
+    for schedule in pictures["schedule"].values:
+        block = pictures.sel(schedule=schedule)
+        labels = {"schedule": str(schedule), "process": "forward", "score": "", "sampler": ""}
+        order = ("time", "row", "coordinate")
+        yield labels, block["forward"].transpose(*order).values
+        for score, sampler in product(pictures["score"].values, pictures["sampler"].values):
+            states = block["backward"].sel(score=score, sampler=sampler).transpose(*order).values
+            if np.isfinite(states).any():
+                own = {"process": "backward", "score": str(score), "sampler": str(sampler)}
+                yield labels | own, states
+
+
+def _limits(forward: Array, image: bool) -> Array:
+    """Ends of the axes, shape (coordinate, 2); of an image its grey values at t = 0."""
+    if image:
+        return np.array([[np.nanmin(forward[:, -1]), np.nanmax(forward[:, -1])]])
+    ends = np.nanquantile(forward, [TAIL, 1 - TAIL], axis=(0, 1, 2)).T
+    margin = 0.08 * np.ptp(ends, axis=1, keepdims=True)
+    return np.asarray(ends + margin * [-1, 1])
+
+
+def _points(rows: Array, limits: Array) -> dict[str, Any]:
+    return {"x": rows[:, 0], "y": rows[:, 1]}
+
+
+def _bins(rows: Array, limits: Array) -> dict[str, Any]:
+    """Heights of the bins: all rows count, also those outside the frame."""
+    edges = np.linspace(limits[0, 0], limits[0, 1], BINS + 1)
+    values = rows[np.isfinite(rows)]
+    count, _ = np.histogram(values, edges)
+    height = count / (max(1, len(values)) * np.diff(edges))
+    outside, lost = len(values) - count.sum(), rows.size - len(values)
+    return {"x": edges[:-1], "x_end": edges[1:], "y": height, "outside": outside, "lost": lost}
+
+
+def _image_rows(rows: Array, limits: Array) -> dict[str, Any]:
+    shown = rows[: MOSAIC**2]
+    index, pixel = np.indices(shown.shape)
+    return {"row": index.ravel(), "x": pixel.ravel(), "y": shown.ravel()}
+
+
+def _color(process: str) -> str:
+    return INK if process == "forward" else VERMILLION
+
+
+def _draw_scatter(
+    ax: Axes,
+    rows: pd.DataFrame,
+    limits: Array,
+    density: xr.DataArray | None,
+    shape: tuple[int, ...],
+    color: str,
+) -> None:
+    points = rows[["x", "y"]].to_numpy()
+    if density is not None:
+        density = density.transpose("mesh_y", "mesh_x")
+        levels = float(density.max()) * 10.0 ** np.arange(-CONTOURS / 2, 0, 0.5)
+        ax.contour(
+            density["mesh_x"], density["mesh_y"], density, levels, colors=BLUE, linewidths=0.5
+        )
+    ax.plot(*points.T, ".", color=color, markersize=1.6, alpha=0.45, rasterized=True, zorder=1)
+    ax.set_xlim(*limits[0])
+    ax.set_ylim(*limits[1])
+    finite = np.isfinite(points).all(1)
+    inside = ((points >= limits[:, 0]) & (points <= limits[:, 1])).all(1)
+    _say_missing(ax, rows, int((finite & ~inside).sum()), int((~finite).sum()))
+    _few_ticks(ax)
+
+
+def _draw_histogram(
+    ax: Axes,
+    rows: pd.DataFrame,
+    limits: Array,
+    density: xr.DataArray | None,
+    shape: tuple[int, ...],
+    color: str,
+) -> None:
+    width = rows["x_end"] - rows["x"]
+    ax.bar(rows["x"], rows["y"], width, align="edge", color=color, alpha=0.45, linewidth=0)
+    if density is not None:
+        ax.plot(density["mesh_x"], density, color=BLUE, linewidth=0.9)
+    ax.set_xlim(*limits[0])
+    ax.set_ylim(bottom=0)
+    _say_missing(ax, rows, int(rows["outside"].iloc[0]), int(rows["lost"].iloc[0]))
+    _few_ticks(ax)
+    ax.set_yticks([])
+
+
+def _draw_images(
+    ax: Axes,
+    rows: pd.DataFrame,
+    limits: Array,
+    density: xr.DataArray | None,
+    shape: tuple[int, ...],
+    color: str,
+) -> None:
+    """The images on a grid, a pixel between them."""
+    height, width = shape
+    mosaic = np.full((MOSAIC * (height + 1) - 1, MOSAIC * (width + 1) - 1), np.nan)
+    for place, image in rows.groupby("row"):
+        top, left = divmod(int(str(place)), MOSAIC)
+        corner = slice(top * (height + 1), top * (height + 1) + height)
+        across = slice(left * (width + 1), left * (width + 1) + width)
+        mosaic[corner, across] = image["y"].to_numpy().reshape(height, width)
+    greys = colormaps["gray_r"].with_extremes(bad=GAP)
+    ax.imshow(mosaic, cmap=greys, vmin=limits[0, 0], vmax=limits[0, 1], interpolation="nearest")
+    ax.set_xticks([])
+    ax.set_yticks([])
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+
+
+def _say_missing(ax: Axes, rows: pd.DataFrame, outside: int, lost: int) -> None:
+    """How many rows the panel does not show; a true row that is NaN does not exist."""
+    counts = {"outside": outside, "not finite": lost * (rows["process"].iloc[0] == "backward")}
+    text = ", ".join(f"{count} {why}" for why, count in counts.items() if count)
+    if text:
+        ax.text(
+            0.99, 0.99, text, fontsize=5.5, color=INK, ha="right", va="top",
+            transform=ax.transAxes,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85},
+        )  # fmt: skip
+
+
+def _few_ticks(ax: Axes) -> None:
+    ax.tick_params(labelsize=6, length=2, pad=1.5)
+    ax.xaxis.set_major_locator(MaxNLocator(3))
+    ax.yaxis.set_major_locator(MaxNLocator(3))
+    ax.label_outer()
+
+
+def _title(
+    pictures: xr.Dataset, target: str, shape: tuple[int, ...], limits: Array, width: int
+) -> str:
+    """What is drawn, and how, in lines of `width` characters."""
+    attrs = pictures.attrs
+    title = f"{target}, dimension {attrs['dimension']}: data to noise and back"
+    if shape:
+        low, high = limits[0]
+        how = f"{attrs['n_steps']} steps; grey from {low:.3g} (white) to {high:.3g}"
+        return "\n".join([title, *textwrap.wrap(how, width)])
+    n = pictures.sizes["row"]
+    how = f"{n} rows a panel, {attrs['n_steps']} steps"
+    plane = pictures.sizes["coordinate"] == 2
+    if plane:
+        how += "; {} across, {} up".format(*pictures["coordinate"].values)
+    if "density" in pictures:
+        how += f"; blue {'contours' if plane else 'lines'}: exact density of the noised data"
+    return "\n".join([title, *textwrap.wrap(how, width)])

@@ -1,0 +1,266 @@
+"""What a grid says of itself: its divergences and bounds, and statistics over their runs.
+
+Figures and tables know no measure by name. The attributes of a variable say what it is:
+
+    role="divergence"  a measured error, lower is better; `figure` a short name, `label`
+                       the axis label, `units`; names of its companions where it has them:
+                       `floor` its value on true samples and `floor_sd` the standard
+                       deviation of that over runs, `exact` its value for the exact law of
+                       the sampler, `unbiased` the estimate without its bias,
+                       `standard_error` that of one run, `bound` the theorem's total;
+                       `floor_power` p if values add to the floor as pᵗʰ powers
+    role="bound"       a theorem's total; `label`, `units`; `parts` the variables that sum
+                       to it, from the bottom of the stack to its top, and `refined` other
+                       totals, as words; `objection` the variable of codes that says where
+                       the theorem applies (0) and why it does not: `flag_values` and
+                       `flag_meanings` of that variable, with underscores for blanks.
+                       A bound without one is nowhere taken for a theorem.
+
+A companion that the grid does not hold counts as not named. Statistics over runs are over
+the finite values of the axis `seed`; standard deviations divide by n − 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+__all__ = [
+    "SETTING",
+    "Bound",
+    "Divergence",
+    "Runs",
+    "bound_named",
+    "bounds_of",
+    "divergence_named",
+    "divergences_of",
+    "finite",
+    "in_order",
+    "level",
+    "objections",
+    "over_runs",
+    "settings",
+    "text_of",
+    "with_units",
+]
+
+SETTING = ("target", "horizon", "score", "sampler", "time_grid", "n_steps")
+COMPANIONS = ("floor", "floor_sd", "exact", "unbiased", "standard_error", "bound")
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """A divergence of the grid: its variable, what to call it, and its companions' names."""
+
+    name: str
+    figure: str
+    label: str
+    units: str
+    floor: str
+    floor_sd: str
+    exact: str
+    unbiased: str
+    standard_error: str
+    bound: str
+    floor_power: float  # 0: unknown how values add to the floor
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A bound of the grid: its total, what to call it, its parts and its refinements."""
+
+    name: str
+    figure: str
+    label: str
+    units: str
+    parts: tuple[str, ...]
+    refined: tuple[str, ...]
+
+
+def divergences_of(grid: xr.Dataset) -> list[Divergence]:
+    """The divergences of a grid, by name.
+
+    Raises
+    ------
+    ValueError
+        If two of them ask for the same figure.
+    """
+    found: dict[str, Divergence] = {}
+    for name, variable in _in_name_order(grid):
+        attrs = variable.attrs
+        if attrs.get("role") != "divergence":
+            continue
+        named = {key: str(attrs.get(key, "")) for key in COMPANIONS}
+        divergence = Divergence(
+            name=name,
+            figure=str(attrs.get("figure", name)),
+            label=text_of(variable),
+            units=_units(variable),
+            floor_power=float(attrs.get("floor_power", 0)),
+            **{key: value if value in grid else "" for key, value in named.items()},
+        )
+        if divergence.figure in found:
+            raise ValueError(
+                f"figure = {divergence.figure!r} of {name}: must differ from that of "
+                f"{found[divergence.figure].name}"
+            )
+        found[divergence.figure] = divergence
+    return list(found.values())
+
+
+def bounds_of(grid: xr.Dataset) -> list[Bound]:
+    """The bounds of a grid, by name."""
+
+    def words(variable: xr.DataArray, key: str) -> tuple[str, ...]:
+        return tuple(word for word in str(variable.attrs.get(key, "")).split() if word in grid)
+
+    return [
+        Bound(
+            name=name,
+            figure=name.removesuffix("_bound"),
+            label=text_of(variable),
+            units=_units(variable),
+            parts=words(variable, "parts"),
+            refined=words(variable, "refined"),
+        )
+        for name, variable in _in_name_order(grid)
+        if variable.attrs.get("role") == "bound"
+    ]
+
+
+def _in_name_order(grid: xr.Dataset) -> list[tuple[str, xr.DataArray]]:
+    """The variables in an order that does not depend on the folder a grid is stored in."""
+    names = sorted(map(str, grid.data_vars))
+    return [(name, grid[name]) for name in names]
+
+
+def divergence_named(grid: xr.Dataset, name: str) -> Divergence:
+    """The divergence of a grid by its figure's name or its variable's.
+
+    Raises
+    ------
+    ValueError
+        If there is none; the message lists those there are.
+    """
+    found = divergences_of(grid)
+    for divergence in found:
+        if name in (divergence.figure, divergence.name):
+            return divergence
+    known = ", ".join(divergence.figure for divergence in found) or "none"
+    raise ValueError(f"divergence = {name!r}: must be one of the grid's, {known}")
+
+
+def bound_named(grid: xr.Dataset, name: str) -> Bound:
+    """The bound of a grid by its variable's name; ValueError if there is none."""
+    found = {bound.name: bound for bound in bounds_of(grid)}
+    if name not in found:
+        raise ValueError(
+            f"bound = {name!r}: must be one of the grid's, {', '.join(found) or 'none'}"
+        )
+    return found[name]
+
+
+def text_of(variable: xr.DataArray) -> str:
+    """What to call a variable: its `label`, else its `long_name`, else its name."""
+    attrs = variable.attrs
+    text = str(attrs.get("label") or attrs.get("long_name") or variable.name)
+    return text.replace("||", "‖")
+
+
+def _units(variable: xr.DataArray) -> str:
+    """Units in the plural; empty for a pure number."""
+    units = str(variable.attrs.get("units", ""))
+    return {"nat": "nats", "1": ""}.get(units, units)
+
+
+def with_units(label: str, units: str) -> str:
+    return f"{label}, {units}" if units else label
+
+
+def objections(here: xr.Dataset, bound: Bound, total: str = "") -> list[str]:
+    """Why a bound's theorem does not apply, one reason a schedule; "" where it applies.
+
+    Parameters
+    ----------
+    here : Dataset
+        The grid at one setting: axes `schedule` and `seed`.
+    bound : Bound
+    total : str
+        One of the refined totals, which may have hypotheses of its own; else it has those
+        of the bound.
+    """
+    n = here.sizes["schedule"]
+    own = here[total].attrs.get("objection", "") if total else ""
+    name = own or here[bound.name].attrs.get("objection", "")
+    if name not in here:
+        return ["its hypotheses are not checked"] * n
+    codes = here[name]
+    meanings = str(codes.attrs["flag_meanings"]).split()
+    reasons = dict(zip(np.atleast_1d(codes.attrs["flag_values"]).tolist(), meanings, strict=True))
+    codes = codes.max([dim for dim in codes.dims if dim != "schedule"], skipna=False)
+    return [
+        "" if code == 0 else reasons.get(code, "its hypotheses are not checked").replace("_", " ")
+        for code in np.broadcast_to(codes.values, n).tolist()
+    ]
+
+
+def finite(cells: xr.Dataset, name: str) -> xr.DataArray:
+    """The finite values of a variable; NaN everywhere where the grid has none."""
+    if name not in cells:
+        return xr.full_like(cells["status"], np.nan, dtype=float)
+    values = cells[name]
+    return values.where(abs(values) < np.inf)
+
+
+def level(here: xr.Dataset, mean: str, sd: str) -> tuple[float, float]:
+    """A level across a panel, such as a floor: its mean, and its sd stored or over runs."""
+    values = finite(here, mean)
+    if sd:
+        return float(values.mean()), float(finite(here, sd).mean())
+    return float(values.mean()), float(values.std(ddof=1)) if "seed" in values.dims else np.nan
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Statistics over the runs of one quantity, without the axis `seed`."""
+
+    mean: xr.DataArray
+    sd: xr.DataArray
+    median: xr.DataArray
+    lowest: xr.DataArray
+    highest: xr.DataArray
+    count: xr.DataArray
+
+
+def over_runs(values: xr.DataArray) -> Runs:
+    if "seed" not in values.dims:
+        values = values.expand_dims("seed")
+    values = values.where(np.isfinite(values))
+    return Runs(
+        mean=values.mean("seed"),
+        sd=values.std("seed", ddof=1),
+        median=values.median("seed"),
+        lowest=values.min("seed"),
+        highest=values.max("seed"),
+        count=values.count("seed"),
+    )
+
+
+def in_order(cells: xr.Dataset) -> tuple[list[str], list[str]]:
+    """Labels of the β_a schedules by increasing a, and of the others in grid order."""
+    in_family = (cells["family"] == "beta_a").values
+    names: npt.NDArray[Any] = np.array([str(s) for s in cells["schedule"].values], dtype=object)
+    by_a = np.argsort(cells["a"].values[in_family], kind="stable")
+    return list(names[in_family][by_a]), list(names[~in_family])
+
+
+def settings(grid: xr.Dataset) -> Iterator[dict[str, Any]]:
+    """Labels of every set of cells that differ in schedule and seed alone."""
+    for values in product(*(grid[dim].values for dim in SETTING)):
+        yield {dim: np.asarray(v).item() for dim, v in zip(SETTING, values, strict=True)}

@@ -1,0 +1,140 @@
+"""Pictures: a few rows on their way from data to noise and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sgm.processes import VPProcess
+from sgm.random import stream
+from sgm.run.build import build_process, build_steps, build_target, build_times
+from sgm.samplers import Steps
+from sgm.store.cells import write_cells
+from sgm.targets import EmpiricalTarget, Target
+
+__all__ = ["pictures"]
+
+Array = npt.NDArray[np.float64]
+
+MESH = 81  # points a side
+WIDTH = 3.5  # standard deviations of the noise that the mesh covers
+
+
+def pictures(
+    spec: Mapping[str, Any],
+    seeds: range,
+    inputs: Mapping[str, Path],
+    outputs: Mapping[str, Path],
+    device: str,
+) -> None:
+    """A few noised true rows, and the samplers' states at the same times.
+
+    In the target's original coordinates: all of an image, else one or two, with the exact
+    density of the noised rows on a mesh where it is known.
+    """
+    from sgm import networks, simulation
+    from sgm.run.score_fns import build_score_fn
+
+    target = build_target(spec["target"])
+    process = build_process(spec["process"], spec["schedule"], spec["horizon"])
+    solver_times = build_times(spec["time_grid"], spec["horizon"], spec["n_steps"])
+    times = np.sort(np.array(spec["times"]))[::-1] * spec["horizon"]
+    score_fn, dtype = build_score_fn(
+        spec["score"], process, target, inputs, networks.resolve_device(device)
+    )
+
+    if isinstance(score_fn, networks.ScoreEnsemble):
+        score_fn = score_fn[:1]  # that of seed 0
+
+    def reverse(sampler: Mapping[str, Any]) -> Array:
+        steps = build_steps(sampler, process, solver_times)
+        watch = _Watch(steps, times, solver_times[-1])
+        final = simulation.simulate_reverse(
+            steps,
+            score_fn,
+            process.variance,
+            spec["rows"],
+            target.dimension,
+            spec["study_seed"],
+            [0],
+            {"target": spec["target"]["label"]},
+            dtype,
+            networks.resolve_device(device),
+            watch,
+        )
+        return watch.finished(final[0].double().cpu().numpy())
+
+    generator = stream(spec["study_seed"], "pictures", target=spec["target"]["label"])
+    x0 = _true_rows(target, spec["rows"], generator)
+    z = generator.standard_normal(x0.shape)
+    states = {
+        "forward": np.stack([process.perturb(x0, np.full(len(x0), t), z) for t in times]),
+        "backward": np.stack([reverse(sampler) for sampler in spec["samplers"]]),
+    }
+    shown = [c for c in spec["coordinates"] if c < target.dimension]
+    values: dict[str, Any] = {"times": times / spec["horizon"]}
+    for name, rows in states.items():
+        original = target.restore(rows.reshape(-1, target.dimension))
+        original = original.reshape(*rows.shape[:-1], -1)
+        values[name] = original if target.image_shape else original[..., shown]
+    if target.law is not None and target.image_shape is None:
+        values |= _mesh(target, process, times, shown, target.restore(x0)[:, shown])
+    if target.image_shape is None:
+        values["coordinates"] = [f"x{c + 1}" for c in shown]
+    write_cells(outputs["pictures"], values)
+
+
+def _true_rows(target: Target, n: int, generator: np.random.Generator) -> Array:
+    """`n` true rows; those that a data set does not have are NaN."""
+    if not isinstance(target, EmpiricalTarget):
+        return target.sample(n, generator)
+    rows = np.full((n, target.dimension), np.nan)
+    chosen = target.rows[generator.permutation(len(target.rows))[:n]]
+    rows[: len(chosen)] = chosen
+    return rows
+
+
+class _Watch:
+    """Keeps the states of the simulation that are nearest to some times."""
+
+    def __init__(self, steps: Steps, times: Array, end: float) -> None:
+        self.times, self.end = times, end
+        departures = np.append(steps.score_time, end)
+        self.stages = [int(np.argmin(abs(departures - t))) for t in times]
+        self.states: dict[int, Array] = {}
+
+    def __call__(self, stage: int, rows: slice, x: Any, score: Any) -> None:
+        if stage in self.stages:
+            self.states[stage] = x[0].double().cpu().numpy()
+
+    def finished(self, final: Array) -> Array:
+        """States at all times, shape (times, n, d)."""
+        return np.stack([self.states.get(stage, final) for stage in self.stages])
+
+
+def _mesh(
+    target: Target, process: VPProcess, times: Array, shown: list[int], rows: Array
+) -> dict[str, Any]:
+    """The density of the noised rows at each time, on a mesh around the data and the noise.
+
+    The mesh is the same for all schedules.
+    """
+    assert target.law is not None
+    law = target.law.marginal(shown)
+    center, scale = (part[shown] for part in target.transform)
+    noise = WIDTH * np.sqrt(process.variance) * scale
+    low = np.minimum(rows.min(axis=0), center - noise)
+    high = np.maximum(rows.max(axis=0), center + noise)
+    axes = [np.linspace(a, b, MESH) for a, b in zip(low, high, strict=True)]
+    points = (np.stack(np.meshgrid(*axes), axis=-1) - center) / scale
+    density = [
+        np.exp(law.log_density(points, process.mean_scale(t), process.kernel_variance(t)))
+        / np.prod(scale)
+        for t in times
+    ]
+    meshes = dict(zip(("mesh_x", "mesh_y"), axes, strict=False))
+    return {"density": np.stack(density), **meshes}

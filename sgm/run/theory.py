@@ -1,0 +1,136 @@
+"""The closed-form stages: exact laws and bounds, and what stands behind the axes' labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sgm.gaussian import Gaussian, kl_divergence, wasserstein2
+from sgm.laws import chain_error, sampler_law
+from sgm.run.build import (
+    build,
+    build_process,
+    build_steps,
+    build_target,
+    build_times,
+    known_law,
+    measured,
+)
+from sgm.scores import GaussianScore
+from sgm.store.cells import write_cells
+
+__all__ = ["axes", "exact"]
+
+Spec = Mapping[str, Any]
+Files = Mapping[str, Path]
+
+
+def exact(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -> None:
+    """Exact laws, divergences and bounds of all untrained scores of one target.
+
+    Writes one array a variable, over the axes of the grid that the variable has, but
+    `target` and `seed`; and the labels of its scores. The law of a sampler is exact for a
+    Gaussian target; for another the bounds alone are.
+    """
+    law = known_law(spec)
+    size = {
+        "schedule": len(spec["schedules"]),
+        "horizon": len(spec["horizons"]),
+        "score": len(spec["scores"]),
+        "sampler": len(spec["samplers"]),
+        "time_grid": len(spec["time_grids"]),
+        "n_steps": len(spec["n_steps"]),
+    }
+    axes = {
+        name: [axis for axis in owned if axis in size] for name, owned in spec["variables"].items()
+    }
+    values = {name: np.full([size[axis] for axis in own], np.nan) for name, own in axes.items()}
+
+    def put(computed: Mapping[str, Any], **place: int) -> None:
+        for name, value in computed.items():
+            values[name][tuple(place[axis] for axis in axes[name])] = value
+
+    for s, schedule in enumerate(spec["schedules"]):
+        for h, horizon in enumerate(spec["horizons"]):
+            process = build_process(spec["process"], schedule, horizon)
+            scores = [build(score, process=process, law=law) for score in spec["scores"]]
+            for g, time_grid in enumerate(spec["time_grids"]):
+                for n, n_steps in enumerate(spec["n_steps"]):
+                    place = {"schedule": s, "horizon": h, "time_grid": g, "n_steps": n}
+                    times = build_times(time_grid, horizon, n_steps)
+                    steps = [build_steps(sampler, process, times) for sampler in spec["samplers"]]
+                    for c, score in enumerate(scores):
+                        mse, cross = score.error_moments(law, times[:-1])
+                        context = {
+                            "process": process,
+                            "law": law,
+                            "times": times,
+                            "score_mse": mse,
+                            "score_mse_standard_error": np.zeros_like(mse),
+                            "score_cross": cross,
+                        }
+                        put(measured(spec["bounds"], context), **place, score=c)
+                        for m, scheme in enumerate(steps):
+                            here = {**place, "score": c, "sampler": m}
+                            along = np.where(mse == 0, 0.0, np.nan)
+                            if isinstance(score, GaussianScore) and isinstance(law, Gaussian):
+                                prior = process.prior(law.dimension)
+                                generated = sampler_law(scheme, score, prior)
+                                put(_distances(law, generated, spec["divergences"]), **here)
+                                if spec["chain_bounds"]:
+                                    along = chain_error(scheme, score, law, prior)
+                            context["score_mse_generated"] = along
+                            put(measured(spec["chain_bounds"], context), **here)
+    write_cells(
+        outputs["exact"], values | {"score": np.array([score["label"] for score in spec["scores"]])}
+    )
+
+
+def _distances(
+    law: Gaussian, generated: Gaussian, measures: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Exact divergences between a Gaussian target and the law of a sampler's output."""
+    return {
+        "kl_exact": kl_divergence(law, generated),
+        "kl_reverse_exact": kl_divergence(generated, law),
+        "w2_exact": wasserstein2(law, generated),
+        **measured(measures, {"law": law, "generated": generated}),
+    }
+
+
+def axes(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -> None:
+    """What stands behind the labels of the axes: dimensions, curves, what is proved."""
+    time_fraction = np.linspace(0.0, 1.0, 101)
+    shape = (len(spec["schedules"]), len(spec["horizons"]), len(time_fraction))
+    curves = {name: np.empty(shape) for name in ("beta", "mean_scale", "std")}
+    for s, schedule in enumerate(spec["schedules"]):
+        for h, horizon in enumerate(spec["horizons"]):
+            process = build_process(spec["process"], schedule, horizon)
+            t = horizon * time_fraction
+            curves["beta"][s, h] = process.schedule.beta(t)
+            curves["mean_scale"][s, h] = process.mean_scale(t)
+            curves["std"][s, h] = process.std(t)
+    targets = [build_target(target) for target in spec["targets"]]
+    samplers = [sampler["build"].rsplit(":", 1)[1] for sampler in spec["samplers"]]
+    values: dict[str, Any] = {
+        "time_fraction": time_fraction,
+        "dimension": [target.dimension for target in targets],
+        "transforms": json.dumps(
+            [{"center": c.tolist(), "scale": s.tolist()} for c, s in (t.transform for t in targets)]
+        ),
+        "image_shapes": [" ".join(map(str, target.image_shape or ())) for target in targets],
+    }
+    variance = spec["process"]["parameters"]["variance"]
+    for item in spec["objections"]:
+        codes = [
+            [build(item, law=t.law, variance=variance, sampler=name) for name in samplers]
+            for t in targets
+        ]
+        values[item["label"]] = np.array(codes, dtype=np.float64)
+        values[item["label"] + "_meanings"] = [code.reason for code in type(codes[0][0])]
+    curves = {f"schedule_{name}": curve for name, curve in curves.items()}
+    write_cells(outputs["axes"], curves | values)

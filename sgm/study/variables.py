@@ -1,0 +1,361 @@
+"""The grid's variables: their names, axes, units, and what views may know of them.
+
+A variable says of itself how it is drawn: `about` becomes its attributes in the grid, so
+that figures and tables read the grid alone and treat a user's divergence like ours. Keys:
+
+    role              "divergence" or "bound": there is a figure of it
+    figure, label     the figure's name, and the label of its axis
+    floor, floor_sd, exact, unbiased, standard_error, bound
+                      of a divergence: the variables that belong beside it
+    floor_power       p if exact^p + floor^p is what the estimator shows, to the power p
+    parts, refined    of a bound: its terms from the bottom of the stack, and other totals;
+                      of a part: a sharper form of it
+    objection         of a total: the variable that says where its hypotheses fail
+    divergence        of a bound: the variable that it bounds
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["GRID", "REPLICATE", "RUN", "THEORY", "VERDICT", "Variable"]
+
+GRID = ("target", "schedule", "horizon", "score", "sampler", "time_grid", "n_steps")
+REPLICATE = (*GRID, "seed")
+THEORY = ("target", "schedule", "horizon", "score", "time_grid", "n_steps", "seed")
+RUN = ("target", "seed")
+SCHEDULE = ("target", "schedule", "horizon")
+SOLVER = (*SCHEDULE, "time_grid", "n_steps")
+VERDICT = ("target", "sampler")
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A variable of the grid.
+
+    Parameters
+    ----------
+    name : str
+    axes : tuple of str
+        Its axes, in the order of `REPLICATE`.
+    long_name, units : str
+    about : mapping
+        Further attributes, see the module.
+    measured_floor : bool
+        Of a divergence: its floor, ``<name>_floor`` over (target, seed), is the same
+        divergence of an independent true sample of the same size.
+    """
+
+    name: str
+    axes: tuple[str, ...]
+    long_name: str
+    units: str = "nat"
+    about: Mapping[str, str] = field(default_factory=dict)
+    measured_floor: bool = False
+
+    @property
+    def floor(self) -> Variable:
+        """The variable of the measured floor."""
+        long_name = f"{self.long_name}, between two independent true samples"
+        return Variable(f"{self.name}_floor", RUN, long_name, self.units)
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """Attributes of the variable in the grid."""
+        own = {"long_name": self.long_name, "units": self.units, **self.about}
+        return own | ({"floor": self.floor.name} if self.measured_floor else {})
+
+
+def divergence(figure: str, label: str, **companions: str) -> dict[str, str]:
+    """What a divergence says of itself."""
+    return {"role": "divergence", "figure": figure, "label": label, **companions}
+
+
+EXACT_LAW = (
+    Variable("kl_exact", GRID, "KL(target || exact law of the sampler's output)"),
+    Variable("kl_reverse_exact", GRID, "KL(exact law of the sampler's output || target)"),
+    Variable("w2_exact", GRID, "W2(target, exact law of the sampler's output)", "1"),
+)
+GAUSSIAN_KL = (
+    Variable(
+        "kl_plugin",
+        REPLICATE,
+        "KL(target || Gaussian fitted to the sample), plug-in",
+        about=divergence(
+            "kl",
+            "KL(data ‖ generated), by moments",
+            floor="kl_floor",
+            floor_power="1",
+            floor_sd="kl_floor_sd",
+            exact="kl_exact",
+            unbiased="kl_unbiased",
+            standard_error="kl_standard_error",
+            bound="kl_bound",
+        ),
+    ),
+    Variable("kl_unbiased", REPLICATE, "the same, its finite-sample bias removed"),
+    Variable("kl_standard_error", REPLICATE, "standard error of the KL estimate of one run"),
+    Variable("kl_floor", ("target",), "expected plug-in KL of a true sample of the same size"),
+    Variable("kl_floor_sd", ("target",), "standard deviation of that"),
+)
+GAUSSIAN_W2 = (
+    Variable(
+        "w2_plugin",
+        REPLICATE,
+        "W2 between the Gaussians of the target's and the sample's moments, plug-in",
+        "1",
+        divergence(
+            "w2",
+            "W2(data, generated), by moments",
+            floor="w2_floor",
+            floor_power="2",
+            exact="w2_exact",
+            unbiased="w2_unbiased",
+            standard_error="w2_standard_error",
+            bound="w2_bound",
+        ),
+    ),
+    Variable("w2_unbiased", REPLICATE, "signed root of its square less its first-order bias", "1"),
+    Variable("w2_standard_error", REPLICATE, "standard error of the W2 estimate of one run", "1"),
+    Variable("w2_floor", ("target",), "root of its expected square for a perfect sampler", "1"),
+)
+SAMPLE_W2 = (
+    Variable(
+        "w2_sample",
+        REPLICATE,
+        "W2 between generated rows and as many independent true rows",
+        "1",
+        divergence("w2_sample", "W2 between samples", exact="w2_exact", bound="w2_bound"),
+        measured_floor=True,
+    ),
+)
+SLICED_W2 = (
+    Variable(
+        "sliced_w2",
+        REPLICATE,
+        "sliced W2 to an independent true sample",
+        "1",
+        divergence("sliced_w2", "sliced W2", exact="sliced_w2_exact", bound="w2_bound"),
+        measured_floor=True,
+    ),
+    Variable(
+        "max_sliced_w2",
+        REPLICATE,
+        "W2 in the worst of the stored directions",
+        "1",
+        divergence("max_sliced_w2", "largest W2 over the directions"),
+        measured_floor=True,
+    ),
+    Variable("sliced_w2_exact", GRID, "sliced W2 of the exact law, same directions", "1"),
+)
+SLICED_W2_AUTHORS = (
+    Variable(
+        "sliced_w2_authors",
+        REPLICATE,
+        "sliced W2 to the training sample, the authors' convention",
+        "1",
+        divergence("sliced_w2_authors", "sliced W2 to the training sample", bound="w2_bound"),
+        measured_floor=True,
+    ),
+)
+NLL = (
+    Variable(
+        "nll",
+        REPLICATE,
+        "mean negative log-likelihood of the sample under the target",
+        about=divergence(
+            "nll",
+            "NLL of the sample under the target",
+            exact="nll_exact",
+            standard_error="nll_standard_error",
+        ),
+        measured_floor=True,
+    ),
+    Variable("nll_standard_error", REPLICATE, "standard error of that"),
+    Variable("nll_exact", GRID, "the same of the exact law of the sampler's output"),
+)
+PARTITION_KL = (
+    Variable(
+        "partition_kl",
+        REPLICATE,
+        "KL(sample || target) over cells of known probability, plug-in: a lower bound",
+        about=divergence(
+            "partition_kl",
+            "KL over cells (modes, or x₁)",
+            floor="partition_kl_floor",
+            floor_sd="partition_kl_floor_sd",
+        ),
+    ),
+    Variable("partition_kl_floor", ("target",), "its expectation for a true sample"),
+    Variable("partition_kl_floor_sd", ("target",), "standard deviation of that"),
+)
+MMD = (
+    Variable(
+        "mmd",
+        REPLICATE,
+        "squared maximum mean discrepancy, Gaussian kernel, unbiased",
+        "1",
+        divergence("mmd", "squared MMD", exact="mmd_exact"),
+        measured_floor=True,
+    ),
+    Variable("mmd_exact", GRID, "the same of the exact law of the sampler's output", "1"),
+)
+HELDOUT_NLL = (
+    Variable(
+        "heldout_nll_gap",
+        REPLICATE,
+        "held-out NLL, fitted to generated minus to true data",
+        about=divergence(
+            "heldout_nll",
+            "held-out NLL gap",
+            floor="heldout_nll_floor",
+            standard_error="heldout_nll_standard_error",
+        ),
+    ),
+    Variable("heldout_nll_standard_error", REPLICATE, "standard error of that"),
+    Variable("heldout_nll_floor", RUN, "the same between halves of the true data"),
+)
+KL_BOUND = (
+    Variable("kl_terminal", SCHEDULE, "KL(p_T || prior), exact"),
+    Variable("kl_bound_mixing", SCHEDULE, "E1, mixing term", about={"label": "E1 mixing"}),
+    Variable(
+        "kl_bound_score",
+        THEORY,
+        "E2, score-approximation term",
+        about={"label": "E2 score error"},
+    ),
+    Variable("kl_bound_score_standard_error", THEORY, "Monte-Carlo standard error of E2"),
+    Variable(
+        "kl_bound_discretization",
+        SOLVER,
+        "E3, discretisation term",
+        about={"label": "E3 discretization", "refined": "kl_bound_discretization_refined"},
+    ),
+    Variable(
+        "kl_bound_discretization_refined",
+        SOLVER,
+        "E3 without telescoping the steps",
+        about={"label": "E3 refined"},
+    ),
+    Variable(
+        "kl_bound",
+        THEORY,
+        "upper bound on KL(target || generated), E1 + E2 + E3",
+        about={
+            "role": "bound",
+            "label": "upper bound E1 + E2 + E3",
+            "parts": "kl_bound_discretization kl_bound_score kl_bound_mixing",
+            "refined": "kl_bound_refined kl_path",
+            "objection": "kl_bound_objection",
+            "divergence": "kl_plugin",
+        },
+    ),
+    Variable(
+        "kl_bound_refined",
+        THEORY,
+        "E1 + E2 + E3 refined",
+        about={"label": "refined bound E1 + E2 + E3 refined"},
+    ),
+    Variable(
+        "kl_path",
+        THEORY,
+        "KL(p_T || prior) plus the Girsanov path term",
+        about={"label": "path KL (Girsanov)"},
+    ),
+    Variable("kl_bound_objection", VERDICT, "why the KL bound is not a theorem here", "1"),
+    Variable("kl_bound_applicable", VERDICT, "1 where the KL bound is a theorem", "1"),
+)
+W2_BOUND = (
+    Variable("w2_bound_mixing", SCHEDULE, "mixing term", "1", {"label": "mixing"}),
+    Variable(
+        "w2_bound_discretization",
+        SOLVER,
+        "discretisation term, the paper's Lipschitz constant",
+        "1",
+        {"label": "discretization"},
+    ),
+    Variable(
+        "w2_bound_discretization_sharp",
+        SOLVER,
+        "discretisation term, the sharp Lipschitz constant",
+        "1",
+        {"label": "discretization, sharp"},
+    ),
+    Variable(
+        "w2_bound_discretization_safe",
+        SOLVER,
+        "discretisation term, a Lipschitz constant that holds for any spectrum",
+        "1",
+        {"label": "discretization, safe"},
+    ),
+    Variable(
+        "w2_bound_time",
+        SOLVER,
+        "time-regularity term M h T sup β (1 + 2B)",
+        "1",
+        {"label": "time regularity"},
+    ),
+    Variable(
+        "w2_bound_score",
+        REPLICATE,
+        "score term, largest error along the generated chain",
+        "1",
+        {"label": "score error"},
+    ),
+    Variable(
+        "w2_bound_score_forward",
+        THEORY,
+        "score term, largest error along the forward process",
+        "1",
+        {"label": "score error, forward"},
+    ),
+    Variable(
+        "w2_bound",
+        REPLICATE,
+        "upper bound on W2(target, generated)",
+        "1",
+        {
+            "role": "bound",
+            "label": "upper bound on W2",
+            "parts": "w2_bound_time w2_bound_discretization w2_bound_score w2_bound_mixing",
+            "refined": "w2_bound_sharp w2_bound_safe w2_bound_forward",
+            "objection": "w2_bound_objection",
+            "divergence": "w2_plugin",
+        },
+    ),
+    Variable(
+        "w2_bound_sharp",
+        REPLICATE,
+        "the same with the sharp Lipschitz constant",
+        "1",
+        {"label": "sharp Lipschitz constant", "objection": "w2_bound_sharp_objection"},
+    ),
+    Variable(
+        "w2_bound_safe",
+        REPLICATE,
+        "the same with the safe Lipschitz constant",
+        "1",
+        {"label": "safe Lipschitz constant", "objection": "w2_bound_safe_objection"},
+    ),
+    Variable(
+        "w2_bound_forward",
+        THEORY,
+        "the same with the score error along the forward process, the authors' choice",
+        "1",
+        {
+            "label": "score error along the forward process",
+            "objection": "w2_bound_forward_objection",
+        },
+    ),
+    Variable("w2_constant_m", SOLVER, "M, regularity of the score in time", "1"),
+    Variable("w2_constant_b", ("target",), "B, root of E|X₀|² + σ²d", "1"),
+    *(
+        variable
+        for total in ("w2_bound", "w2_bound_sharp", "w2_bound_safe", "w2_bound_forward")
+        for variable in (
+            Variable(f"{total}_objection", VERDICT, f"why {total} is not a theorem here", "1"),
+            Variable(f"{total}_applicable", VERDICT, f"1 where {total} is a theorem", "1"),
+        )
+    ),
+)

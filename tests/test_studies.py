@@ -1,0 +1,126 @@
+"""Every study file, shrunk to seconds, through every stage, figure and table."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from sgm import plots, tables
+from sgm.run.__main__ import main
+from sgm.run.check import check
+from sgm.store import DONE, FAILED, NOT_APPLICABLE
+from sgm.store.grid import gather, open_grid, write_grid
+from sgm.store.pictures import gather_pictures
+from sgm.study import Item, Plan, Study, Variable
+from sgm.study.variables import GRID
+
+CONFIG = Path(__file__).parents[1] / "config"
+STUDIES = sorted([CONFIG / "config.yaml", *(CONFIG / "studies").glob("*.yaml")])
+STAGES = (
+    "data", "network", "samples", "bounds", "divergences", "floors", "pictures", "exact", "axes",
+)  # fmt: skip
+
+
+def shrunk(config: dict[str, Any]) -> dict[str, Any]:
+    """The same study, its axes cut to two values and its sizes to almost nothing."""
+    small = copy.deepcopy(config) | {
+        "seeds": 2, "seeds_per_job": 2, "n_steps": [6], "n_train": 150, "n_samples": 120,
+        "n_score_error": 10, "device": "cpu",
+    }  # fmt: skip
+    for schedule in small["schedules"]:
+        if isinstance(schedule.get("a"), list):
+            schedule["a"] = [-10, 0]
+    for target in small["targets"]:
+        if target.get("dimension", 0) > 10:
+            target["dimension"] = 10
+    for score in small["scores"]:
+        if isinstance(score.get("eps"), list):
+            score["eps"] = score["eps"][:2]
+        if "recipe" in score:
+            score["recipe"] |= {"width": 16, "layers": 1, "time_width": 16, "steps": 3}
+    small["divergences"] = [_few(divergence) for divergence in small["divergences"]]
+    if small["pictures"]:
+        small["pictures"] |= {"schedules": ["beta_a=0"], "rows": 20}
+    return small
+
+
+def _few(divergence: Any) -> Any:
+    if isinstance(divergence, dict):
+        limits = {"rows": 40, "projections": 8, "components": 1}
+        return divergence | {key: n for key, n in limits.items() if key in divergence}
+    return divergence
+
+
+class Labels:
+    def __init__(self, labels: dict[str, str]) -> None:
+        self.__dict__.update(labels)
+
+
+def run(plan: Plan) -> None:
+    """All stages, in one process, with the command line that the rules build."""
+    for stage in STAGES:
+        for labels in plan.cells(stage):
+            inputs = plan.inputs(stage, Labels(labels))
+            outputs = [f"{stage}={plan.pattern(stage).format(**labels)}"]
+            if stage == "network":
+                outputs.append(f"training={plan.pattern('training').format(**labels)}")
+            words = ["--spec", plan.spec(stage, Labels(labels))]
+            words += ["--seeds", labels.get("seeds", "0-0"), "--output", *outputs]
+            words += ["--input", *(f"{k}={v}" for k, v in inputs.items() if k != "source")]
+            assert main([stage, *words]) == 0, (stage, labels)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=[path.stem for path in STUDIES])
+def test_study(path: Path, tmp_path: Path) -> None:
+    study = Study.parse(shrunk(yaml.safe_load(path.read_text())))
+    check(study)
+    plan = Plan(study, tmp_path / "results")
+    run(plan)
+    folder = tmp_path / "grid.zarr"
+    write_grid(gather(plan, {}), folder, gather_pictures(plan))
+    grid = open_grid(folder)
+
+    assert set(np.unique(grid.status)) <= {DONE, NOT_APPLICABLE}
+    assert json.loads(grid.attrs["failures"]) == []
+    for name, variable in plan.variables.items():
+        assert grid[name].dims == variable.axes
+        for target in study.targets:
+            if _has(plan, variable, target):
+                assert np.isfinite(grid[name].sel(target=target.label)).any(), (name, target.label)
+    for stem in plan.figures():
+        group = stem if stem.startswith("samples/") else None
+        shown = open_grid(folder, stem.replace("samples", "pictures")) if group else grid
+        figure, frame = plots.draw(shown, stem)
+        assert len(frame) > 0, stem
+        assert figure.axes, stem
+    for table in tables.TABLES.values():
+        assert len(table(grid)) > 0
+    assert not (grid.status == FAILED).any()
+
+
+def _has(plan: Plan, variable: Variable, target: Item) -> bool:
+    """Whether a divergence or bound of the study has a number for a target."""
+    scores = [score for score in plan.study.scores if plan.study.runs(target, score)]
+    untrained = any(score.family != "trained" for score in scores)
+    sampled = any(plan.is_sampled(target, score) for score in scores)
+    if "objection" in variable.name or "applicable" in variable.name:
+        return True
+    for item in plan.measures("bounds", target):
+        if variable in item.entry.variables:
+            return bool(scores)
+    for item in plan.measures("divergences", target):
+        if variable in item.entry.variables and variable.axes == GRID:
+            return target.entry.law == "gaussian" and untrained
+        if variable in item.entry.variables or variable in _floors(item):
+            return sampled
+    return False
+
+
+def _floors(item: Item) -> list[Variable]:
+    return [variable.floor for variable in item.entry.variables if variable.measured_floor]
