@@ -53,9 +53,9 @@ def test_estimates_below_zero_are_counted_and_not_dropped_from_the_errors() -> N
     negative = frame[(frame["axis"] == "kl") & (frame["y"] < 0)]
     assert len(negative) == 2  # exact and scaled score
     (title,) = [
-        ax.get_title(loc="left") for ax in figure.axes if ax.get_title(loc="left").startswith("kl")
+        ax.get_title(loc="left") for ax in figure.axes if ax.get_title(loc="left").startswith("KL")
     ]
-    assert "2 unbiased means ≤ 0 not shown" in title
+    assert "2 means ≤ 0 not shown" in title
     assert (negative["relative_error"] < -1).all()
 
 

@@ -76,7 +76,15 @@ def run(plan: Plan) -> None:
             assert main([stage, *words]) == 0, (stage, labels)
 
 
-@pytest.mark.parametrize("path", STUDIES, ids=[path.stem for path in STUDIES])
+def every_study() -> list[Any]:
+    """One of a density with networks and pictures; the others are left to `make test-slow`."""
+    return [
+        pytest.param(path, id=path.stem, marks=[] if path.stem == "mg25" else pytest.mark.slow)
+        for path in STUDIES
+    ]
+
+
+@pytest.mark.parametrize("path", every_study())
 def test_study(path: Path, tmp_path: Path) -> None:
     study = Study.parse(shrunk(yaml.safe_load(path.read_text())))
     check(study)

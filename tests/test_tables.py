@@ -11,6 +11,7 @@ import xarray as xr
 from scipy import stats
 
 from sgm import tables
+from sgm.comparison import comparison_text
 from tests.grids import BEST_A, FLOOR, NOT_APPLICABLE, fail, synthetic_grid
 
 
@@ -124,8 +125,11 @@ def test_rank_correlations() -> None:
 )
 def test_every_study_has_its_tables(options, tmp_path: Path) -> None:
     paths = tables.write_tables(synthetic_grid(**options), tmp_path / "tables")
-    assert [path.name for path in paths] == ["summary.csv", "ranking.csv", "comparison.csv"]
-    for path in paths:
+    assert [path.name for path in paths] == [
+        "comparison.txt", "summary.csv", "ranking.csv", "comparison.csv"
+    ]  # fmt: skip
+    assert paths[0].read_text() == comparison_text(synthetic_grid(**options))
+    for path in paths[1:]:
         rows = pd.read_csv(path)
         assert len(rows) or (path.stem == "comparison" and not options["a"])
 

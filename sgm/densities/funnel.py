@@ -157,7 +157,7 @@ class Funnel(Law):
         the parabola in s has its maximum there or at its vertex.
         """
         n = self._others
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             s = np.fmin(1 / (squared * np.exp(center) + v), (1 / v + n / rho) / 2)
             # NaN where ρ/n < v: the right side is then never positive
             crossing = (np.log((rho / n - v) / squared) - center) / width

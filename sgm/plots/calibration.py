@@ -16,6 +16,7 @@ from sgm.reading import Divergence, divergences_of, finite, over_runs, with_unit
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 NARROW = 50.0  # ratio of the ends of a logarithmic axis
+COLUMNS = 3
 LINEAR = 0.1  # relative errors below this are drawn on a linear scale
 
 
@@ -53,7 +54,7 @@ def _rows(cells: xr.Dataset, divergence: Divergence, panel: int) -> pd.DataFrame
 def calibration_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
     """Every divergence whose exact value is known: its estimate against that value.
 
-    A column of two axes a divergence. Above, mean ± 1 sd over runs against the exact
+    A pair of axes a divergence. Above, mean ± 1 sd over runs against the exact
     value of the sampler's law, on logarithmic axes; filled, the estimate; open, the same
     without its bias; dashed, the noise floor of each target; the diagonal is the truth.
     Below, the relative error, linear within ± 10 % and logarithmic beyond.
@@ -86,13 +87,16 @@ def calibration_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
         [_rows(cells, divergence, i) for i, divergence in enumerate(chosen)] or [pd.DataFrame()],
         ignore_index=True,
     )
-    columns = max(1, len(chosen))
+    columns = min(COLUMNS, max(1, len(chosen)))
+    bands = -(-max(1, len(chosen)) // columns)
     with house_style():
         title = "estimates against exact values"
-        figure = new_figure(max(4.4, min(2.9 * columns + 0.4, 12)), 5.4, title)
+        figure = new_figure(max(4.4, 2.9 * columns + 0.4), 4.6 * bands + 0.8, title)
         axes = figure.subplots(
-            2, columns, squeeze=False, sharex="col", gridspec_kw={"height_ratios": [1.5, 1]}
+            2 * bands, columns, squeeze=False, gridspec_kw={"height_ratios": [1.5, 1] * bands}
         )
+        for ax in axes.ravel()[len(chosen) :]:
+            ax.set_axis_off()
         if not chosen:
             for ax in axes.ravel():
                 ax.set_axis_off()
@@ -100,8 +104,13 @@ def calibration_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
             return figure, frame
         for i, divergence in enumerate(chosen):
             here = frame[frame["panel"] == i]
-            _draw_values(axes[0, i], here, divergence, looks)
-            _draw_errors(axes[1, i], here, divergence, looks)
+            row, column = 2 * (i // columns), i % columns
+            for ax in axes[row : row + 2, column]:
+                ax.set_axis_on()
+            _draw_values(axes[row, column], here, divergence, looks)
+            axes[row + 1, column].sharex(axes[row, column])
+            axes[row, column].tick_params(labelbottom=False)
+            _draw_errors(axes[row + 1, column], here, divergence, looks)
         _legend(figure, frame, looks, cells)
     return figure, frame
 
@@ -135,10 +144,10 @@ def _draw_values(
     ax.set_yscale("log", nonpositive="clip")
     values = pd.concat([points["x"], shown["y"], floors["y"]])
     ax.set_ylim(values.min() / 2, values.max() * 2)
-    ax.set_ylabel(with_units(f"estimated {divergence.label}", divergence.units))
+    ax.set_ylabel(with_units("estimate", divergence.units))
     lost = len(points) - len(shown)
-    note = f"; {lost} unbiased means ≤ 0 not shown" if lost else ""
-    ax.set_title(f"{divergence.figure}{note}", loc="left")
+    note = f"\n{lost} means ≤ 0 not shown" if lost else ""
+    ax.set_title(f"{divergence.label}{note}", loc="left")
 
 
 def _draw_errors(
@@ -168,7 +177,7 @@ def _draw_errors(
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_ylabel("relative error")
-    ax.set_xlabel(with_units(f"exact {divergence.label}", divergence.units))
+    ax.set_xlabel(with_units("exact value", divergence.units))
 
 
 def _legend(
