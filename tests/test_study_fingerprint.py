@@ -12,7 +12,13 @@ from sgm.study import fingerprint as module
 from sgm.study.fingerprint import fingerprint
 
 PACKAGE = Path(__file__).parents[1] / "sgm"
-TRAIN = ["sgm.run.stages:network", "sgm.schedules:BetaSchedule", "sgm.targets:isotropic"]
+ROWS = [
+    "sgm.objectives:OBJECTIVES[denoising]",
+    "sgm.objectives:WEIGHTS[variance]",
+    "sgm.training:LEARNING_RATES[cosine]",
+    "sgm.training:TIME_SAMPLINGS[early]",
+]
+TRAIN = ["sgm.run.stages:network", "sgm.schedules:BetaSchedule", "sgm.targets:isotropic", *ROWS]
 EXACT = ["sgm.run.stages:exact", "sgm.samplers:euler_maruyama", "sgm.targets:isotropic"]
 
 
@@ -49,6 +55,9 @@ def test_equal_code_gives_equal_fingerprints(edit: Edit) -> None:
         ("samplers.py", "def euler_arrival(", "late = 1\n\n\ndef euler_arrival("),
         ("plots/divergence.py", "import", "import antigravity\nimport"),
         ("study/plan.py", "class Plan", "class Scheme"),
+        # rows of a table of choices that the recipe does not name
+        ("training.py", '"constant": lambda progress: 1.0', '"zero": lambda progress: 0.0'),
+        ("objectives.py", "return Examples(states, exact_score(states, t))", "return states"),
     ],
 )  # fmt: skip
 def test_prose_and_unrelated_code_change_nothing(edit: Edit, name: str, old: str, new: str) -> None:
@@ -63,6 +72,8 @@ def test_prose_and_unrelated_code_change_nothing(edit: Edit, name: str, old: str
         ("schedules.py", "np.expm1(a * t) / np.expm1", "np.exp(a * t) / np.exp", True, False),
         ("processes.py", "/ (2 * self.variance)", "/ (3 * self.variance)", True, True),
         ("training.py", "np.cos(np.pi", "np.cos(2 * np.pi", True, False),
+        ("training.py", "** 1.5,", "** 1.4,", True, False),
+        ("objectives.py", "-z / process.std(t)", "z / process.std(t)", True, False),
         ("networks.py", "ALIGNMENT = 16", "ALIGNMENT = 32", True, False),
         ("samplers.py", "def _euler(", "def _euler(extra: int, ", False, True),
         ("laws.py", "def sampler_law(", "def sampler_law(extra: int, ", False, True),
@@ -94,3 +105,5 @@ def test_extensions_are_followed(tmp_path: Path) -> None:
 def test_an_address_that_leads_nowhere_is_an_error() -> None:
     with pytest.raises(ValueError, match="no such definition"):
         fingerprint(["sgm.schedules:Missing"])
+    with pytest.raises(ValueError, match="no such row"):
+        fingerprint(["sgm.objectives:WEIGHTS[heavy]"])

@@ -6,6 +6,9 @@ it can reach from the addresses it is given. Reachability is read off the syntax
 by name, one definition at a time: comments, docstrings and line numbers don't count, and
 neither does a new schedule beside the one that the job uses.
 
+A table of choices, one of `TABLES`, counts by the rows that a job names, ``module:TABLE[row]``:
+a new row beside them is no reason to run again.
+
 What is not followed: names looked up at run time (addresses in a job's spec are passed
 in as roots instead), libraries outside the package (their versions stand in the grid),
 and `sgm.study`, which decides what runs and never what it yields.
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
@@ -24,6 +28,15 @@ __all__ = ["fingerprint"]
 
 PACKAGE = Path(__file__).resolve().parents[1]
 IGNORED = ("sgm.study",)
+TABLES = frozenset(
+    {
+        "sgm.objectives:OBJECTIVES",
+        "sgm.objectives:WEIGHTS",
+        "sgm.training:LEARNING_RATES",
+        "sgm.training:TIME_SAMPLINGS",
+    }
+)
+_ROW = re.compile(r"^(?P<table>[^\[]+:\w+)\[(?P<row>.+)\]$")
 
 
 @dataclass
@@ -114,7 +127,21 @@ def _references(node: ast.stmt, module: _Module, here: str) -> set[str]:
             origin = imports.get(child.value.id, "")
             if origin and ":" not in origin:
                 found.add(f"{origin}:{child.attr}")
-    return found
+    return found - TABLES
+
+
+def _row(address: str) -> tuple[str, ast.stmt]:
+    """Module of a row ``module:TABLE[row]`` of a table, and the row as a statement."""
+    match = _ROW.match(address)
+    assert match is not None
+    name, _, attribute = match["table"].rpartition(":")
+    module = _load(name)
+    for node in module.definitions.get(attribute, []) if module else []:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Dict):
+            for key, value in zip(node.value.keys, node.value.values, strict=True):
+                if isinstance(key, ast.Constant) and key.value == match["row"]:
+                    return name, ast.Expr(value)
+    raise ValueError(f"{address}: no such row")
 
 
 def fingerprint(roots: Iterable[str]) -> str:
@@ -123,7 +150,8 @@ def fingerprint(roots: Iterable[str]) -> str:
     Parameters
     ----------
     roots : iterable of str
-        Addresses ``"module:name"`` of the package or ``"file.py:name"`` of an extension.
+        Addresses ``"module:name"`` of the package or ``"file.py:name"`` of an extension, or
+        ``"module:TABLE[row]"``.
 
     Returns
     -------
@@ -140,6 +168,13 @@ def fingerprint(roots: Iterable[str]) -> str:
     waiting = list(roots)
     while waiting:
         address = waiting.pop()
+        if _ROW.match(address):
+            name, node = _row(address)
+            module = _load(name)
+            assert module is not None
+            trees[address] = ast.dump(node)
+            waiting.extend(_references(node, module, name))
+            continue
         name, _, attribute = address.rpartition(":") if ":" in address else (address, "", "")
         module = _load(name)
         if module is None or address in trees:

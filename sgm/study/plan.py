@@ -273,6 +273,8 @@ class Plan:
             {name: getattr(labels, name) for name in _fields(stage) if name != "seeds"}
         )
         roots = [f"sgm.run.stages:{stage}", *_addresses(leaves)]
+        if stage == "network":
+            roots += _rows(leaves["score"]["parameters"]["recipe"])
         return canonical(leaves | {"code": fingerprint(roots)})
 
     def _item(self, axis: str, labels: Mapping[str, str]) -> Any:
@@ -413,6 +415,17 @@ def _specs(items: Iterable[Item]) -> list[dict[str, Any]]:
 
 def _target_spec(target: Item) -> dict[str, Any]:
     return target.spec | rescaling(target) | {"label": target.label}
+
+
+def _rows(recipe: Mapping[str, Any]) -> list[str]:
+    """Addresses of the rows of the tables of choices that a recipe names."""
+    tables = {
+        "objective": "sgm.objectives:OBJECTIVES",
+        "weight": "sgm.objectives:WEIGHTS",
+        "learning_rate_schedule": "sgm.training:LEARNING_RATES",
+        "time_sampling": "sgm.training:TIME_SAMPLINGS",
+    }
+    return [f"{table}[{recipe[key]}]" for key, table in tables.items()]
 
 
 def _addresses(leaves: Any) -> Iterator[str]:
