@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sgm.gaussian import Gaussian
-from sgm.processes import VPProcess
+from sgm.processes import Process
 from sgm.samplers import Steps
 from sgm.scores import GaussianScore, exact
 
@@ -41,7 +41,7 @@ def sampler_law(steps: Steps, score: GaussianScore, prior: Gaussian) -> Gaussian
         Coefficients of the stages, see `sgm.samplers`.
     score : GaussianScore
     prior : Gaussian
-        Law of the start, isotropic, as `VPProcess.prior` is.
+        Law of the start, isotropic, as `Process.prior` is.
 
     Returns
     -------
@@ -171,22 +171,23 @@ def _recursion(
     return np.array(means), np.array(variances)
 
 
-def _at_horizon(process: VPProcess, law: Gaussian) -> tuple[float, float, Array]:
+def _at_horizon(process: Process, law: Gaussian) -> tuple[float, float, Array]:
     """m, v and V = m²λ + v at T; V of shape (d,)."""
     m = float(process.mean_scale(process.horizon))
     v = float(process.kernel_variance(process.horizon))
     return m, v, m**2 * law.eigenvalues + v
 
 
-def reverse_sde_limit(process: VPProcess, law: Gaussian) -> Gaussian:
-    """Law at time 0 of the backward SDE with the exact score, started at π_∞.
+def reverse_sde_limit(process: Process, law: Gaussian) -> Gaussian:
+    """Law at time 0 of the backward SDE with the exact score, started at the prior.
 
-    In the basis of `law`, mean μ v/V and variance λ v/V + (mλ/V)² σ². Every stochastic
-    sampler tends to it as the step tends to zero; it differs from `law` by the start only.
+    In the basis of `law`, mean μ v/V and variance λ v/V + (mλ/V)² w, w the prior's variance.
+    Every stochastic sampler tends to it as the step tends to zero; it differs from `law` by
+    the start only.
 
     Parameters
     ----------
-    process : VPProcess
+    process : Process
     law : Gaussian
         π_data, of batch shape ().
 
@@ -197,18 +198,18 @@ def reverse_sde_limit(process: VPProcess, law: Gaussian) -> Gaussian:
     m, v, marginal = _at_horizon(process, law)
     share = law.eigenvalues / marginal
     mean = (v / marginal * law.rotate(law.mean)) @ law.basis.T
-    variance = share * v + (m * share) ** 2 * process.variance
+    variance = share * v + (m * share) ** 2 * process.prior_variance
     return Gaussian(mean, variance, law.basis)
 
 
-def probability_flow_limit(process: VPProcess, law: Gaussian) -> Gaussian:
-    """Law at time 0 of the probability-flow ODE with the exact score, started at π_∞.
+def probability_flow_limit(process: Process, law: Gaussian) -> Gaussian:
+    """Law at time 0 of the probability-flow ODE with the exact score, started at the prior.
 
-    In the basis of `law`, mean μ − √(λ/V) m μ and variance λ σ²/V.
+    In the basis of `law`, mean μ − √(λ/V) m μ and variance λ w/V, w the prior's variance.
 
     Parameters
     ----------
-    process : VPProcess
+    process : Process
     law : Gaussian
         π_data, of batch shape ().
 
@@ -219,4 +220,4 @@ def probability_flow_limit(process: VPProcess, law: Gaussian) -> Gaussian:
     m, _, marginal = _at_horizon(process, law)
     share = law.eigenvalues / marginal
     mean = ((1 - m * np.sqrt(share)) * law.rotate(law.mean)) @ law.basis.T
-    return Gaussian(mean, share * process.variance, law.basis)
+    return Gaussian(mean, share * process.prior_variance, law.basis)

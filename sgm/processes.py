@@ -1,17 +1,31 @@
 """Forward processes: Gaussian transition kernels X_t | X₀ ~ N(m(t) X₀, v(t) I).
 
-Variance preserving (VP, time-changed Ornstein-Uhlenbeck) with stationary law
+    dX = −β(t)/(2σ²) X dt + √β(t) dB
+
+Variance preserving (VP, time-changed Ornstein-Uhlenbeck), with stationary law
 π_∞ = N(0, σ²I):
 
-    dX = −β(t)/(2σ²) X dt + √β(t) dB,
     m(t) = exp(−B(t)/(2σ²)),    v(t) = σ²(1 − e^{−B(t)/σ²}).
 
+Variance exploding (VE, time-changed Brownian motion), the limit σ² = ∞ without a
+stationary law:
+
+    m(t) = 1,    v(t) = B(t).
+
+The backward simulation starts from N(0, w(T) I): w = σ² for VP, w = v for VE. Either way
+N(0, w(t) I) solves the Fokker-Planck equation of the process, as p_t does.
+
 All coefficients are float64; v is computed with `expm1`, since v ~ B as t → 0.
+
+Sources
+-------
+Song et al. (arXiv 2011.13456), for the names and the priors.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -19,34 +33,24 @@ import numpy.typing as npt
 from sgm.gaussian import Gaussian
 from sgm.schedules import NoiseSchedule
 
-__all__ = ["VPProcess"]
+__all__ = ["Process", "VEProcess", "VPProcess"]
 
 Array = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class VPProcess:
-    """The VP (Ornstein-Uhlenbeck) process driven by a noise schedule.
+class Process(ABC):
+    """A forward process driven by a noise schedule.
 
-    Parameters
+    Attributes
     ----------
     schedule : NoiseSchedule
         β on [0, T].
     variance : float
-        σ² > 0, variance of each coordinate of the stationary law π_∞.
-
-    Raises
-    ------
-    ValueError
-        If `variance` is not positive and finite.
+        σ², variance of each coordinate of the stationary law; ∞ where there is none.
     """
 
     schedule: NoiseSchedule
     variance: float
-
-    def __post_init__(self) -> None:
-        if not (np.isfinite(self.variance) and self.variance > 0):
-            raise ValueError(f"variance = {self.variance!r}: must be a positive finite number")
 
     @property
     def horizon(self) -> float:
@@ -61,13 +65,17 @@ class VPProcess:
         """√β(t), the factor of dB; shape of `t`."""
         return np.asarray(np.sqrt(self.schedule.beta(t)))
 
+    @abstractmethod
     def mean_scale(self, t: npt.ArrayLike) -> Array:
         """m(t) = E[X_t | X₀ = 1]; shape of `t`."""
-        return np.asarray(np.exp(-self.schedule.integral(t) / (2 * self.variance)))
 
+    @abstractmethod
     def kernel_variance(self, t: npt.ArrayLike) -> Array:
         """v(t) = Var(X_t | X₀); shape of `t`."""
-        return np.asarray(-self.variance * np.expm1(-self.schedule.integral(t) / self.variance))
+
+    @abstractmethod
+    def noise_variance(self, t: npt.ArrayLike) -> Array:
+        """w(t), variance of the pure noise that stands for p_t; shape of `t`."""
 
     def std(self, t: npt.ArrayLike) -> Array:
         """√v(t); shape of `t`."""
@@ -89,9 +97,14 @@ class VPProcess:
         mean_scale, std = self.mean_scale(t)[..., None], self.std(t)[..., None]
         return np.asarray(mean_scale * x0 + std * noise)
 
+    @property
+    def prior_variance(self) -> float:
+        """w(T), variance of each coordinate of the prior."""
+        return float(self.noise_variance(self.horizon))
+
     def prior(self, dimension: int) -> Gaussian:
-        """π_∞ = N(0, σ²I_d), where the backward simulation starts."""
-        return Gaussian.diagonal(np.zeros(dimension), np.full(dimension, self.variance))
+        """N(0, w(T) I_d), where the backward simulation starts: π_∞ for VP."""
+        return Gaussian.diagonal(np.zeros(dimension), np.full(dimension, self.prior_variance))
 
     def marginal(self, law: Gaussian, t: npt.ArrayLike) -> Gaussian:
         """p_t = N(m μ, m² Σ + v I), the law of X_t for X₀ ~ N(μ, Σ).
@@ -110,3 +123,60 @@ class VPProcess:
         mean_scale = self.mean_scale(t)[..., None]
         variances = mean_scale**2 * law.eigenvalues + self.kernel_variance(t)[..., None]
         return Gaussian(mean_scale * law.mean, variances, law.basis)
+
+
+@dataclass(frozen=True)
+class VPProcess(Process):
+    """The VP (Ornstein-Uhlenbeck) process.
+
+    Parameters
+    ----------
+    schedule : NoiseSchedule
+        β on [0, T].
+    variance : float
+        σ² > 0, variance of each coordinate of the stationary law π_∞.
+
+    Raises
+    ------
+    ValueError
+        If `variance` is not positive and finite.
+    """
+
+    schedule: NoiseSchedule
+    variance: float
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.variance) and self.variance > 0):
+            raise ValueError(f"variance = {self.variance!r}: must be a positive finite number")
+
+    def mean_scale(self, t: npt.ArrayLike) -> Array:
+        return np.asarray(np.exp(-self.schedule.integral(t) / (2 * self.variance)))
+
+    def kernel_variance(self, t: npt.ArrayLike) -> Array:
+        return np.asarray(-self.variance * np.expm1(-self.schedule.integral(t) / self.variance))
+
+    def noise_variance(self, t: npt.ArrayLike) -> Array:
+        return np.full(np.shape(t), self.variance)
+
+
+@dataclass(frozen=True)
+class VEProcess(Process):
+    """The VE (Brownian) process.
+
+    Parameters
+    ----------
+    schedule : NoiseSchedule
+        β on [0, T]; `GeometricSchedule` in the literature.
+    """
+
+    schedule: NoiseSchedule
+    variance: float = field(default=np.inf, init=False, repr=False)
+
+    def mean_scale(self, t: npt.ArrayLike) -> Array:
+        return np.ones(np.shape(t))
+
+    def kernel_variance(self, t: npt.ArrayLike) -> Array:
+        return self.schedule.integral(t)
+
+    def noise_variance(self, t: npt.ArrayLike) -> Array:
+        return self.kernel_variance(t)

@@ -11,24 +11,26 @@ the probability flow that the schemes discretise are, in forward time τ run bac
 
     dX = β [X/(2σ²) + s] dt + √β dB,     dX = (β/2) [X/σ² + s] dt.
 
-Below h = (B(τ_k) − B(τ_{k+1}))/(2σ²), so that m(τ_{k+1})/m(τ_k) = eʰ.
+Below h = (B(τ_k) − B(τ_{k+1}))/(2σ²), so that m(τ_{k+1})/m(τ_k) = eʰ. Formulas in h hold
+for VE in the limit σ² = ∞: h = 0, and each 2σ² φ(h) with φ(h) ~ h is B(τ_k) − B(τ_{k+1}).
 
 Sources
 -------
 Strasman, Ocello, Boyer, Le Corff, Lemaire (arXiv 2402.04650) and their code; Le Corff,
 "Most times are used multiple times" (the scheme of the KL theorem); Ho et al. (arXiv
-2006.11239); Song et al. (DDIM, arXiv 2010.02502; predictor-corrector, arXiv 2011.13456);
-Conforti and Durmus, lecture 2.
+2006.11239); Song et al. (DDIM, arXiv 2010.02502; VE and predictor-corrector, arXiv
+2011.13456); Conforti and Durmus, lecture 2.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from sgm.processes import VPProcess
+from sgm.processes import Process
 
 __all__ = [
     "Steps",
@@ -83,13 +85,35 @@ def _departures(times: npt.ArrayLike) -> tuple[Array, Array]:
     return times[:-1], times[1:]
 
 
-def _half_step(process: VPProcess, start: Array, stop: Array) -> Array:
+def _half_step(process: Process, start: Array, stop: Array) -> Array:
     """h = (B(τ_k) − B(τ_{k+1}))/(2σ²), shape (N,)."""
+    return _increment(process, start, stop) / (2 * process.variance)
+
+
+def _increment(process: Process, start: Array, stop: Array) -> Array:
+    """B(τ_k) − B(τ_{k+1}), shape (N,)."""
     integral = process.schedule.integral
-    return np.asarray((integral(start) - integral(stop)) / (2 * process.variance))
+    return np.asarray(integral(start) - integral(stop))
 
 
-def exponential_integrator_modified(process: VPProcess, times: npt.ArrayLike) -> Steps:
+def _gain(process: Process, start: Array, stop: Array, growth: Callable[[Array], Array]) -> Array:
+    """2σ² φ(h) for a φ(h) = h + O(h²), the increment of B at σ² = ∞; shape (N,)."""
+    if np.isinf(process.variance):
+        return _increment(process, start, stop)
+    return np.asarray(2 * process.variance * growth(_half_step(process, start, stop)))
+
+
+def _squared_growth(half: Array) -> Array:
+    """(e²ʰ − 1)/2."""
+    return np.asarray(np.expm1(2 * half) / 2)
+
+
+def _squared_decay(half: Array) -> Array:
+    """(1 − e⁻²ʰ)/2."""
+    return np.asarray(-np.expm1(-2 * half) / 2)
+
+
+def exponential_integrator_modified(process: Process, times: npt.ArrayLike) -> Steps:
     """Exponential integrator that freezes the modified score s̃ = s + x/σ².
 
     x′ = e⁻ʰ x + 2σ²(1 − e⁻ʰ) s̃ + σ √(1 − e⁻²ʰ) z. This is the scheme of the KL theorem
@@ -97,7 +121,7 @@ def exponential_integrator_modified(process: VPProcess, times: npt.ArrayLike) ->
 
     Parameters
     ----------
-    process : VPProcess
+    process : Process
     times : array_like, shape (N + 1,)
         Decreasing grid, see `sgm.timegrids`.
 
@@ -105,7 +129,14 @@ def exponential_integrator_modified(process: VPProcess, times: npt.ArrayLike) ->
     -------
     Steps
         N stages.
+
+    Raises
+    ------
+    ValueError
+        If the process has no stationary law, and hence no modified score.
     """
+    if np.isinf(process.variance):
+        raise ValueError(f"process = {process!r}: must have a stationary law")
     start, stop = _departures(times)
     half = _half_step(process, start, stop)
     lost = -np.expm1(-half)
@@ -113,7 +144,7 @@ def exponential_integrator_modified(process: VPProcess, times: npt.ArrayLike) ->
     return Steps(start, 1 + lost, 2 * process.variance * lost, noise)
 
 
-def exponential_integrator(process: VPProcess, times: npt.ArrayLike) -> Steps:
+def exponential_integrator(process: Process, times: npt.ArrayLike) -> Steps:
     """Exponential integrator that freezes the score s; the paper's sampler.
 
     x′ = eʰ x + 2σ²(eʰ − 1) s + σ √(e²ʰ − 1) z.
@@ -129,12 +160,12 @@ def exponential_integrator(process: VPProcess, times: npt.ArrayLike) -> Steps:
         N stages.
     """
     start, stop = _departures(times)
-    half = _half_step(process, start, stop)
-    noise = np.sqrt(process.variance * np.expm1(2 * half))
-    return Steps(start, np.exp(half), 2 * process.variance * np.expm1(half), noise)
+    noise = np.sqrt(_gain(process, start, stop, _squared_growth))
+    state = np.exp(_half_step(process, start, stop))
+    return Steps(start, state, _gain(process, start, stop, np.expm1), noise)
 
 
-def euler_maruyama(process: VPProcess, times: npt.ArrayLike) -> Steps:
+def euler_maruyama(process: Process, times: npt.ArrayLike) -> Steps:
     """Euler-Maruyama: drift and diffusion at the departure time τ_k.
 
     Parameters
@@ -151,7 +182,7 @@ def euler_maruyama(process: VPProcess, times: npt.ArrayLike) -> Steps:
     return _euler(process, start - stop, start)
 
 
-def euler_arrival(process: VPProcess, times: npt.ArrayLike) -> Steps:
+def euler_arrival(process: Process, times: npt.ArrayLike) -> Steps:
     """The paper authors' "Euler": β and the score at the arrival time τ_{k+1}.
 
     Its last stage evaluates the score at τ_N, which is the data's own score if τ_N = 0.
@@ -170,12 +201,12 @@ def euler_arrival(process: VPProcess, times: npt.ArrayLike) -> Steps:
     return _euler(process, start - stop, stop)
 
 
-def _euler(process: VPProcess, step: Array, evaluated: Array) -> Steps:
+def _euler(process: Process, step: Array, evaluated: Array) -> Steps:
     growth = step * process.schedule.beta(evaluated)
     return Steps(evaluated, 1 + growth / (2 * process.variance), growth, np.sqrt(growth))
 
 
-def probability_flow_euler(process: VPProcess, times: npt.ArrayLike) -> Steps:
+def probability_flow_euler(process: Process, times: npt.ArrayLike) -> Steps:
     """Explicit Euler on the probability-flow ODE; deterministic.
 
     Parameters
@@ -193,7 +224,7 @@ def probability_flow_euler(process: VPProcess, times: npt.ArrayLike) -> Steps:
     return Steps(start, 1 + half_growth / process.variance, half_growth, np.zeros_like(start))
 
 
-def ancestral(process: VPProcess, times: npt.ArrayLike) -> Steps:
+def ancestral(process: Process, times: npt.ArrayLike) -> Steps:
     """DDPM's ancestral sampler with the large variance, that of the forward step.
 
     x′ = eʰ x + 2σ² sinh(h) s + σ √(1 − e⁻²ʰ) z.
@@ -209,12 +240,12 @@ def ancestral(process: VPProcess, times: npt.ArrayLike) -> Steps:
         N stages.
     """
     start, stop = _departures(times)
-    half = _half_step(process, start, stop)
-    noise = np.sqrt(-process.variance * np.expm1(-2 * half))
-    return Steps(start, np.exp(half), 2 * process.variance * np.sinh(half), noise)
+    noise = np.sqrt(_gain(process, start, stop, _squared_decay))
+    state = np.exp(_half_step(process, start, stop))
+    return Steps(start, state, _gain(process, start, stop, np.sinh), noise)
 
 
-def ancestral_small(process: VPProcess, times: npt.ArrayLike) -> Steps:
+def ancestral_small(process: Process, times: npt.ArrayLike) -> Steps:
     """DDPM's ancestral sampler with the small variance, that of q(x_{k+1} | x_k, x₀).
 
     As `ancestral`, its variance times v(τ_{k+1})/v(τ_k); without noise at τ_{k+1} = 0.
@@ -235,7 +266,7 @@ def ancestral_small(process: VPProcess, times: npt.ArrayLike) -> Steps:
     return Steps(start, large.state, large.score, large.noise * shrink)
 
 
-def ddim(process: VPProcess, times: npt.ArrayLike, eta: float = 0.0) -> Steps:
+def ddim(process: Process, times: npt.ArrayLike, eta: float = 0.0) -> Steps:
     """DDIM: predict (x₀, noise) at τ_k, recombine at τ_{k+1}.
 
         x̂₀ = (x + v s)/m,  ε̂ = −√v s,  x′ = m′ x̂₀ + √(v′ − w) ε̂ + √w z,
@@ -266,16 +297,16 @@ def ddim(process: VPProcess, times: npt.ArrayLike, eta: float = 0.0) -> Steps:
     start, stop = _departures(times)
     half = _half_step(process, start, stop)
     v, v_next = process.kernel_variance(start), process.kernel_variance(stop)
-    drawn = eta**2 * v_next / v * (-process.variance * np.expm1(-2 * half))
+    drawn = eta**2 * v_next / v * _gain(process, start, stop, _squared_decay)
     # v′ − w, with 1 − σ²(1 − e⁻²ʰ)/v = e⁻²ʰ v′/v
     kept = v_next * ((1 - eta**2) + eta**2 * np.exp(-2 * half) * v_next / v)
-    gain = process.variance * np.expm1(2 * half) + drawn
+    gain = _gain(process, start, stop, _squared_growth) + drawn
     score = np.sqrt(v) * gain / (np.exp(half) * np.sqrt(v) + np.sqrt(kept))
     return Steps(start, np.exp(half), score, np.sqrt(drawn))
 
 
 def predictor_corrector(
-    process: VPProcess, times: npt.ArrayLike, corrector_steps: int, step_size: float
+    process: Process, times: npt.ArrayLike, corrector_steps: int, step_size: float
 ) -> Steps:
     """Euler-Maruyama predictor, then L Langevin steps at the arrival time.
 

@@ -9,7 +9,8 @@ floats; `horizon` is T. All functions accept arrays of times of any shape.
 Sources
 -------
 Strasman, Ocello, Boyer, Le Corff, Lemaire (arXiv 2402.04650), the β_a family;
-Nichol & Dhariwal (arXiv 2102.09672), the cosine schedule in discrete time.
+Nichol & Dhariwal (arXiv 2102.09672), the cosine schedule in discrete time;
+Song et al. (arXiv 2011.13456), the geometric one.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ __all__ = [
     "BetaSchedule",
     "ConstantSchedule",
     "CosineSchedule",
+    "GeometricSchedule",
     "NoiseSchedule",
     "NumericalSchedule",
+    "TruncatedSchedule",
 ]
 
 Array = npt.NDArray[np.float64]
@@ -258,6 +261,46 @@ class CosineSchedule(NoiseSchedule):
 
 
 @dataclass(frozen=True)
+class GeometricSchedule(NoiseSchedule):
+    """Noise whose standard deviation grows geometrically, the "VESDE" of Song et al.
+
+    With ρ(t) = σ_min (σ_max/σ_min)^{t/T},
+
+        β(t) = dρ²/dt = (2/T) log(σ_max/σ_min) ρ²(t),    B(t) = ρ²(t) − ρ²(0).
+
+    Parameters
+    ----------
+    horizon : float
+    sigma_min, sigma_max : float
+        0 < σ_min < σ_max; 0.01 and 50 in the literature.
+    """
+
+    sigma_min: float
+    sigma_max: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_positive(sigma_min=self.sigma_min, sigma_max=self.sigma_max)
+        if not self.sigma_max > self.sigma_min:
+            raise ValueError(
+                f"sigma_max = {self.sigma_max!r}: must exceed sigma_min = {self.sigma_min!r}"
+            )
+
+    @property
+    def _rate(self) -> float:
+        """d log ρ²/dt."""
+        return 2 * float(np.log(self.sigma_max / self.sigma_min)) / self.horizon
+
+    def beta(self, t: npt.ArrayLike) -> Array:
+        growth = np.exp(self._rate * np.asarray(t, dtype=np.float64))
+        return np.asarray(self._rate * self.sigma_min**2 * growth)
+
+    def integral(self, t: npt.ArrayLike) -> Array:
+        growth = np.expm1(self._rate * np.asarray(t, dtype=np.float64))
+        return np.asarray(self.sigma_min**2 * growth)
+
+
+@dataclass(frozen=True)
 class NumericalSchedule(NoiseSchedule):
     """Any schedule given by β alone; B by Gauss-Legendre quadrature.
 
@@ -324,3 +367,38 @@ class NumericalSchedule(NoiseSchedule):
         panel = np.clip((t / self._width).astype(int), 0, self.panels - 1)
         start = self._knots[panel]
         return np.asarray(self._cumulative[panel] + self._quadrature(start, t - start))
+
+
+@dataclass(frozen=True)
+class TruncatedSchedule(NoiseSchedule):
+    """Another schedule stopped early: the same β, on [0, T] alone.
+
+    The families above stretch with their horizon and keep the law of X_T; this one keeps
+    the law of X_t, and asks how long to diffuse.
+
+    Parameters
+    ----------
+    horizon : float
+        At most that of `schedule`.
+    schedule : NoiseSchedule
+    """
+
+    schedule: NoiseSchedule
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.horizon > self.schedule.horizon:
+            raise ValueError(
+                f"horizon = {self.horizon!r}: must be at most {self.schedule.horizon!r}, "
+                "that of the schedule"
+            )
+
+    def beta(self, t: npt.ArrayLike) -> Array:
+        return self.schedule.beta(t)
+
+    def integral(self, t: npt.ArrayLike) -> Array:
+        return self.schedule.integral(t)
+
+    @property
+    def supremum(self) -> float:
+        return float(np.max(self.beta(np.linspace(0.0, self.horizon, 8193))))

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from sgm.densities.base import Law
 from sgm.gaussian import Gaussian
-from sgm.processes import VPProcess
+from sgm.processes import Process
 
 __all__ = ["DensityScore", "GaussianScore", "Score", "biased", "exact", "plugin", "scaled"]
 
@@ -33,13 +33,13 @@ class GaussianScore:
 
     Parameters
     ----------
-    process : VPProcess
+    process : Process
     law : Gaussian
         Law of X₀ that the score believes in, of batch shape ().
     scale, bias : float
     """
 
-    process: VPProcess
+    process: Process
     law: Gaussian
     scale: float = 1.0
     bias: float = 0.0
@@ -88,7 +88,7 @@ class GaussianScore:
     def error_moments(self, law: Gaussian, t: npt.ArrayLike) -> tuple[Array, Array]:
         """Moments of the error e = s_θ − s under p_t, the noised `law`.
 
-        With s the exact score of p_t and s̃ = s + x/σ² the modified one,
+        With s the exact score of p_t and s̃ = s + x/σ² the modified one (s̃ = s at σ² = ∞),
 
             mse = E|e|²,     cross = E⟨s̃, e⟩.
 
@@ -137,13 +137,13 @@ class DensityScore:
 
     Parameters
     ----------
-    process : VPProcess
+    process : Process
     law : Law
         Law of X₀.
     scale, bias : float
     """
 
-    process: VPProcess
+    process: Process
     law: Law
     scale: float = 1.0
     bias: float = 0.0
@@ -195,10 +195,15 @@ class DensityScore:
             raise ValueError(f"law = {type(law).__name__}: must be the law of the score itself")
         variance, d = self.process.variance, law.dimension
         m, v = self.process.mean_scale(t), self.process.kernel_variance(t)
+        if self.scale == 1 and self.bias == 0:  # whatever is known of J
+            return np.zeros(np.shape(t)), np.zeros(np.shape(t))
         mse = (self.scale - 1) ** 2 * law.fisher_information(m, v) + self.bias**2 * d
-        # J − d/σ² = I − (E|x|² − d σ²)/σ⁴, where E|x|² − d σ² = m² (E|X₀|² − d σ²)
-        excess = law.relative_fisher_information(variance, m, v)
-        excess = excess - m**2 * (law.second_moment - d * variance) / variance**2
+        if np.isinf(variance):
+            excess = law.fisher_information(m, v)
+        else:
+            # J − d/σ² = I − (E|x|² − d σ²)/σ⁴, where E|x|² − d σ² = m² (E|X₀|² − d σ²)
+            excess = law.relative_fisher_information(variance, m, v)
+            excess = excess - m**2 * (law.second_moment - d * variance) / variance**2
         cross = (self.scale - 1) * excess + self.bias * m * np.sum(law.mean) / variance
         return mse, cross
 
@@ -213,22 +218,22 @@ def _require_finite(**values: float) -> None:
             raise ValueError(f"{key} = {value!r}: must be a finite number")
 
 
-def _score(process: VPProcess, law: Law, scale: float, bias: float) -> Score:
+def _score(process: Process, law: Law, scale: float, bias: float) -> Score:
     if isinstance(law, Gaussian):
         return GaussianScore(process, law, scale, bias)
     return DensityScore(process, law, scale, bias)
 
 
 @overload
-def exact(process: VPProcess, law: Gaussian) -> GaussianScore: ...
+def exact(process: Process, law: Gaussian) -> GaussianScore: ...
 @overload
-def exact(process: VPProcess, law: Law) -> Score: ...
-def exact(process: VPProcess, law: Law) -> Score:
+def exact(process: Process, law: Law) -> Score: ...
+def exact(process: Process, law: Law) -> Score:
     """The score of p_t for X₀ ~ `law`.
 
     Parameters
     ----------
-    process : VPProcess
+    process : Process
     law : Law
 
     Returns
@@ -240,15 +245,15 @@ def exact(process: VPProcess, law: Law) -> Score:
 
 
 @overload
-def scaled(process: VPProcess, law: Gaussian, eps: float) -> GaussianScore: ...
+def scaled(process: Process, law: Gaussian, eps: float) -> GaussianScore: ...
 @overload
-def scaled(process: VPProcess, law: Law, eps: float) -> Score: ...
-def scaled(process: VPProcess, law: Law, eps: float) -> Score:
+def scaled(process: Process, law: Law, eps: float) -> Score: ...
+def scaled(process: Process, law: Law, eps: float) -> Score:
     """(1 + ε) s, the exact score overestimated by a factor.
 
     Parameters
     ----------
-    process : VPProcess
+    process : Process
     law : Law
     eps : float
 
@@ -260,15 +265,15 @@ def scaled(process: VPProcess, law: Law, eps: float) -> Score:
 
 
 @overload
-def biased(process: VPProcess, law: Gaussian, eps: float) -> GaussianScore: ...
+def biased(process: Process, law: Gaussian, eps: float) -> GaussianScore: ...
 @overload
-def biased(process: VPProcess, law: Law, eps: float) -> Score: ...
-def biased(process: VPProcess, law: Law, eps: float) -> Score:
+def biased(process: Process, law: Law, eps: float) -> Score: ...
+def biased(process: Process, law: Law, eps: float) -> Score:
     """s + ε (1, …, 1), the exact score shifted along the diagonal.
 
     Parameters
     ----------
-    process : VPProcess
+    process : Process
     law : Law
     eps : float
 
@@ -279,12 +284,12 @@ def biased(process: VPProcess, law: Law, eps: float) -> Score:
     return _score(process, law, 1.0, eps)
 
 
-def plugin(process: VPProcess, law: Law, eps: float) -> GaussianScore:
+def plugin(process: Process, law: Law, eps: float) -> GaussianScore:
     """The exact score of the wrong law N((1 − ε)μ, (1 + ε)Σ).
 
     Parameters
     ----------
-    process : VPProcess
+    process : Process
     law : Law
         Gaussian: of no other law is there a canonical wrong version.
     eps : float

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sgm import bounds, laws, samplers, scores, targets
+from sgm.densities import GaussianMixture
 from sgm.gaussian import Gaussian, kl_divergence, relative_fisher_information
 from sgm.processes import VPProcess
 from sgm.schedules import BetaSchedule, ConstantSchedule, CosineSchedule, NumericalSchedule
@@ -86,9 +87,12 @@ def test_the_theorem_holds_for_other_schedules_with_the_supremum(schedule, grid,
 
 def test_the_theorem_names_its_scheme():
     assert frozenset({THEOREM.__name__}) == bounds.KL_BOUND_PROVED_FOR
-    assert bounds.kl_objection(True, THEOREM.__name__) is bounds.KLObjection.NONE
-    assert bounds.kl_objection(True, "ddim") is bounds.KLObjection.SAMPLER
-    assert bounds.kl_objection(False, "ddim") is bounds.KLObjection.LAW_UNKNOWN
+    law = TARGETS["correlated"]
+    assert bounds.kl_objection(law, THEOREM.__name__) is bounds.KLObjection.NONE
+    assert bounds.kl_objection(law, "ddim") is bounds.KLObjection.SAMPLER
+    assert bounds.kl_objection(None, "ddim") is bounds.KLObjection.LAW_UNKNOWN
+    solid = GaussianMixture([0.5, 0.5], [[0.0] * 3, [1.0] * 3], np.ones((2, 3)))
+    assert bounds.kl_objection(solid, THEOREM.__name__) is bounds.KLObjection.INFORMATION
 
 
 def test_the_theorem_fails_for_samplers_it_does_not_name():

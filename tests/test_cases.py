@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sgm import bounds, divergences, laws, samplers, scores, targets
+from sgm import bounds, divergences, elbo, laws, samplers, scores, targets
 from sgm.densities import Funnel, GaussianMixture
 from sgm.gaussian import Gaussian, kl_divergence, relative_fisher_information, wasserstein2
-from sgm.processes import VPProcess
-from sgm.schedules import BetaSchedule, CosineSchedule
+from sgm.optimal_horizon import optimal_horizon
+from sgm.processes import VEProcess, VPProcess
+from sgm.schedules import BetaSchedule, CosineSchedule, GeometricSchedule, TruncatedSchedule
 from sgm.timegrids import uniform
 
 DATA = Path(__file__).parent / "data"
@@ -24,10 +25,6 @@ CASES = json.loads((DATA / "cases.json").read_text())["cases"]
 CURVES = json.loads((DATA / "slides-figures.json").read_text())["curves"]
 
 LATER = {
-    "15": "VE process",
-    "77": "ELBO",
-    "78": "ELBO",
-    "81": "ELBO",
     "83": "lecture",
     "84": "lecture",
 }
@@ -77,6 +74,10 @@ def distances(law, output):
 
 
 def check_schedule(inputs):
+    if "smin" in inputs:
+        process = VEProcess(GeometricSchedule(1.0, inputs["smin"], inputs["smax"]))
+        t = inputs["t"]
+        return {"s": process.kernel_variance(t), "g2": process.diffusion(t) ** 2}
     schedule, t = schedule_of(inputs), np.array(inputs["t"])
     found = {"beta": schedule.beta(t), "B": schedule.integral(t)}
     if inputs["schedule"] == "cosine":
@@ -240,6 +241,32 @@ def check_funnel(inputs):
     }
 
 
+def check_elbo(inputs):
+    law = GaussianMixture([0.3, 0.7], [[1.0], [3.0]], [[0.01], [0.25]])
+    whole = VPProcess(BetaSchedule(1.0, 0.0, inputs["b0"], inputs["b1"]), 1.0)
+    if "e" in inputs:
+        best = optimal_horizon(whole, law, lambda t: np.full(np.shape(t), inputs["e"]))
+        return {"T": best.horizon}
+    process = VPProcess(TruncatedSchedule(inputs["T"], whole.schedule), 1.0)
+    quadrature = elbo.time_quadrature(process, 64, smallest_variance=0.01)
+    bound = elbo.evidence_bound(process, law, np.zeros(64), quadrature)
+    found = {
+        "KL": bound.terminal_kl,
+        "KL_ode": bound.terminal_kl,
+        "KL_sde": elbo.reverse_sde_kl(process, law),
+        "Elogp_T": bound.terminal_log_density,
+        "Elogp_data": bound.data_log_density,
+        "elbo_perfect": bound.elbo,
+    }
+    if "eps" in inputs:
+        reference, score = elbo.denoising_terms(process, law, inputs["eps"])
+        truncated = elbo.time_quadrature(process, 64, smallest_variance=0.01, cutoff=inputs["eps"])
+        early = elbo.evidence_bound(process, law, np.zeros(64), truncated)
+        found |= {"R": reference, "K": score, "Elogp_eps": early.data_log_density}
+        found |= {"RmK": early.finite_difference}
+    return found
+
+
 def check_finite(inputs):
     n = inputs["n"]
     if "mean_n" not in inputs:
@@ -272,6 +299,7 @@ CHECKERS = {
     "mixture": check_mixture,
     "funnel": check_funnel,
     "finite": check_finite,
+    "elbo": check_elbo,
 }
 
 

@@ -449,8 +449,6 @@ def test_panels_integrate_bumps_of_any_scale():
         (lambda: FUNNEL.marginal([1, 2]), r"coordinates = \[1, 2\]: must start with 0"),
         (lambda: LAWS["product"].marginal([4, 1]), r"coordinates = \[1\]: must start with 0"),
         (lambda: LAWS["product"].marginal([1, 0, 2]), "must not interleave"),
-        (lambda: _solid().kl_to_normal(1.0), "dimension = 3: must be 1 or 2 for a divergence"),
-        (lambda: _solid().partition(), "dimension = 3: must be 1 or 2 for a partition"),
     ],
 )
 def test_values_out_of_range_are_named(build, message):
@@ -460,3 +458,11 @@ def test_values_out_of_range_are_named(build, message):
 
 def _solid():
     return GaussianMixture([0.5, 0.5], np.eye(2, 3), np.ones((2, 3)))
+
+
+def test_what_is_not_known_of_a_mixture_in_space_is_nan() -> None:
+    law = _solid()
+    assert np.isnan(law.kl_to_normal(1.0))
+    assert np.isnan(law.fisher_information([1.0, 0.5], [0.0, 0.1])).all()
+    assert law.partition().probabilities.tolist() == [1.0]
+    assert np.isfinite(law.score(np.zeros(3), 0.5, 0.1)).all()

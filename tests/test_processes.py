@@ -1,11 +1,11 @@
-"""The VP process: its coefficients solve the SDE's moment equations."""
+"""The processes: their coefficients solve the SDE's moment equations."""
 
 import numpy as np
 import pytest
 
 from sgm.gaussian import Gaussian
-from sgm.processes import VPProcess
-from sgm.schedules import BetaSchedule, CosineSchedule
+from sgm.processes import VEProcess, VPProcess
+from sgm.schedules import BetaSchedule, ConstantSchedule, CosineSchedule, GeometricSchedule
 
 VARIANCES = [0.5, 1.0, 4.0]
 
@@ -14,15 +14,22 @@ def process(variance, a=2.0):
     return VPProcess(BetaSchedule(1.5, a, 0.1, 20.0), variance)
 
 
-@pytest.mark.parametrize("variance", VARIANCES)
-def test_moments_solve_the_forward_equations(variance):
-    """m′ = drift · m and v′ = 2 drift · v + diffusion²."""
-    vp, t, h = process(variance), np.linspace(0.1, 1.4, 14), 1e-6
+def exploding():
+    return VEProcess(GeometricSchedule(1.5, 0.01, 50.0))
+
+
+@pytest.mark.parametrize("vp", [*map(process, VARIANCES), exploding()], ids=[*VARIANCES, "ve"])
+def test_moments_solve_the_forward_equations(vp):
+    """m′ = drift · m and v′ = 2 drift · v + diffusion²; so does the pure noise's variance."""
+    t, h = np.linspace(0.1, 1.4, 14), 1e-6
     m_slope = (vp.mean_scale(t + h) - vp.mean_scale(t - h)) / (2 * h)
     v_slope = (vp.kernel_variance(t + h) - vp.kernel_variance(t - h)) / (2 * h)
     np.testing.assert_allclose(m_slope, vp.drift(t) * vp.mean_scale(t), rtol=1e-6, atol=1e-9)
     rate = 2 * vp.drift(t) * vp.kernel_variance(t) + vp.diffusion(t) ** 2
     np.testing.assert_allclose(v_slope, rate, rtol=1e-5, atol=1e-8)
+    w_slope = (vp.noise_variance(t + h) - vp.noise_variance(t - h)) / (2 * h)
+    rate = 2 * vp.drift(t) * vp.noise_variance(t) + vp.diffusion(t) ** 2
+    np.testing.assert_allclose(w_slope, rate, rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize("variance", VARIANCES)
@@ -59,6 +66,27 @@ def test_perturb_uses_one_time_a_row():
     vp = process(1.0)
     x0, noise, t = np.ones((3, 2)), np.zeros((3, 2)), np.array([0.0, 0.5, 1.0])
     np.testing.assert_allclose(vp.perturb(x0, t, noise)[:, 1], vp.mean_scale(t))
+
+
+def test_ve_is_the_limit_of_vp():
+    """At σ² = 10⁸ the two processes driven by one schedule differ by B/σ²."""
+    ve = VEProcess(ConstantSchedule(2.0, 3.0))
+    vp, t = VPProcess(ve.schedule, 1e8), np.array([0.0, 1e-9, 0.5, 2.0])
+    np.testing.assert_allclose(ve.mean_scale(t), vp.mean_scale(t), rtol=1e-7)
+    np.testing.assert_allclose(ve.kernel_variance(t), vp.kernel_variance(t), rtol=1e-7)
+    np.testing.assert_allclose(ve.drift(t), vp.drift(t), atol=1e-7)
+    np.testing.assert_array_equal(ve.diffusion(t), vp.diffusion(t))
+
+
+def test_ve_starts_from_the_noise_of_its_horizon():
+    """N(0, B(T) I): the law of X_T for data at the origin, and not of other data."""
+    ve = exploding()
+    point = ve.marginal(Gaussian.diagonal(np.zeros(3), np.zeros(3)), 1.5)
+    np.testing.assert_array_equal(ve.prior(3).eigenvalues, point.eigenvalues)
+    assert ve.prior_variance == pytest.approx(2500 - 1e-4, rel=1e-12)
+    data = ve.marginal(Gaussian.diagonal([1.0], [2.0]), 1.5)
+    np.testing.assert_allclose(data.mean, 1.0)
+    np.testing.assert_allclose(data.eigenvalues, ve.prior_variance + 2.0)
 
 
 @pytest.mark.parametrize("variance", [0.0, -1.0, np.nan, np.inf])

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from sgm import samplers
-from sgm.processes import VPProcess
-from sgm.schedules import BetaSchedule
+from sgm import laws, samplers, scores
+from sgm.gaussian import Gaussian
+from sgm.processes import VEProcess, VPProcess
+from sgm.schedules import BetaSchedule, GeometricSchedule
 from sgm.timegrids import quadratic, uniform
 
 SCHEMES = {
@@ -121,6 +122,77 @@ def test_predictor_corrector_interleaves():
         np.testing.assert_array_equal(steps.score[first::3], 0.03)
         np.testing.assert_array_equal(steps.noise[first::3], np.sqrt(0.06))
     assert_same(samplers.predictor_corrector(vp, times, 0, 0.03), predictor, rtol=0, atol=0)
+
+
+EXPLODING = VEProcess(GeometricSchedule(1.5, 0.05, 3.0))
+OF_VE = sorted(SCHEMES.keys() - {"exponential_integrator_modified"})
+
+
+@pytest.mark.parametrize("name", OF_VE)
+def test_ve_coefficients_are_the_limit_of_vp(name):
+    """σ² = 10⁷ in the VP formulas, which cancel there to 10⁻⁷."""
+    times = quadratic(1.5, 12)
+    steps = SCHEMES[name](EXPLODING, times)
+    assert_same(steps, SCHEMES[name](VPProcess(EXPLODING.schedule, 1e7), times), rtol=1e-5)
+    np.testing.assert_array_equal(steps.state, 1.0)
+
+
+def test_ve_coefficients_are_those_of_song_et_al():
+    """σ_i² − σ_{i−1}² in mean and noise; the ancestral noise is shrunk by σ_{i−1}²/σ_i²;
+    DDIM moves by (σ_{i−1} − σ_i)(−σ_i s)."""
+    times = uniform(1.5, 9)
+    v, v_next = (EXPLODING.kernel_variance(t) for t in (times[:-1], times[1:]))
+    for name, score, squared_noise in [
+        ("exponential_integrator", v - v_next, v - v_next),
+        ("ancestral", v - v_next, v - v_next),
+        ("ancestral_small", v - v_next, (v - v_next) * v_next / v),
+        ("ddim", v - np.sqrt(v * v_next), 0 * v),
+    ]:
+        steps = SCHEMES[name](EXPLODING, times)
+        np.testing.assert_allclose(steps.score, score, rtol=1e-12, err_msg=name)
+        np.testing.assert_allclose(steps.noise**2, squared_noise, rtol=1e-12, err_msg=name)
+    assert_same(
+        samplers.ddim(EXPLODING, times, 1.0), SCHEMES["ancestral_small"](EXPLODING, times), 1e-13
+    )
+
+
+@pytest.mark.parametrize("name", OF_VE)
+def test_weak_order_on_ve_is_one(name):
+    """Towards the exact laws of the backward SDE and of the flow, started at N(0, B(T) I)."""
+    law = Gaussian.from_covariance([1.0, -0.5], [[1.0, 0.3], [0.3, 0.2]])
+    deterministic = name in ("probability_flow_euler", "ddim")
+    limit = laws.probability_flow_limit if deterministic else laws.reverse_sde_limit
+    target, score = limit(EXPLODING, law), scores.exact(EXPLODING, law)
+
+    def error(n):
+        steps = SCHEMES[name](EXPLODING, uniform(1.5, n))
+        output = laws.sampler_law(steps, score, EXPLODING.prior(2))
+        gaps = np.concatenate([output.mean - target.mean, output.eigenvalues - target.eigenvalues])
+        return np.linalg.norm(gaps)
+
+    assert np.log2(error(1000) / error(2000)) == pytest.approx(1.0, abs=0.2)
+    assert error(2000) < 0.02
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_ve_limits_are_conditional_gaussians(deterministic):
+    """The SDE draws X₀ from the posterior of X₀ given X_T = y, y from the prior; the flow
+    maps quantiles of p_T to quantiles of the data."""
+    mean, variance, v = 0.7, 0.4, EXPLODING.prior_variance
+    law, total = Gaussian.diagonal([mean], [variance]), variance + v
+    if deterministic:
+        found, slope = laws.probability_flow_limit(EXPLODING, law), np.sqrt(variance / total)
+        residual = 0.0
+    else:
+        found, slope = laws.reverse_sde_limit(EXPLODING, law), variance / total
+        residual = variance - variance**2 / total
+    np.testing.assert_allclose(found.mean, mean + slope * (0 - mean), rtol=1e-12)
+    np.testing.assert_allclose(found.eigenvalues, residual + slope**2 * v, rtol=1e-12)
+
+
+def test_the_modified_score_needs_a_stationary_law():
+    with pytest.raises(ValueError, match=r"process = VEProcess\(.*must have a stationary law"):
+        samplers.exponential_integrator_modified(EXPLODING, uniform(1.5, 3))
 
 
 @pytest.mark.parametrize(

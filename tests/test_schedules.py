@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sgm.schedules import BetaSchedule, ConstantSchedule, CosineSchedule, NumericalSchedule
+from sgm.schedules import (
+    BetaSchedule,
+    ConstantSchedule,
+    CosineSchedule,
+    GeometricSchedule,
+    NumericalSchedule,
+    TruncatedSchedule,
+)
 
 SHAPES = [-700.0, -40.0, -10.0, -1.0, -1e-3, -1e-9, 0.0, 1e-12, 1e-5, 0.5, 3.0, 31.0, 200.0, 700.0]
 
@@ -66,6 +73,8 @@ def families():
         ConstantSchedule(1.7, 3.0),
         CosineSchedule(1.7, 2.0, 0.008, 20.0),
         NumericalSchedule(1.7, lambda t: 1 + np.sin(3 * t) ** 2),
+        GeometricSchedule(1.7, 0.01, 50.0),
+        TruncatedSchedule(1.7, BetaSchedule(2.0, 3.0, 0.1, 20.0)),
     ]
 
 
@@ -134,6 +143,44 @@ def test_cosine_keeps_its_digits_at_small_times():
     assert schedule.integral(1e-9) == pytest.approx(value, rel=1e-8)
 
 
+@pytest.mark.parametrize("schedule", families(), ids=name)
+def test_integral_is_that_of_the_rate(schedule):
+    """By Gauss-Legendre panels up to three times; the cosine's clip is a kink."""
+    nodes, weights = np.polynomial.legendre.leggauss(16)
+    for stop in schedule.horizon * np.array([0.1, 0.6, 1.0]):
+        edges = np.linspace(0, stop, 1001)
+        t = edges[:-1, None] + np.diff(edges)[:, None] * (1 + nodes) / 2
+        value = np.sum(schedule.beta(t) @ weights) * edges[1] / 2
+        assert schedule.integral(stop) == pytest.approx(value, rel=1e-6)
+
+
+@pytest.mark.parametrize(("horizon", "low", "high"), [(1.0, 0.01, 50.0), (2.5, 0.1, 0.2)])
+def test_geometric_noise_grows_by_equal_factors(horizon, low, high):
+    """B(t) + σ_min² is the square of σ_min (σ_max/σ_min)^{t/T}."""
+    schedule, fraction = GeometricSchedule(horizon, low, high), np.linspace(0, 1, 9)
+    root = np.sqrt(schedule.integral(horizon * fraction) + low**2)
+    np.testing.assert_allclose(root, low ** (1 - fraction) * high**fraction, rtol=1e-12)
+    assert schedule.integral(1e-12 * horizon) == pytest.approx(
+        1e-12 * horizon * float(schedule.beta(0.0)), rel=1e-9
+    )
+    assert schedule.supremum == pytest.approx(2 * np.log(high / low) * high**2 / horizon)
+
+
+def test_truncated_schedule_is_the_family_that_grows_as_slowly():
+    """Linear and geometric schedules stopped early are schedules of their own families."""
+    t = np.linspace(0, 0.6, 7)
+    for whole, own in [
+        (BetaSchedule(1.0, 0.0, 0.1, 20.0), BetaSchedule(0.6, 0.0, 0.1, 0.1 + 0.6 * 19.9)),
+        (GeometricSchedule(1.0, 0.1, 10.0), GeometricSchedule(0.6, 0.1, 0.1 * 100**0.6)),
+    ]:
+        truncated = TruncatedSchedule(0.6, whole)
+        np.testing.assert_allclose(truncated.beta(t), own.beta(t), rtol=1e-12)
+        np.testing.assert_allclose(truncated.integral(t), own.integral(t), rtol=1e-12)
+        assert truncated.supremum == pytest.approx(own.supremum)
+    hump = NumericalSchedule(2.0, lambda t: 2 - (t - 1) ** 2)
+    assert TruncatedSchedule(1.5, hump).supremum == pytest.approx(2.0, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
@@ -147,6 +194,12 @@ def test_cosine_keeps_its_digits_at_small_times():
         (lambda: CosineSchedule(1.0, 0.0, 0.008, 20.0), "variance = 0.0: must be"),
         (lambda: CosineSchedule(1.0, 1.0, 0.0, 20.0), "offset = 0.0: must be"),
         (lambda: CosineSchedule(1.0, 1.0, 0.008, 0.01), "clip = 0.01: must exceed"),
+        (lambda: GeometricSchedule(1.0, 0.0, 1.0), "sigma_min = 0.0: must be"),
+        (lambda: GeometricSchedule(1.0, 2.0, 2.0), "sigma_max = 2.0: must exceed sigma_min"),
+        (
+            lambda: TruncatedSchedule(1.5, ConstantSchedule(1.0, 2.0)),
+            "horizon = 1.5: must be at most 1.0",
+        ),
         (lambda: NumericalSchedule(1.0, lambda t: t - 0.5), r"beta\(.*must be positive"),
         (lambda: NumericalSchedule(1.0, lambda t: 1 / np.maximum(1 - t, 0)), r"beta\(1\) = "),
     ],

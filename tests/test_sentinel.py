@@ -32,7 +32,11 @@ SCHEDULES: dict[str, NoiseSchedule] = {
     "BetaSchedule": schedules.BetaSchedule(horizon=2.0, a=-1.5, beta_min=0.1, beta_max=8.0),
     "ConstantSchedule": schedules.ConstantSchedule(horizon=2.0, rate=2.0),
     "CosineSchedule": schedules.CosineSchedule(2.0, VARIANCE, offset=0.008, clip=20.0),
+    "GeometricSchedule": schedules.GeometricSchedule(2.0, sigma_min=0.1, sigma_max=2.0),
     "NumericalSchedule": schedules.NumericalSchedule(2.0, lambda t: 0.2 + 2 * t + np.sin(t)),
+    "TruncatedSchedule": schedules.TruncatedSchedule(
+        2.0, schedules.BetaSchedule(horizon=3.0, a=1.0, beta_min=0.1, beta_max=8.0)
+    ),
 }
 SCHEMES: dict[str, Scheme] = {
     "ancestral": samplers.ancestral,

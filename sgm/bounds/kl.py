@@ -48,6 +48,7 @@ from math import factorial
 import numpy as np
 import numpy.typing as npt
 
+from sgm.densities.base import Law
 from sgm.gaussian import Gaussian, kl_divergence, log_excess, relative_fisher_information
 from sgm.processes import VPProcess
 
@@ -83,6 +84,7 @@ class KLObjection(IntEnum):
     NONE = 0
     LAW_UNKNOWN = 1
     SAMPLER = 2
+    INFORMATION = 3
 
     @property
     def reason(self) -> str:
@@ -94,13 +96,16 @@ _REASONS = {
     KLObjection.NONE: "none",
     KLObjection.LAW_UNKNOWN: "the law of the data is unknown",
     KLObjection.SAMPLER: "the theorem is about another sampler",
+    KLObjection.INFORMATION: "relative entropy and Fisher information are not known",
 }
 
 
-def kl_objection(law_is_known: bool, sampler: str) -> KLObjection:
+def kl_objection(law: Law | None, sampler: str) -> KLObjection:
     """The objection to the bounds of `KLBound`, for a sampler named as in `sgm.samplers`."""
-    if not law_is_known:
+    if law is None:
         return KLObjection.LAW_UNKNOWN
+    if np.isnan(law.negentropy(0.0)):
+        return KLObjection.INFORMATION
     return KLObjection.NONE if sampler in KL_BOUND_PROVED_FOR else KLObjection.SAMPLER
 
 

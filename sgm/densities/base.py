@@ -135,15 +135,15 @@ class Law(ABC):
     @abstractmethod
     def partition(self) -> Partition:
         """Cells of known probabilities that resolve what is particular to this law; one
-        cell for a Gaussian."""
+        cell for a Gaussian, or where none are known."""
 
     @abstractmethod
     def excess_information(self, noise: npt.ArrayLike) -> Array:
-        """D(γ) = E|∇log(p_γ/g_γ)|², shape of `noise`, which is γ ≥ 0."""
+        """D(γ) = E|∇log(p_γ/g_γ)|², shape of `noise`, which is γ ≥ 0; NaN if not known."""
 
     @abstractmethod
     def negentropy(self, noise: npt.ArrayLike) -> Array:
-        """N(γ) = KL(p_γ ‖ g_γ) in nats, shape of `noise`, which is γ ≥ 0."""
+        """N(γ) = KL(p_γ ‖ g_γ) in nats, shape of `noise`, which is γ ≥ 0; NaN if not known."""
 
     def kl_to_normal(
         self, normal_variance: float, scale: float = 1.0, variance: float = 0.0

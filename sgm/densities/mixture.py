@@ -117,11 +117,15 @@ class GaussianMixture(Law):
     def excess_information(self, noise: npt.ArrayLike) -> Array:
         if self._is_gaussian:
             return np.zeros(np.shape(noise))
+        if self.dimension > 2:
+            return np.full(np.shape(noise), np.nan)
         return self._excess(noise)
 
     def negentropy(self, noise: npt.ArrayLike) -> Array:
         if self._is_gaussian:
             return np.zeros(np.shape(noise))
+        if self.dimension > 2:
+            return np.full(np.shape(noise), np.nan)
         return self._excess.remainder(noise) / 2
 
     @property
@@ -130,7 +134,6 @@ class GaussianMixture(Law):
 
     @cached_property
     def _excess(self) -> DecayCurve:
-        self._require_plane("a divergence")
         largest = 1e4 * float(self.principal_variances[-1])
         return DecayCurve.fit(self._excess_at, float(np.min(self.variances)), largest)
 
@@ -177,11 +180,13 @@ class GaussianMixture(Law):
 
         Along one coordinate, two components exchange their order at the roots of a
         quadratic, and the mass between roots is a difference of distribution functions:
-        exact in one dimension, a quadrature over the other coordinate in two.
+        exact in one dimension, a quadrature over the other coordinate in two; one cell in
+        more.
         """
         from scipy.special import ndtr
 
-        self._require_plane("a partition")
+        if self.dimension > 2:
+            return Partition("all", lambda points: np.zeros(len(points), np.intp), np.ones(1))
         mean, variance = self.means[:, -1], self.variances[:, -1]
         _, weights, density = self._axis(0 if self.dimension == 2 else 1, 0.0)
         outer = self.weights * density.T
@@ -215,10 +220,3 @@ class GaussianMixture(Law):
             return np.asarray(cell[np.argmax(self._joint(shift, variances), axis=-1)])
 
         return Partition("modes", label, probabilities[occupied])
-
-    def _require_plane(self, wanted: str) -> None:
-        if self.dimension > 2:
-            raise ValueError(
-                f"dimension = {self.dimension}: must be 1 or 2 for {wanted} of a mixture; "
-                "write it as a Product of lower-dimensional factors"
-            )

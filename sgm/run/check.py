@@ -65,8 +65,9 @@ def _check_target(study: Study, item: Item) -> Target:
     """The target, of a dimension that the study's samples can resolve."""
     with _named("targets", item):
         target = build_target(item.spec | rescaling(item))
-        if target.law is not None and study.bounds:
-            target.law.kl_to_normal(study.process.parameters.variance)
+        if target.law is not None and study.pictures:
+            shown = [c for c in study.pictures.coordinates if c < target.dimension]
+            target.law.marginal(shown or [0])
     d = target.dimension
     if study.n_samples < d + 3:
         raise ValueError(
@@ -78,10 +79,6 @@ def _check_target(study: Study, item: Item) -> Target:
             f"pictures: coordinates = {list(study.pictures.coordinates)}: one must be below "
             f"{d}, the dimension of target {item.label!r}"
         )
-    for divergence in study.divergences:
-        if divergence.family == "partition_kl" and target.law is not None:
-            with _named("targets", item):
-                target.law.partition()
     if isinstance(target, EmpiricalTarget):
         train, _ = target.split(np.random.default_rng(0))
         rows = min(len(train), study.n_train, study.n_samples)

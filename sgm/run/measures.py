@@ -124,6 +124,8 @@ def partition_kl(sample: Array, target: Target) -> dict[str, Any]:
     """KL of the sample's frequencies over cells of known probability."""
     assert target.law is not None
     cells = target.law.partition()
+    if len(cells.probabilities) == 1:
+        return {}
     kl = divergences.partition_kl(cells.label(sample), cells.probabilities)
     return {
         "partition_kl": kl.value,
@@ -212,7 +214,7 @@ def kl_bound(
 
 def kl_objection(law: Law | None, sampler: str, total: str) -> bounds.KLObjection:
     """Why the KL theorem does not hold for a target and a sampler, if so."""
-    return bounds.kl_objection(law is not None, sampler)
+    return bounds.kl_objection(law, sampler)
 
 
 def w2_bound(

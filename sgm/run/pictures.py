@@ -56,7 +56,7 @@ def pictures(
         final = simulation.simulate_reverse(
             steps,
             score_fn,
-            process.variance,
+            process.prior_variance,
             spec["rows"],
             target.dimension,
             spec["study_seed"],
@@ -126,7 +126,7 @@ def _mesh(
     assert target.law is not None
     law = target.law.marginal(shown)
     center, scale = (part[shown] for part in target.transform)
-    noise = WIDTH * np.sqrt(process.variance) * scale
+    noise = WIDTH * np.sqrt(process.prior_variance) * scale
     low = np.minimum(rows.min(axis=0), center - noise)
     high = np.maximum(rows.max(axis=0), center + noise)
     axes = [np.linspace(a, b, MESH) for a, b in zip(low, high, strict=True)]

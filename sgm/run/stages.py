@@ -119,7 +119,7 @@ def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
     generated = simulation.simulate_reverse(
         steps,
         score_fn,
-        process.variance,
+        process.prior_variance,
         spec["n_samples"],
         target.dimension,
         spec["study_seed"],
