@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from sgm import scores, timegrids
-from sgm.evaluation import ScoreErrorMoments, score_error_moments
+from sgm import samplers, scores, targets, timegrids
+from sgm.densities import Law
+from sgm.evaluation import ChainError, ScoreErrorMoments, score_error_moments
 from sgm.gaussian import Gaussian
-from sgm.networks import ScoreFn, affine_score_fn
+from sgm.laws import chain_error
+from sgm.networks import ScoreFn, affine_score_fn, score_fn
 from sgm.processes import VPProcess
 from sgm.schedules import BetaSchedule
 from sgm.scores import GaussianScore
+from sgm.simulation import simulate_reverse
 
 D, N = 3, 300
 CPU = torch.device("cpu")
@@ -97,3 +100,55 @@ def test_a_failed_score_is_nan_alone() -> None:
 def test_one_draw_has_no_standard_error() -> None:
     with pytest.raises(ValueError, match="n_samples = 1"):
         estimate(torch_score(scores.exact(PROCESS, LAWS["diagonal"])), LAWS["diagonal"], [0], n=1)
+
+
+DENSITIES = {
+    "funnel": targets.funnel(D, 1.0, 0.5).law,
+    "mixture": targets.grid_mixture(D, 2, 0.04, 0.5).law,
+}
+
+
+@pytest.mark.parametrize("law", DENSITIES.values(), ids=DENSITIES)
+def test_moments_of_other_laws_are_the_closed_forms(law: Law) -> None:
+    score = scores.biased(PROCESS, law, 0.3)
+    moments = score_error_moments(
+        score_fn(score, torch.float64, CPU), PROCESS, law, TIMES[:-1], N, 3, [0, 1], {},
+        torch.float64, CPU,
+    )  # fmt: skip
+    mse, cross = score.error_moments(law, TIMES[:-1])
+    np.testing.assert_allclose(moments.mse, np.broadcast_to(mse, (2, len(mse))), rtol=1e-9)
+    assert np.all(np.abs(moments.cross - cross) < 5 * moments.cross_standard_error)
+    assert np.all(moments.cross_standard_error < 0.3)
+
+
+def watched(score: GaussianScore, law: Gaussian, n_rows: int) -> ChainError:
+    """The error along a chain of 2 replicates of 2048 rows."""
+    steps = samplers.exponential_integrator_modified(PROCESS, TIMES)
+    error = ChainError(PROCESS, law, steps, n_rows)
+    simulate_reverse(
+        steps, torch_score(score), PROCESS.variance, 2048, D, 5, [0, 1], {}, torch.float64, CPU,
+        error,
+    )  # fmt: skip
+    return error
+
+
+@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+def test_the_error_along_the_chain_is_the_closed_form(law: Gaussian) -> None:
+    score = scores.plugin(PROCESS, law, 0.3)
+    mse = watched(score, law, 2048).mse
+    exact = chain_error(
+        samplers.exponential_integrator_modified(PROCESS, TIMES), score, law, PROCESS.prior(D)
+    )
+    assert mse.shape == (2, len(exact))
+    # squares of Gaussians: the deviation of |e|² is at most √2 times its mean
+    assert np.all(np.abs(mse / exact - 1) < 5 * np.sqrt(2 / 2048))
+
+
+def test_the_error_along_the_chain_is_that_of_its_first_rows() -> None:
+    law = LAWS["diagonal"]
+    score = scores.plugin(PROCESS, law, 0.3)
+    few, more = watched(score, law, 600), watched(score, law, 2048)
+    assert few.squares[0][0].shape == (2, 512)
+    assert few.squares[0][1].shape == (2, 88)
+    np.testing.assert_array_equal(few.squares[7][1], more.squares[7][1][:, :88])
+    assert np.all(few.mse != more.mse)
