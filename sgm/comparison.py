@@ -168,9 +168,11 @@ def compare(here: xr.Dataset, divergence: Divergence) -> list[Comparison]:
     Returns
     -------
     list of Comparison
-        Empty without a β_a schedule or without a number. Exact values are compared where
-        nothing was sampled.
+        Empty without a β_a schedule or without a number, and for a divergence of which less
+        is not better. Exact values are compared where nothing was sampled.
     """
+    if not divergence.ranks:
+        return []
     family, others = in_order(here)
     runs = finite(here, divergence.name)
     exact = not bool(np.isfinite(runs).any())

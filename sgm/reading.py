@@ -69,6 +69,7 @@ class Divergence:
     standard_error: str
     bound: str
     floor_power: float  # 0: unknown how values add to the floor
+    ranks: bool  # whether less is better; an NLL below that of true rows is no better
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ def divergences_of(grid: xr.Dataset) -> list[Divergence]:
             label=text_of(variable),
             units=_units(variable),
             floor_power=float(attrs.get("floor_power", 0)),
+            ranks=str(attrs.get("ranks", "1")) != "0",
             **{key: value if value in grid else "" for key, value in named.items()},
         )
         if divergence.figure in found:

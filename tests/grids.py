@@ -58,6 +58,7 @@ ABOUT: dict[str, dict[str, object]] = {
         "figure": "nll",
         "label": "NLL of the sample",
         "floor": "nll_floor",
+        "ranks": "0",
     },
     "mmd": {"role": "divergence", "label": "squared MMD", "units": "1"},
     "heldout_nll_gap": {

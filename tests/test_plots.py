@@ -555,3 +555,11 @@ def test_every_stem_draws_from_a_stored_grid(tmp_path: Path) -> None:
     for stem in STEMS:
         _, frame = plots.draw(stored, stem)
         pd.testing.assert_frame_equal(frame, plots.draw(grid, stem)[1])
+
+
+def test_no_schedule_is_best_by_a_divergence_of_which_less_is_not_better() -> None:
+    grid = synthetic_grid()
+    assert len(curve(plots.draw(grid, "kl/isotropic")[1], "minimum", axis="kl")) == 1
+    frame = plots.draw(grid, "nll/isotropic")[1]
+    assert len(curve(frame, "empirical", axis="nll")) > 0
+    assert len(curve(frame, "minimum", axis="nll")) == 0

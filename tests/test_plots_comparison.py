@@ -15,7 +15,7 @@ def test_the_frame_holds_the_runs_and_the_table() -> None:
     figure, frame = plots.comparison_figure(grid, "isotropic")
     table = comparison_table(grid)
     table = table[table["score"] == "trained"]
-    assert len(table) == 3 * 5
+    assert len(table) == 3 * 4
     figures = {"kl_plugin": "kl", "w2_plugin": "w2", "heldout_nll_gap": "heldout_nll"}
     for _, row in table.iterrows():
         axis = figures.get(row["divergence"], row["divergence"])

@@ -134,7 +134,8 @@ def _panel_rows(panel: Panel, divergence: Divergence, bound: Bound | None) -> li
                     n_runs=sampled.count,
                 )  # fmt: skip
     rows.add(axis, "floor", np.nan, floor, sd=floor_sd)
-    rows.rows += _minimum(rows, axis, "minimum", x, main, names)
+    if divergence.ranks:
+        rows.rows += _minimum(rows, axis, "minimum", x, main, names)
 
     vpsde = [name for name, value in zip(names, x, strict=True) if family and value == 0]
     for name in [*vpsde, *others] if family else []:

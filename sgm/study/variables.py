@@ -7,6 +7,7 @@ that figures and tables read the grid alone and treat a user's divergence like o
     figure, label     the figure's name, and the label of its axis
     floor, floor_sd, exact, unbiased, standard_error, bound
                       of a divergence: the variables that belong beside it
+    ranks             "0" if less is not better, so that no schedule is best by it
     floor_power       p if exact^p + floor^p is what the estimator shows, to the power p
     parts, refined    of a bound: its terms from the bottom of the stack, and other totals;
                       of a part: a sharper form of it
@@ -169,6 +170,7 @@ NLL = (
             "NLL of the sample under the target",
             exact="nll_exact",
             standard_error="nll_standard_error",
+            ranks="0",
         ),
         measured_floor=True,
     ),
