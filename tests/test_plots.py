@@ -522,6 +522,7 @@ for stem in ("kl/isotropic", "comparison/isotropic"):
 """
 
 
+@pytest.mark.slow
 def test_files_are_the_same_bytes_in_another_process(tmp_path: Path) -> None:
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONHASHSEED": "7"}
     subprocess.run([sys.executable, "-c", DRAW, str(tmp_path / "b")], check=True, env=env)
@@ -545,6 +546,7 @@ def test_a_stem_with_a_dot_keeps_it(tmp_path: Path) -> None:
     assert [path.name for path in paths] == ["kl.x.png", "kl.x.pdf", "kl.x.csv"]
 
 
+@pytest.mark.slow
 def test_every_stem_draws_from_a_stored_grid(tmp_path: Path) -> None:
     grid = synthetic_grid(a=(-5, 0, 5))
     grid = grid.assign_coords(
