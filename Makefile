@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STUDY ?= config/config.yaml
 CORES ?= all
+PROFILE ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help study report test test-slow lint schema clean
+.PHONY: help study report test test-slow test-slurm lint schema clean
 
 .DEFAULT_GOAL := help
 
@@ -24,8 +25,12 @@ $(VENV)/dev.stamp: $(VENV)/run.stamp requirements-dev.txt
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
 	touch $@
 
-study: $(VENV)/run.stamp      ## run a study: make study [STUDY=config/studies/paper-kl.yaml] [CORES=2]
-	snakemake --cores $(CORES) --configfile $(STUDY)
+$(VENV)/cluster.stamp: $(VENV)/run.stamp requirements-cluster.txt
+	$(BIN)/python -m pip install --quiet -r requirements-cluster.txt
+	touch $@
+
+study: $(VENV)/$(if $(PROFILE),cluster,run).stamp  ## run a study: make study [STUDY=config/studies/paper-kl.yaml] [CORES=2 or PROFILE=profiles/slurm]
+	snakemake $(if $(PROFILE),--workflow-profile $(PROFILE),--cores $(CORES)) --configfile $(STUDY)
 
 report: $(VENV)/run.stamp     ## a self-contained HTML report of a study that has run
 	snakemake --cores $(CORES) --configfile $(STUDY) --report report.html
@@ -36,6 +41,10 @@ test: $(VENV)/dev.stamp       ## lint, types, the floors, and the fast tests
 
 test-slow: $(VENV)/dev.stamp  ## the tests that `make test` leaves out
 	python -m pytest -n auto --dist loadgroup -m slow
+
+test-slurm: $(VENV)/dev.stamp $(VENV)/cluster.stamp  ## studies on a one-node Slurm, which it installs: root and Debian only
+	tests/slurm/install.sh
+	python -m pytest tests/slurm
 
 lint: $(VENV)/dev.stamp       ## ruff, mypy, import-linter, snakefmt, snakemake --lint
 	ruff check .

@@ -58,5 +58,6 @@ rule tables:
 
 localrules:
     axes,
+    figures,
     grid,
     tables,
