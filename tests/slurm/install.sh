@@ -5,8 +5,9 @@ if [ "$(id -u)" != 0 ]; then
   echo "test-slurm: must be root, to start Slurm's daemons" >&2
   exit 1
 fi
-if command -v slurmctld && command -v slurmd && command -v qsub && command -v munged; then exit; fi > /dev/null
-if ! command -v apt-get > /dev/null; then
+found() { command -v "$1" > /dev/null; }
+if found slurmctld && found slurmd && found qsub && found munged; then exit; fi
+if ! found apt-get; then
   echo "test-slurm: needs apt-get to install Slurm" >&2
   exit 1
 fi
