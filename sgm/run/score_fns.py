@@ -10,7 +10,7 @@ import torch
 
 from sgm import networks
 from sgm.networks import ScoreFn
-from sgm.processes import VPProcess
+from sgm.processes import Process
 from sgm.run.build import build
 from sgm.scores import GaussianScore
 from sgm.targets import Target
@@ -20,7 +20,7 @@ __all__ = ["build_score_fn"]
 
 def build_score_fn(
     spec: Mapping[str, Any],
-    process: VPProcess,
+    process: Process,
     target: Target,
     inputs: Mapping[str, Path],
     device: torch.device,
