@@ -56,6 +56,13 @@ class Variable:
     about: Mapping[str, str] = field(default_factory=dict)
     measured_floor: bool = False
 
+    def __post_init__(self) -> None:
+        if isinstance(self.axes, str) or not set(self.axes) <= {*REPLICATE, "bin"}:
+            raise ValueError(
+                f"axes = {self.axes!r} of {self.name}: must be a tuple of some of "
+                f"{', '.join(REPLICATE)}"
+            )
+
     @property
     def floor(self) -> Variable:
         """The variable of the measured floor."""
