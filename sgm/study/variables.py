@@ -24,6 +24,7 @@ __all__ = ["GRID", "REPLICATE", "RUN", "THEORY", "VERDICT", "Variable"]
 
 GRID = ("target", "schedule", "horizon", "score", "sampler", "time_grid", "n_steps")
 REPLICATE = (*GRID, "seed")
+AXES = (*REPLICATE, "time_fraction", "bin")
 THEORY = ("target", "schedule", "horizon", "score", "time_grid", "n_steps", "seed")
 RUN = ("target", "seed")
 SCHEDULE = ("target", "schedule", "horizon")
@@ -57,10 +58,9 @@ class Variable:
     measured_floor: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.axes, str) or not set(self.axes) <= {*REPLICATE, "bin"}:
+        if isinstance(self.axes, str) or not set(self.axes) <= set(AXES):
             raise ValueError(
-                f"axes = {self.axes!r} of {self.name}: must be a tuple of some of "
-                f"{', '.join(REPLICATE)}"
+                f"axes = {self.axes!r} of {self.name}: must be a tuple of some of {', '.join(AXES)}"
             )
 
     @property
