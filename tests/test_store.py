@@ -189,5 +189,5 @@ def test_every_stage_has_a_rule_and_a_file() -> None:
 
 @pytest.mark.parametrize("axes", ["target", ("target", "sede")])
 def test_a_variable_over_unknown_axes_is_refused_at_once(axes: Any) -> None:
-    with pytest.raises(ValueError, match="axes = .* of mine: must be a tuple of some of target"):
+    with pytest.raises(ValueError, match=r"axes = .* of mine: must be a tuple of some of target"):
         Variable("mine", axes, "mine")
