@@ -25,7 +25,7 @@ from torch import Tensor
 
 from sgm.densities import Law
 from sgm.networks import ScoreFn
-from sgm.processes import VPProcess
+from sgm.processes import Process
 from sgm.random import stream
 from sgm.samplers import Steps
 
@@ -53,7 +53,7 @@ class ScoreErrorMoments:
 @torch.no_grad()
 def score_error_moments(
     score_fn: ScoreFn,
-    process: VPProcess,
+    process: Process,
     law: Law,
     times: npt.ArrayLike,
     n_samples: int,
@@ -69,7 +69,7 @@ def score_error_moments(
     ----------
     score_fn : ScoreFn
         Scores of states of shape (R, n, d), one replicate a seed.
-    process : VPProcess
+    process : Process
     law : Law
         Law of X₀.
     times : array_like, shape (N,)
@@ -118,7 +118,7 @@ class ChainError:
 
     Parameters
     ----------
-    process : VPProcess
+    process : Process
     law : Law
         Law of X₀.
     steps : Steps
@@ -127,7 +127,7 @@ class ChainError:
         Rows of each replicate that are looked at.
     """
 
-    def __init__(self, process: VPProcess, law: Law, steps: Steps, n_rows: int) -> None:
+    def __init__(self, process: Process, law: Law, steps: Steps, n_rows: int) -> None:
         self.process, self.law = process, law
         self.times, self.n_rows = steps.score_time, n_rows
         self.squares: list[list[Array]] = [[] for _ in self.times]
