@@ -6,10 +6,11 @@ import torch
 from scipy.integrate import solve_ivp
 
 from sgm import laws, scores, targets
+from sgm.architectures import MLP
 from sgm.densities import GaussianMixture
 from sgm.gaussian import Gaussian
 from sgm.likelihood import bits_per_dimension, flow_likelihood, network_field, score_field
-from sgm.networks import Architecture, ScoreEnsemble
+from sgm.networks import ScoreEnsemble
 from sgm.processes import VEProcess, VPProcess
 from sgm.schedules import BetaSchedule, GeometricSchedule, TruncatedSchedule
 
@@ -19,19 +20,21 @@ PROCESSES = {
 }
 LAW = targets.correlated(4, 1.0, 1.0).law
 TIGHT = {"rtol": 1e-9, "atol": 1e-9, "atol_nats": 1e-9, "method": "DOP853"}
-NETWORKS = ScoreEnsemble.initial(
-    Architecture(
-        dimension=3,
-        width=16,
-        layers=2,
-        time_width=16,
-        time_scale=1.0,
-        output="relative",
-        horizon=1.0,
-        variance=2.5,
-    ),
-    [0, 1],
-).to(dtype=torch.float64)
+NETWORKS = (
+    ScoreEnsemble.initial(
+        MLP(
+            dimension=3,
+            width=16,
+            layers=2,
+            time_width=16,
+            time_scale=1.0,
+            output="relative",
+        ),
+        [0, 1],
+    )
+    .bind(PROCESSES["vp"])
+    .to(dtype=torch.float64)
+)
 
 
 @pytest.mark.parametrize("name", PROCESSES)

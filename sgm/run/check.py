@@ -12,9 +12,12 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from sgm.architectures import Architecture, build_architecture, network_keys
+from sgm.processes import Process
 from sgm.run.build import build, build_process, build_steps, build_target, build_times
 from sgm.schedules import NoiseSchedule
 from sgm.study import Item, Study
+from sgm.study.families import Recipe
 from sgm.targets import EmpiricalTarget, Target
 
 __all__ = ["check"]
@@ -38,17 +41,26 @@ def check(study: Study) -> None:
             with _named("schedules", schedule):
                 process = build_process(study.process.spec, schedule.spec, horizon)
                 _check_supremum(process.schedule)
+            networks: list[tuple[Item, Architecture]] = []
             for item, target in targets:
                 for score in study.scores:
-                    if score.family != "trained" and study.runs(item, score):
-                        with _named("scores", score):
+                    if not study.runs(item, score):
+                        continue
+                    with _named("scores", score):
+                        if score.family != "trained":
                             build(score.spec, process=process, law=target.law)
+                            continue
+                        recipe = score.parameters.recipe
+                        networks.append((score, _check_network(recipe, item, target, process)))
             for time_grid in study.time_grids:
                 with _named("time_grids", time_grid):
                     times = build_times(time_grid.spec, horizon, min(study.n_steps))
                 for sampler in study.samplers:
                     with _named("samplers", sampler):
-                        build_steps(sampler.spec, process, times)
+                        steps = build_steps(sampler.spec, process, times)
+                        for score, architecture in networks:
+                            with _named("scores", score):
+                                architecture.require(process, steps.score_time.min())
 
 
 def _check_supremum(schedule: NoiseSchedule) -> None:
@@ -59,6 +71,17 @@ def _check_supremum(schedule: NoiseSchedule) -> None:
             f"supremum = {schedule.supremum!r}: must be at least {rates.max():.6g}, which beta "
             "reaches; a schedule that is not increasing must override `supremum`"
         )
+
+
+def _check_network(recipe: Recipe, item: Item, target: Target, process: Process) -> Architecture:
+    """The network of a recipe, which must suit the target and the process."""
+    keys = network_keys(recipe.model_dump())
+    try:
+        architecture = build_architecture(keys, target.dimension, target.image_shape)
+        architecture.require(process, process.horizon)
+    except ValueError as error:
+        raise ValueError(f"target {item.label!r}: {error}") from error
+    return architecture
 
 
 def _check_target(study: Study, item: Item) -> Target:

@@ -27,7 +27,8 @@ def build_score_fn(
 ) -> tuple[ScoreFn, torch.dtype]:
     """A score as torch evaluates it, and the type of the states that it sees."""
     if "network" in inputs:
-        return networks.ScoreEnsemble.load(inputs["network"]).to(device), torch.float32
+        ensemble = networks.ScoreEnsemble.load(inputs["network"])
+        return ensemble.bind(process).to(device), torch.float32
     score = build(spec, process=process, law=target.law)
     make = networks.affine_score_fn if isinstance(score, GaussianScore) else networks.score_fn
     return make(score, torch.float64, device), torch.float64

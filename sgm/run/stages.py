@@ -69,7 +69,7 @@ def network(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
     process = build_process(spec["process"], spec["schedule"], spec["horizon"])
     choices = dict(spec["score"]["parameters"]["recipe"])
     choices.pop("name")
-    recipe = training.Recipe(**choices)
+    recipe = training.Recipe.from_keys(choices)
     result = training.train_networks(
         recipe,
         process,
@@ -79,6 +79,7 @@ def network(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
         list(seeds),
         {"target": spec["target"]["label"]},
         device,
+        image_shape=target.image_shape,
     )
     with written_whole(outputs["network"]) as aside:
         result.networks.save(aside)
@@ -230,7 +231,7 @@ def bounds(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str)
     times = build_times(spec["time_grid"], spec["horizon"], spec["n_steps"])
     place = networks.resolve_device(device)
     moments = evaluation.score_error_moments(
-        networks.ScoreEnsemble.load(inputs["network"]).to(place),
+        networks.ScoreEnsemble.load(inputs["network"]).bind(process).to(place),
         process,
         law,
         times[:-1],

@@ -6,13 +6,14 @@ Nothing here imports what it names: a config is validated without NumPy or torch
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 __all__ = ["Parameters", "Recipe"]
 
 Positive = Annotated[float, Field(gt=0)]
+Width = Annotated[int, Field(ge=16, multiple_of=16)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.+-]*$", max_length=64)]
 
 
@@ -293,16 +294,20 @@ class Perturbed(Affine):
 
 
 class Recipe(Strict):
-    """How a network is built and trained; see `sgm.training.Recipe`."""
+    """How a network is built and trained; see `sgm.training.Recipe`.
+
+    Keys with a default came later than the first studies.
+    """
 
     name: Name
     objective: Literal["explicit", "denoising"]
     weight: Literal["unit", "variance", "variance_squared"]
-    width: Annotated[int, Field(ge=16, multiple_of=16)]
     layers: Annotated[int, Field(ge=1)]
-    time_width: Annotated[int, Field(ge=16, multiple_of=16)]
+    time_width: Width
     time_scale: Positive
-    output: Literal["score", "relative"]
+    time_input: Literal["fraction", "log_noise"] = "fraction"
+    output: Literal["score", "relative", "noise", "preconditioned"]
+    data_std: Positive = 1.0
     batch_size: Annotated[int, Field(ge=1)]
     steps: Annotated[int, Field(ge=1)]
     learning_rate: Positive
@@ -312,10 +317,36 @@ class Recipe(Strict):
     time_min: Annotated[float, Field(ge=0, lt=1)]
 
 
+class MLPRecipe(Recipe):
+    """A residual MLP; see `sgm.architectures.MLP`."""
+
+    architecture: Literal["mlp"] = "mlp"
+    width: Width
+
+
+class MixerRecipe(Recipe):
+    """An MLP-mixer for images; see `sgm.architectures.Mixer`."""
+
+    architecture: Literal["mixer"]
+    patch: Annotated[int, Field(ge=1)]
+    channels: Width
+    token_width: Width
+    channel_width: Width
+
+
+def _with_architecture(raw: Any) -> Any:
+    """A recipe that names no architecture is an MLP's."""
+    return {"architecture": "mlp"} | raw if isinstance(raw, dict) else raw
+
+
 class Trained(Score):
     """Networks trained per (target, schedule, horizon, seed)."""
 
-    recipe: Recipe
+    recipe: Annotated[
+        MLPRecipe | MixerRecipe,
+        Field(discriminator="architecture"),
+        BeforeValidator(_with_architecture),
+    ]
 
 
 # --- divergences ---------------------------------------------------------------------

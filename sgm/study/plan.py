@@ -419,12 +419,16 @@ def _specs(items: Iterable[Item]) -> list[dict[str, Any]]:
 def _rows(recipe: Mapping[str, Any]) -> list[str]:
     """Addresses of the rows of the tables of choices that a recipe names."""
     tables = {
-        "objective": "sgm.objectives:OBJECTIVES",
-        "weight": "sgm.objectives:WEIGHTS",
-        "learning_rate_schedule": "sgm.training:LEARNING_RATES",
-        "time_sampling": "sgm.training:TIME_SAMPLINGS",
+        "sgm.architectures:ARCHITECTURES": "architecture",
+        "sgm.networks:FORWARD": "architecture",
+        "sgm.architectures:OUTPUTS": "output",
+        "sgm.architectures:TIME_INPUTS": "time_input",
+        "sgm.objectives:OBJECTIVES": "objective",
+        "sgm.objectives:WEIGHTS": "weight",
+        "sgm.training:LEARNING_RATES": "learning_rate_schedule",
+        "sgm.training:TIME_SAMPLINGS": "time_sampling",
     }
-    return [f"{table}[{recipe[key]}]" for key, table in tables.items()]
+    return [f"{table}[{recipe[key]}]" for table, key in tables.items()]
 
 
 def _addresses(leaves: Any) -> Iterator[str]:
