@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from sgm.networks import Architecture, ScoreEnsemble
+from sgm.architectures import MLP
+from sgm.networks import ScoreEnsemble
 from sgm.run.build import build_process
 from sgm.run.likelihood import likelihood
 from sgm.scores import scaled
@@ -127,10 +128,9 @@ def test_the_best_horizon_is_where_error_and_information_meet(tmp_path: Path) ->
 
 
 def networks(folder: Path, seeds: list[int]) -> Path:
-    architecture = Architecture(
-        dimension=2, width=16, layers=1, time_width=16, time_scale=1000.0, output="relative",
-        horizon=0.6, variance=1.0,
-    )  # fmt: skip
+    architecture = MLP(
+        dimension=2, width=16, layers=1, time_width=16, time_scale=1000.0, output="relative"
+    )
     folder.mkdir(exist_ok=True)
     ScoreEnsemble.initial(architecture, seeds).save(folder / "networks.safetensors")
     return folder / "networks.safetensors"

@@ -45,7 +45,7 @@ def likelihood(
         values: Values
         if "network" in inputs:
             block = slice(place * len(seeds), (place + 1) * len(seeds))
-            ensemble = networks.ScoreEnsemble.load(inputs["network"])[block]
+            ensemble = networks.ScoreEnsemble.load(inputs["network"])[block].bind(process)
             values = _of_networks(spec, process, target.law, ensemble, seeds, rows, device)
         else:
             assert target.law is not None
