@@ -18,7 +18,7 @@ from sgm.run.build import build, build_process, build_steps, build_target, build
 from sgm.schedules import NoiseSchedule
 from sgm.study import Item, Study
 from sgm.study.families import Recipe
-from sgm.targets import EmpiricalTarget, Target
+from sgm.targets import DataTarget, Target
 
 __all__ = ["check"]
 
@@ -102,8 +102,8 @@ def _check_target(study: Study, item: Item) -> Target:
             f"pictures: coordinates = {list(study.pictures.coordinates)}: one must be below "
             f"{d}, the dimension of target {item.label!r}"
         )
-    if isinstance(target, EmpiricalTarget):
-        train, _ = target.split(np.random.default_rng(0))
+    if isinstance(target, DataTarget):
+        train, _ = target.partition(np.random.default_rng(0))
         rows = min(len(train), study.n_train, study.n_samples)
         for divergence in study.divergences:
             components = getattr(divergence.parameters, "components", 0)

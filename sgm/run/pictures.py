@@ -14,7 +14,7 @@ from sgm.random import stream
 from sgm.run.build import build_process, build_steps, build_target, build_times
 from sgm.samplers import Steps
 from sgm.store.cells import write_cells
-from sgm.targets import EmpiricalTarget, Target
+from sgm.targets import DataTarget, Target
 
 __all__ = ["pictures"]
 
@@ -90,10 +90,10 @@ def pictures(
 
 def _true_rows(target: Target, n: int, generator: np.random.Generator) -> Array:
     """`n` true rows; those that a data set does not have are NaN."""
-    if not isinstance(target, EmpiricalTarget):
+    if not isinstance(target, DataTarget):
         return target.sample(n, generator)
     rows = np.full((n, target.dimension), np.nan)
-    chosen = target.rows[generator.permutation(len(target.rows))[:n]]
+    chosen = target.take(generator.permutation(target.n_rows)[:n])
     rows[: len(chosen)] = chosen
     return rows
 

@@ -24,7 +24,7 @@ from sgm.run.build import (
 from sgm.run.pictures import pictures
 from sgm.run.theory import axes, exact
 from sgm.store.cells import read_cells, write_cells, written_whole
-from sgm.targets import EmpiricalTarget, Target
+from sgm.targets import DataTarget, Target
 
 __all__ = [
     "STAGES",
@@ -50,11 +50,14 @@ def data(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -
         stream(spec["study_seed"], "data", target=spec["target"]["label"], seed=seed)
         for seed in seeds
     ]
-    if isinstance(target, EmpiricalTarget):
-        parts = [target.split(generator) for generator in generators]
+    if isinstance(target, DataTarget):
+        parts = [target.partition(generator) for generator in generators]
+        heldout = [numbers for _, numbers in parts]
+        if target.heldout_fixed:
+            heldout = heldout[:1]
         arrays = {
-            "train": np.stack([train[: spec["n_train"]] for train, _ in parts]),
-            "heldout": np.stack([heldout for _, heldout in parts]),
+            "train": target.take(np.stack([train[: spec["n_train"]] for train, _ in parts])),
+            "heldout": target.take(np.stack(heldout)),
         }
     else:
         arrays = {"train": np.stack([target.sample(spec["n_train"], g) for g in generators])}
@@ -178,10 +181,13 @@ def _true_rows(
     spec: Spec, target: Target, rows: Mapping[str, Any], r: int, seed: int, n: int
 ) -> dict[str, Any]:
     """True rows that a divergence may ask for: training rows, and an independent sample."""
-    train = rows["train"][r]
+    train, heldout = rows["train"][r].astype(np.float64, copy=False), None
+    if "heldout" in rows:  # one part a seed, or one for all
+        parts = rows["heldout"]
+        heldout = parts[min(r, len(parts) - 1)].astype(np.float64, copy=False)
     if target.law is None:
         n = min(n, len(train))
-        reference = rows["heldout"][r]
+        reference = heldout
     else:
         label = spec["target"]["label"]
         reference = target.sample(
@@ -190,7 +196,7 @@ def _true_rows(
     return {
         "target": target,
         "train": train,
-        "heldout": rows["heldout"][r] if "heldout" in rows else None,
+        "heldout": heldout,
         "reference": reference,
         "n": n,
     }

@@ -169,6 +169,14 @@ class DataFile(DataTarget):
     array: str | None = None
 
 
+class ImageFolder(Target):
+    """Images in a local folder, as published; the test files are the held-out rows."""
+
+    path: str
+    rows: Annotated[int, Field(ge=1)] | None = None
+    heldout_rows: Annotated[int, Field(ge=1)] | None = None
+
+
 # --- schedules -----------------------------------------------------------------------
 
 

@@ -215,9 +215,16 @@ class Plan:
         return stems + ["calibration"] * calibrated
 
     def source_files(self, target: str) -> list[str]:
-        """The user's own files that a target reads."""
-        path = getattr(self.axes["target"][target].parameters, "path", None)
-        return [path] if path else []
+        """The user's own files that a target reads; all below a folder that it names."""
+        return self._sources[target]
+
+    @cached_property
+    def _sources(self) -> dict[str, list[str]]:
+        paths = {
+            label: getattr(target.parameters, "path", None)
+            for label, target in self.axes["target"].items()
+        }
+        return {label: _files_of(Path(path)) if path else [] for label, path in paths.items()}
 
     def inputs(self, stage: str, labels: Any) -> dict[str, Any]:
         """Input files of a job, by name.
@@ -409,6 +416,13 @@ class Plan:
         if view == "figures":
             leaves |= {"stems": self.figures()}
         return canonical(leaves)
+
+
+def _files_of(path: Path) -> list[str]:
+    """A file, or all files below a folder, so that a job runs again when one changes."""
+    if not path.is_dir():
+        return [str(path)]
+    return sorted(str(file) for file in path.rglob("*") if file.is_file())
 
 
 def _specs(items: Iterable[Item]) -> list[dict[str, Any]]:

@@ -120,10 +120,12 @@ KINDS: dict[str, dict[str, Entry]] = {
         "ring_mixture": Entry("sgm.targets:ring_mixture", families.RingMixture, law="density"),
         "mixture": Entry("sgm.targets:mixture", families.Mixture, law="density"),
         "data_file": Entry("sgm.targets:data_file", families.DataFile, law="unknown"),
+        "mnist": Entry("sgm.targets:mnist", families.ImageFolder, law="unknown"),
+        "cifar10": Entry("sgm.targets:cifar10", families.ImageFolder, law="unknown"),
     }
     | {
         name: Entry(f"sgm.targets:{name}", families.ShippedData, law="unknown")
-        for name in ("digits", "breast_cancer", "diabetes", "wine")
+        for name in ("digits", "digits_images", "breast_cancer", "diabetes", "wine")
     },
     "schedule": {
         "beta_a": Entry("sgm.schedules:BetaSchedule", families.Beta),
