@@ -20,7 +20,7 @@ from sgm.schedules import BetaSchedule
 from sgm.scores import exact, scaled
 from sgm.store.cells import read_cells, write_cells, written_whole
 from sgm.store.grid import gather, open_grid, write_grid
-from sgm.study import Plan, Study, canonical
+from sgm.study import Plan, Study, Variable, canonical
 from sgm.targets import correlated, isotropic
 from sgm.timegrids import uniform
 from tests.workflow import tiny
@@ -185,3 +185,9 @@ def test_every_stage_has_a_rule_and_a_file() -> None:
     assert set(stages.STAGES) == {
         "data", "network", "samples", "divergences", "floors", "bounds", "pictures", "exact", "axes"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("axes", ["target", ("target", "sede")])
+def test_a_variable_over_unknown_axes_is_refused_at_once(axes: Any) -> None:
+    with pytest.raises(ValueError, match=r"axes = .* of mine: must be a tuple of some of target"):
+        Variable("mine", axes, "mine")

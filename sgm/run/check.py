@@ -16,7 +16,7 @@ from sgm.architectures import Architecture, build_architecture, network_keys
 from sgm.processes import Process
 from sgm.run.build import build, build_process, build_steps, build_target, build_times
 from sgm.schedules import NoiseSchedule
-from sgm.study import Item, Study, rescaling
+from sgm.study import Item, Study
 from sgm.study.families import Recipe
 from sgm.targets import EmpiricalTarget, Target
 
@@ -87,7 +87,7 @@ def _check_network(recipe: Recipe, item: Item, target: Target, process: Process)
 def _check_target(study: Study, item: Item) -> Target:
     """The target, of a dimension that the study's samples can resolve."""
     with _named("targets", item):
-        target = build_target(item.spec | rescaling(item))
+        target = build_target(item.spec)
         if target.law is not None and study.pictures:
             shown = [c for c in study.pictures.coordinates if c < target.dimension]
             target.law.marginal(shown or [0])

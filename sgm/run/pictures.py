@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sgm.processes import VPProcess
+from sgm.processes import Process
 from sgm.random import stream
 from sgm.run.build import build_process, build_steps, build_target, build_times
 from sgm.samplers import Steps
@@ -117,7 +117,7 @@ class _Watch:
 
 
 def _mesh(
-    target: Target, process: VPProcess, times: Array, shown: list[int], rows: Array
+    target: Target, process: Process, times: Array, shown: list[int], rows: Array
 ) -> dict[str, Any]:
     """The density of the noised rows at each time, on a mesh around the data and the noise.
 

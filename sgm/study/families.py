@@ -36,11 +36,14 @@ class Parameters(Strict):
     context : tuple of str
         Keys of the config that say where a family is used, not what it is; they are
         not passed to what it builds.
+    changes : tuple of str
+        Keys that change what was built: they stand beside its parameters in a spec.
     """
 
     axes: ClassVar[tuple[str, ...]] = ()
     default_name: ClassVar[str] = ""
     context: ClassVar[tuple[str, ...]] = ("family", "name")
+    changes: ClassVar[tuple[str, ...]] = ()
 
     family: str
     name: Name | None = None
@@ -66,7 +69,7 @@ class Target(Parameters):
 class KnownTarget(Target):
     """A data distribution of known density."""
 
-    context = ("family", "name", "rescale")
+    changes = ("rescale",)
     rescale: Rescale | None = None
 
 
@@ -170,7 +173,13 @@ class DataFile(DataTarget):
 
 
 class Schedule(Parameters):
-    """A noise schedule β."""
+    """A noise schedule β, stretched with T; or, with `full_horizon`, cut at T."""
+
+    changes = ("full_horizon",)
+    full_horizon: Annotated[
+        Positive | None,
+        Field(description="β is that of this horizon, stopped at T; null stretches it to T"),
+    ] = None
 
 
 class Beta(Schedule):
@@ -204,6 +213,21 @@ class Cosine(Schedule):
     clip: Positive
 
 
+class Geometric(Schedule):
+    """Noise of standard deviation sigma_min (sigma_max/sigma_min)^(t/T), that of VE."""
+
+    sigma_min: Positive
+    sigma_max: Positive
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Geometric:
+        if not self.sigma_max > self.sigma_min:
+            raise ValueError(
+                f"sigma_max = {self.sigma_max}: must exceed sigma_min = {self.sigma_min}"
+            )
+        return self
+
+
 # --- processes, time grids, samplers -------------------------------------------------
 
 
@@ -215,6 +239,10 @@ class VP(Process):
     """Variance preserving, with stationary law N(0, variance·I)."""
 
     variance: Positive
+
+
+class VE(Process):
+    """Variance exploding: Brownian motion in the time ∫β, without a stationary law."""
 
 
 class TimeGrid(Parameters):
@@ -346,6 +374,38 @@ class Projected(Divergence):
 
     projections: Annotated[int, Field(ge=1)]
     projection_seed: Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Histogram(Divergence):
+    """Frequencies of one coordinate over equal bins, in the target's original units."""
+
+    coordinate: Annotated[int, Field(ge=0)]
+    bins: Annotated[int, Field(ge=2, le=1000)]
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Histogram:
+        if not self.high > self.low:
+            raise ValueError(f"high = {self.high}: must exceed low = {self.low}")
+        return self
+
+
+# --- likelihoods -----------------------------------------------------------------------
+
+
+class Likelihood(Strict):
+    """How the evidence bound and the likelihood of the probability flow are computed."""
+
+    rows: Annotated[int, Field(ge=2, description="true rows of a run, and draws a node")]
+    nodes: Annotated[int, Field(ge=1, le=512, description="nodes in time of the evidence bound")]
+    cutoff: Annotated[Positive, Field(description="the time at which both stop, below every T")]
+    divergence: Annotated[Literal["exact", "hutchinson"], Field(description="of a network's score")]
+    directions: Annotated[int, Field(ge=1, description="random signs a row, of hutchinson")]
+    method: Annotated[Literal["RK45", "DOP853"], Field(description="the solver of the flow")]
+    rtol: Positive
+    atol: Annotated[Positive, Field(description="of the coordinates")]
+    atol_nats: Annotated[Positive, Field(description="of the log-likelihood")]
 
 
 # --- pictures ------------------------------------------------------------------------

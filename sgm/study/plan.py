@@ -21,7 +21,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
-from sgm.study.config import Item, Study, canonical, format_number, rescaling
+from sgm.study.config import Item, Study, canonical, format_number
 from sgm.study.fingerprint import fingerprint
 from sgm.study.variables import EXACT_LAW, GRID, Variable
 
@@ -282,7 +282,10 @@ class Plan:
 
     def _target(self, labels: Mapping[str, str]) -> dict[str, Any]:
         target = self._item("target", labels)
-        return {"study_seed": self.study.study_seed, "target": _target_spec(target)}
+        return {
+            "study_seed": self.study.study_seed,
+            "target": target.spec | {"label": target.label},
+        }
 
     def _schedule(self, labels: Mapping[str, str]) -> dict[str, Any]:
         return {
@@ -395,7 +398,7 @@ class Plan:
             for variable in item.entry.variables
             if item.entry.objection and "objection" in variable.about
         ]
-        targets = [_target_spec(target) for target in study.targets]
+        targets = _specs(study.targets)
         return self._axes_of_all() | {"targets": targets, "objections": objections}
 
     def view_spec(self, view: str) -> str:
@@ -411,10 +414,6 @@ class Plan:
 def _specs(items: Iterable[Item]) -> list[dict[str, Any]]:
     """Specs in the order of the grid: a list, since canonical JSON sorts mappings."""
     return [item.spec | {"label": item.label} for item in items]
-
-
-def _target_spec(target: Item) -> dict[str, Any]:
-    return target.spec | rescaling(target) | {"label": target.label}
 
 
 def _rows(recipe: Mapping[str, Any]) -> list[str]:
