@@ -36,6 +36,7 @@ def likelihood(
     Of an exact or perturbed score the bound is a closed form, the same for all seeds.
     """
     from sgm import networks
+    from sgm.likelihood import bits_per_dimension
 
     target = build_target(spec["target"])
     rows = _true_rows(spec, target, inputs, seeds)
@@ -54,6 +55,10 @@ def likelihood(
             values |= _optimum(spec, target.law, schedule)
         if target.law is not None and target.law.dimension == 1:
             values["reverse_sde_kl"] = _reverse_sde_kl(process, target.law)
+        if target.levels and target.span:
+            values["bits_per_dimension"] = bits_per_dimension(
+                values["flow_log_likelihood"], target.dimension, target.levels, span=target.span
+            )
         found.append(values)
     write_cells(
         outputs["likelihood"],
