@@ -292,10 +292,11 @@ class ScoreEnsemble:
         cut["bias"] = cut["bias"][:, :d]
         return cut
 
-    def save(self, path: Path) -> None:
-        """Write all networks and their architecture to one safetensors file."""
+    def save(self, path: Path, spec: str = "") -> None:
+        """Write all networks, their architecture and what made them to one safetensors file."""
         tensors = {name: w.detach().cpu().contiguous() for name, w in self.state_dict().items()}
-        save_file(tensors, path, {"architecture": json.dumps(asdict(self.architecture))})
+        metadata = {"architecture": json.dumps(asdict(self.architecture)), "spec": spec}
+        save_file(tensors, path, metadata)
 
     @classmethod
     def load(cls, path: Path) -> ScoreEnsemble:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
@@ -26,16 +25,12 @@ from pydantic import (
     model_validator,
 )
 
+from sgm.store.cells import canonical
 from sgm.study import families
 from sgm.study.families import Name, Parameters
 from sgm.study.registry import KINDS, Entry, load_extension, lookup
 
 __all__ = ["Item", "Study", "canonical", "format_number", "json_schema", "rescaling"]
-
-
-def canonical(value: Any) -> str:
-    """JSON text that is the same for equal values: sorted keys, no spaces, 1.0 as 1.0."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def format_number(value: float) -> str:
@@ -69,7 +64,7 @@ class Item:
     def entry(self) -> Entry:
         return lookup(self.kind, self.family)
 
-    @property
+    @cached_property
     def spec(self) -> dict[str, Any]:
         """What a job needs to build it: an address and keyword arguments."""
         exclude = set(self.parameters.context)
@@ -164,6 +159,9 @@ class Study(families.Strict):
     seeds: Annotated[int, Field(ge=1, description="number of replicates: seeds 0 … n − 1")]
     seeds_per_job: Annotated[
         int, Field(ge=1, description="replicates in one job; numbers don't depend on it")
+    ]
+    schedules_per_job: Annotated[
+        int, Field(ge=1, description="schedules in one job; numbers don't depend on it")
     ]
     process: _one("process")  # type: ignore[valid-type]
     horizons: Annotated[Numbers, Field(description="values of T")]

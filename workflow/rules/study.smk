@@ -49,6 +49,7 @@ for setting in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):
 wildcard_constraints:
     target="[^/]+",
     schedule="[^/]+",
+    schedules="[^/]+",
     horizon="[^/]+",
     score="[^/]+",
     sampler="[^/]+",
