@@ -256,10 +256,11 @@ class ScoreEnsemble:
             for name, w in self.weights.items()
         }
 
-    def save(self, path: Path) -> None:
-        """Write all networks and their architecture to one safetensors file."""
+    def save(self, path: Path, spec: str = "") -> None:
+        """Write all networks, their architecture and what made them to one safetensors file."""
         tensors = {name: w.detach().cpu().contiguous() for name, w in self.state_dict().items()}
-        save_file(tensors, path, {"architecture": json.dumps(self.architecture.keys())})
+        metadata = {"architecture": json.dumps(self.architecture.keys()), "spec": spec}
+        save_file(tensors, path, metadata)
 
     @classmethod
     def load(cls, path: Path) -> ScoreEnsemble:

@@ -60,13 +60,11 @@ def likelihood(
                 values["flow_log_likelihood"], target.dimension, target.levels, span=target.span
             )
         found.append(values)
-    write_cells(
-        outputs["likelihood"],
-        {
-            name: np.stack([np.broadcast_to(values[name], len(seeds)) for values in found])
-            for name in found[0]
-        },
-    )
+    cells = {
+        name: np.stack([np.broadcast_to(values.get(name, np.nan), len(seeds)) for values in found])
+        for name in dict.fromkeys(name for values in found for name in values)
+    }
+    write_cells(outputs["likelihood"], cells, spec)
 
 
 def _true_rows(spec: Spec, target: Target, inputs: Mapping[str, Path], seeds: range) -> list[Array]:
@@ -76,8 +74,8 @@ def _true_rows(spec: Spec, target: Target, inputs: Mapping[str, Path], seeds: ra
     """
     n, label = spec["likelihood"]["rows"], spec["target"]["label"]
     if target.law is None:
-        heldout = read_cells(inputs["data"])["heldout"]
-        return [rows[:n].astype(np.float64) for rows in heldout]
+        parts = read_cells(inputs["data"], ["heldout"])["heldout"]  # one a seed, or one for all
+        return [parts[min(r, len(parts) - 1)][:n].astype(np.float64) for r in range(len(seeds))]
     return [
         target.sample(n, stream(spec["study_seed"], "likelihood", target=label, seed=seed))
         for seed in seeds

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 
+from sgm.store.cells import canonical
 from sgm.study import families
 from sgm.study.families import Name, Parameters
 from sgm.study.registry import KINDS, Entry, load_extension, lookup
@@ -35,11 +35,6 @@ __all__ = ["Item", "Study", "canonical", "format_number", "json_schema"]
 
 #: Kinds that a study may do without.
 MAY_BE_EMPTY = {"bound"}
-
-
-def canonical(value: Any) -> str:
-    """JSON text that is the same for equal values: sorted keys, no spaces, 1.0 as 1.0."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def format_number(value: float) -> str:
@@ -73,7 +68,7 @@ class Item:
     def entry(self) -> Entry:
         return lookup(self.kind, self.family)
 
-    @property
+    @cached_property
     def spec(self) -> dict[str, Any]:
         """What a job needs to build it: an address and keyword arguments."""
         changes = set(self.parameters.changes)
@@ -165,6 +160,9 @@ class Study(families.Strict):
     seeds_per_job: Annotated[
         int, Field(ge=1, description="replicates in one job; numbers don't depend on it")
     ]
+    schedules_per_job: Annotated[
+        int, Field(ge=1, description="schedules in one job; numbers don't depend on it")
+    ]
     process: _one("process")  # type: ignore[valid-type]
     horizons: Annotated[Numbers, Field(description="values of T")]
     targets: _axis("target")  # type: ignore[valid-type]
@@ -241,6 +239,9 @@ class Study(families.Strict):
                             f"score, which target {target.label!r} has not; use 'denoising' there, "
                             "or list under `targets` those it is meant for"
                         )
+        histograms = [item.label for item in self.divergences if item.family == "histogram"]
+        if len(histograms) > 1:
+            raise ValueError(f"divergences: {histograms}: a study can have one histogram")
         for bound in self.bounds:
             if bound.entry.stationary and self.process.family != "vp":
                 raise ValueError(

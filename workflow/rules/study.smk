@@ -22,6 +22,7 @@ CELLS = [
         "divergences",
         "floors",
         "bounds",
+        "likelihood",
         "exact",
         "pictures",
         "axes",
@@ -49,6 +50,7 @@ for setting in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):
 wildcard_constraints:
     target="[^/]+",
     schedule="[^/]+",
+    schedules="[^/]+",
     horizon="[^/]+",
     score="[^/]+",
     sampler="[^/]+",
