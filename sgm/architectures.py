@@ -72,14 +72,8 @@ class Preconditioner(NamedTuple):
     divisor: Array | None = None
 
 
-def _variances(process: Process, t: Array, data_std: float) -> tuple[Array, Array]:
-    """v and V = v + m² s_d²."""
-    v = _positive_variance(process, t)
-    return v, v + (process.mean_scale(t) * data_std) ** 2
-
-
-def _positive_variance(process: Process, t: Times) -> Array:
-    """v, where it is positive."""
+def _kernel_variance(process: Process, t: Times) -> Array:
+    """v, which must be positive."""
     v = process.kernel_variance(t)
     if not np.all(v > 0):
         raise ValueError(
@@ -99,13 +93,15 @@ def _relative(process: Process, t: Array, data_std: float) -> Preconditioner:
 
 
 def _noise(process: Process, t: Array, data_std: float) -> Preconditioner:
-    v, total = _variances(process, t, data_std)
+    v = _kernel_variance(process, t)
+    total = v + (process.mean_scale(t) * data_std) ** 2
     return Preconditioner(inward=total**-0.5, gain=-(v**-0.5))
 
 
 def _preconditioned(process: Process, t: Array, data_std: float) -> Preconditioner:
-    v, total = _variances(process, t, data_std)
-    gain = process.mean_scale(t) * data_std / np.sqrt(v * total)
+    v, data = _kernel_variance(process, t), process.mean_scale(t) * data_std
+    total = v + data**2
+    gain = data / np.sqrt(v * total)
     return Preconditioner(inward=total**-0.5, gain=gain, divisor=total)
 
 
@@ -118,11 +114,10 @@ OUTPUTS: dict[str, Callable[[Process, Array, float], Preconditioner]] = {
 """What a network's output is, by name: from process, t and s_d to the coefficients."""
 
 TIME_INPUTS: dict[str, Callable[[Process, Times, float], Times]] = {
-    # in the type of t, so that float32 times make float32 angles
     "fraction": lambda process, t, time_scale: float(time_scale / process.horizon) * t,
     # −log m = B/(2σ²), also where m underflows
     "log_noise": lambda process, t, time_scale: (
-        (np.log(_positive_variance(process, t)) + process.schedule.integral(t) / process.variance)
+        (np.log(_kernel_variance(process, t)) + process.schedule.integral(t) / process.variance)
         * (time_scale / 8)
     ),
 }
@@ -202,21 +197,15 @@ class Architecture(ABC):
         return {name: tuple(map(_aligned, shape)) for name, shape in self.shapes.items()}
 
     def angle(self, process: Process, t: Times) -> Times:
-        """τ(t), of the shape of t."""
+        """τ(t), of the shape of t; float64, but for "fraction", which keeps the type of t."""
         return TIME_INPUTS[self.time_input](process, t, self.time_scale)
 
     def preconditioner(self, process: Process, t: Times) -> Preconditioner:
-        """Coefficients in float64 that make the output a score at times t.
-
-        Raises
-        ------
-        ValueError
-            If the process has no such output, or t = 0 where the output has no score.
-        """
+        """Coefficients in float64 that make the output a score at times t."""
         return OUTPUTS[self.output](process, np.asarray(t, dtype=np.float64), self.data_std)
 
     def require(self, process: Process, t: float) -> None:
-        """Refuse a process, or a time, at which this network is no score."""
+        """Raise a ValueError for a process that has no such output, or t = 0 if it needs noise."""
         at = np.asarray(t, dtype=np.float64)
         self.preconditioner(process, at)
         self.angle(process, at)
@@ -356,15 +345,8 @@ _OF_THE_TARGET = ("dimension", "image_shape")
 def from_keys(keys: Mapping[str, Any]) -> Architecture:
     """The architecture of plain values.
 
-    Parameters
-    ----------
-    keys : mapping
-        "architecture", a name of `ARCHITECTURES`, and its parameters.
-
-    Raises
-    ------
-    ValueError
-        If a key is unknown, missing or out of range.
+    "architecture" is a name of `ARCHITECTURES`, the other keys are its parameters. One that is
+    unknown, missing or out of range is a ValueError.
     """
     given = {key: value for key, value in keys.items() if key != "architecture"}
     try:
@@ -392,10 +374,6 @@ def build_architecture(
         d.
     image_shape : tuple of int or None
         See `sgm.targets.Target`.
-
-    Returns
-    -------
-    Architecture
 
     Raises
     ------

@@ -167,6 +167,14 @@ def test_networks_are_checked_before_any_job() -> None:
         check(Study.parse(arrival))
     check(Study.parse(network(output="noise")))
 
+    geometric = {"family": "geometric", "sigma_min": 0.01, "sigma_max": 50.0}
+    exploding = network() | {"process": {"family": "ve"}, "schedules": [geometric], "bounds": []}
+    exploding["samplers"] = ["exponential_integrator"]
+    with pytest.raises(ValueError, match=r"target '\w+': output = 'relative': must be 'score'"):
+        check(Study.parse(exploding))
+    exploding["scores"] = network(output="preconditioned")["scores"]
+    check(Study.parse(exploding))
+
 
 def test_explicit_training_needs_an_exact_score() -> None:
     config = changed(targets=[*TINY["targets"], DIGITS])
