@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 from sgm import plots
-from sgm.plots.samples import BINS
+from sgm.plots.samples import BINS, GAP
 from tests.grids import synthetic_pictures
 
 
@@ -113,6 +114,34 @@ def test_images_keep_their_pixels_and_their_grey_values() -> None:
         25 * 16
     ).all()  # fmt: skip
     assert "grey from 0 (white) to 16" in figure.get_suptitle()
+
+
+def test_colours_are_channels_between_the_extremes_of_the_true_images() -> None:
+    pictures = synthetic_pictures("image", rows=30).isel(coordinate=slice(12))
+    pictures.attrs |= {"image_shape": "3 2 2", "dimension": 12}
+    pictures["backward"][0, 0, 0, 0, 1] = np.nan
+    figure, frame = plots.samples_figure(pictures, "cifar10")
+    axes = axes_of(figure)
+    true = pictures["forward"].isel(schedule=0, time=-1).values
+    low, high = true.min(), true.max()
+    (mosaic,) = axes[0].images
+    shown = np.asarray(mosaic.get_array())
+    assert shown.shape == (5 * 3 - 1, 5 * 3 - 1, 3)
+    forward = pictures["forward"].isel(schedule=0, time=0).values
+    assert forward[:25].min() < low
+    for place in (0, 7, 24):
+        top, left = divmod(place, 5)
+        image = shown[top * 3 : top * 3 + 2, left * 3 : left * 3 + 2]
+        for channel in range(3):
+            values = forward[place].reshape(3, 2, 2)[channel]
+            expected = np.clip((values - low) / (high - low), 0, 1)
+            np.testing.assert_allclose(image[..., channel], expected)
+    gap = np.array(to_rgb(GAP))
+    np.testing.assert_array_equal(shown[2], np.tile(gap, (14, 1)))
+    lost = np.asarray(axes[4].images[0].get_array())  # the second image of the first sampler
+    np.testing.assert_array_equal(lost[:2, 3:5], np.tile(gap, (2, 2, 1)))
+    assert f"colours from {low:.3g} (dark) to {high:.3g}" in figure.get_suptitle()
+    assert len(frame) == 2 * 5 * 4 * 25 * 12
 
 
 def test_pictures_without_a_density_draw(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from sgm.architectures import MLP
 from sgm.gaussian import kl_divergence
 from sgm.laws import sampler_law
-from sgm.networks import Architecture, ScoreEnsemble
+from sgm.networks import ScoreEnsemble
 from sgm.processes import VPProcess
 from sgm.run import stages
 from sgm.samplers import euler_arrival, exponential_integrator_modified
@@ -23,7 +24,7 @@ from sgm.schedules import BetaSchedule
 from sgm.scores import exact, scaled
 from sgm.store.cells import read_cells, read_spec, write_cells, written_whole
 from sgm.store.grid import gather, open_grid, write_grid
-from sgm.study import Plan, Study, canonical
+from sgm.study import Plan, Study, Variable, canonical
 from sgm.targets import correlated, isotropic
 from sgm.timegrids import uniform
 from tests.workflow import run_jobs, tiny
@@ -165,7 +166,9 @@ def test_a_file_says_what_made_it(tmp_path: Path) -> None:
         np.savez(file, x=np.arange(3.0))
     assert read_spec(tmp_path / "old.npz") == ""
 
-    architecture = Architecture(2, 16, 1, 16, 1.0, "score", 1.0, 1.0)
+    architecture = MLP(
+        dimension=2, width=16, layers=1, time_width=16, time_scale=1.0, output="score"
+    )
     networks = ScoreEnsemble.initial(architecture, [1])
     networks.save(tmp_path / "a.safetensors", canonical(spec))
     assert read_spec(tmp_path / "a.safetensors") == canonical(spec)
@@ -209,3 +212,9 @@ def test_every_stage_has_a_rule_and_a_file() -> None:
     assert set(stages.STAGES) == {
         "data", "network", "samples", "divergences", "floors", "bounds", "pictures", "exact", "axes"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("axes", ["target", ("target", "sede")])
+def test_a_variable_over_unknown_axes_is_refused_at_once(axes: Any) -> None:
+    with pytest.raises(ValueError, match=r"axes = .* of mine: must be a tuple of some of target"):
+        Variable("mine", axes, "mine")

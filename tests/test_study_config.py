@@ -111,6 +111,63 @@ def test_bad_configs_name_the_key_the_value_and_what_is_allowed(
         assert word in str(error.value)
 
 
+MIXER = {
+    "architecture": "mixer", "patch": 2, "channels": 16, "token_width": 16, "channel_width": 16,
+}  # fmt: skip
+
+
+def network(**keys: Any) -> dict[str, Any]:
+    """The tiny study with other keys in its recipe; None takes one away."""
+    config = copy.deepcopy(TINY)
+    recipe = config["scores"][-1]["recipe"] | keys
+    config["scores"][-1]["recipe"] = {k: v for k, v in recipe.items() if v is not None}
+    return config
+
+
+def test_recipes_are_a_closed_union_of_architectures() -> None:
+    def recipe(config: dict[str, Any]) -> dict[str, Any]:
+        return Study.parse(config).scores[-1].parameters.recipe.model_dump()
+
+    plain = recipe(network())
+    assert plain == network()["scores"][-1]["recipe"] | {
+        "architecture": "mlp", "time_input": "fraction", "data_std": 1.0
+    }  # fmt: skip
+    assert recipe(network(architecture="mlp")) == plain
+    assert recipe(network(**MIXER, width=None))["channels"] == 16
+    for config, words in (
+        (network(**MIXER), ["mixer.width = 16", "unknown key"]),
+        (network(patch=2), ["mlp.patch = 2", "unknown key"]),
+        (
+            network(**MIXER | {"token_width": 20}, width=None),
+            ["token_width = 20", "multiple of 16"],
+        ),
+        (network(architecture="unet"), ["recipe", "unet", "'mlp', 'mixer'"]),
+        (network(output="denoiser"), ["output = 'denoiser'", "'preconditioned'"]),
+        (network(data_std=0), ["data_std = 0", "greater than 0"]),
+    ):
+        with pytest.raises(ValueError, match="config is not valid") as error:
+            Study.parse(config)
+        for word in words:
+            assert word in str(error.value)
+
+
+def test_networks_are_checked_before_any_job() -> None:
+    with pytest.raises(
+        ValueError, match=r"scores: trained: target '\w+': image_shape = None: must"
+    ):
+        check(Study.parse(network(**MIXER, width=None)))
+    mixer = network(**MIXER, width=None) | {"targets": [DIGITS], "n_samples": 100}
+    mixer["divergences"] = ["gaussian_kl"]
+    with pytest.raises(ValueError, match=r"target 'digits': dimension = 61: must be 64"):
+        check(Study.parse(mixer))
+    arrival = network(output="noise") | {"samplers": ["euler_arrival"]}
+    with pytest.raises(
+        ValueError, match=r"samplers: euler_arrival: scores: \w+: t = 0\.0: must be"
+    ):
+        check(Study.parse(arrival))
+    check(Study.parse(network(output="noise")))
+
+
 def test_explicit_training_needs_an_exact_score() -> None:
     config = changed(targets=[*TINY["targets"], DIGITS])
     config["scores"][-1]["recipe"]["objective"] = "explicit"

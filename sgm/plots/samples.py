@@ -13,6 +13,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -35,9 +36,9 @@ def samples_figure(pictures: xr.Dataset, target: str) -> tuple[Figure, pd.DataFr
     sampler); time runs from T at the left to 0 at the right. Two coordinates are drawn as
     points over contours of the exact density of the noised data, half a decade apart; one
     coordinate as a histogram with that density, on a scale of its own at each time; images
-    as a mosaic of the first 25, grey between the extremes of the true images. All axes of a
-    figure have the same limits, set by the forward process; a panel says how many points
-    lie outside.
+    as a mosaic of the first 25, in grey or colour between the extremes of the true images. All
+    axes of a figure have the same limits, set by the forward process; a panel says how many
+    points lie outside.
 
     Parameters
     ----------
@@ -45,7 +46,8 @@ def samples_figure(pictures: xr.Dataset, target: str) -> tuple[Figure, pd.DataFr
         `forward` (schedule, time, row, coordinate), `backward` (schedule, score, sampler,
         time, row, coordinate), `time` as fractions of T, decreasing; optionally `density`
         (schedule, time, mesh_y, mesh_x) or (schedule, time, mesh_x). Attributes
-        `dimension`, `horizon`, `n_steps`, `image_shape` such as "8 8".
+        `dimension`, `horizon`, `n_steps`, `image_shape` such as "8 8",
+        or "3 32 32" for the channels red, green and blue.
     target : str
         For the title.
 
@@ -211,15 +213,20 @@ def _draw_images(
     color: str,
 ) -> None:
     """The images on a grid, a pixel between them."""
-    height, width = shape
-    mosaic = np.full((MOSAIC * (height + 1) - 1, MOSAIC * (width + 1) - 1), np.nan)
+    *channels, height, width = shape
+    mosaic = np.full((*channels, MOSAIC * (height + 1) - 1, MOSAIC * (width + 1) - 1), np.nan)
     for place, image in rows.groupby("row"):
         top, left = divmod(int(str(place)), MOSAIC)
         corner = slice(top * (height + 1), top * (height + 1) + height)
         across = slice(left * (width + 1), left * (width + 1) + width)
-        mosaic[corner, across] = image["y"].to_numpy().reshape(height, width)
-    greys = colormaps["gray_r"].with_extremes(bad=GAP)
-    ax.imshow(mosaic, cmap=greys, vmin=limits[0, 0], vmax=limits[0, 1], interpolation="nearest")
+        mosaic[..., corner, across] = image["y"].to_numpy().reshape(shape)
+    low, high = limits[0]
+    if channels:
+        levels = np.moveaxis(np.clip((mosaic - low) / (high - low), 0, 1), 0, -1)
+        ax.imshow(np.where(np.isnan(levels), to_rgb(GAP), levels), interpolation="nearest")
+    else:
+        greys = colormaps["gray_r"].with_extremes(bad=GAP)
+        ax.imshow(mosaic, cmap=greys, vmin=low, vmax=high, interpolation="nearest")
     ax.set_xticks([])
     ax.set_yticks([])
     for spine in ax.spines.values():
@@ -253,7 +260,8 @@ def _title(
     title = f"{target}, dimension {attrs['dimension']}: data to noise and back"
     if shape:
         low, high = limits[0]
-        how = f"{attrs['n_steps']} steps; grey from {low:.3g} (white) to {high:.3g}"
+        scale = "colours from {} (dark) to {}" if len(shape) == 3 else "grey from {} (white) to {}"
+        how = f"{attrs['n_steps']} steps; " + scale.format(f"{low:.3g}", f"{high:.3g}")
         return "\n".join([title, *textwrap.wrap(how, width)])
     n = pictures.sizes["row"]
     how = f"{n} rows a panel, {attrs['n_steps']} steps"

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sgm.processes import VPProcess
+from sgm.processes import Process
 from sgm.random import stream
 from sgm.run.build import build_process, build_steps, build_target, build_times
 from sgm.samplers import Steps
 from sgm.store.cells import write_cells
-from sgm.targets import EmpiricalTarget, Target
+from sgm.targets import DataTarget, Target
 
 __all__ = ["pictures"]
 
@@ -90,10 +90,10 @@ def pictures(
 
 def _true_rows(target: Target, n: int, generator: np.random.Generator) -> Array:
     """`n` true rows; those that a data set does not have are NaN."""
-    if not isinstance(target, EmpiricalTarget):
+    if not isinstance(target, DataTarget):
         return target.sample(n, generator)
     rows = np.full((n, target.dimension), np.nan)
-    chosen = target.rows[generator.permutation(len(target.rows))[:n]]
+    chosen = target.take(generator.permutation(target.n_rows)[:n])
     rows[: len(chosen)] = chosen
     return rows
 
@@ -117,7 +117,7 @@ class _Watch:
 
 
 def _mesh(
-    target: Target, process: VPProcess, times: Array, shown: list[int], rows: Array
+    target: Target, process: Process, times: Array, shown: list[int], rows: Array
 ) -> dict[str, Any]:
     """The density of the noised rows at each time, on a mesh around the data and the noise.
 

@@ -10,7 +10,7 @@ import torch
 
 from sgm import networks
 from sgm.networks import ScoreFn
-from sgm.processes import VPProcess
+from sgm.processes import Process
 from sgm.run.build import build
 from sgm.scores import GaussianScore
 from sgm.targets import Target
@@ -29,14 +29,14 @@ def load_networks(
 
 def build_score_fn(
     spec: Mapping[str, Any],
-    process: VPProcess,
+    process: Process,
     target: Target,
     trained: networks.ScoreEnsemble | None,
     device: torch.device,
 ) -> tuple[ScoreFn, torch.dtype]:
     """A score as torch evaluates it, and the type of the states that it sees."""
     if trained is not None:
-        return trained, torch.float32
+        return trained.bind(process), torch.float32
     score = build(spec, process=process, law=target.law)
     make = networks.affine_score_fn if isinstance(score, GaussianScore) else networks.score_fn
     return make(score, torch.float64, device), torch.float64

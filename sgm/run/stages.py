@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sgm.processes import VPProcess
+from sgm.processes import Process
 from sgm.random import stream
 from sgm.run.build import (
     build_process,
@@ -29,7 +29,7 @@ from sgm.run.build import (
 from sgm.run.pictures import pictures
 from sgm.run.theory import axes, exact
 from sgm.store.cells import canonical, read_cells, write_cells, written_whole
-from sgm.targets import EmpiricalTarget, Target
+from sgm.targets import DataTarget, Target
 
 __all__ = [
     "STAGES",
@@ -51,7 +51,7 @@ Files = Mapping[str, Path]
 ERRORS = ("score_mse", "score_mse_standard_error", "score_cross")
 
 
-def _processes(spec: Spec) -> Iterator[tuple[str, VPProcess]]:
+def _processes(spec: Spec) -> Iterator[tuple[str, Process]]:
     """Label and forward process of each schedule of the block."""
     for schedule in spec["schedules"]:
         yield schedule["label"], build_process(spec["process"], schedule, spec["horizon"])
@@ -73,11 +73,14 @@ def data(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -
         stream(spec["study_seed"], "data", target=spec["target"]["label"], seed=seed)
         for seed in seeds
     ]
-    if isinstance(target, EmpiricalTarget):
-        parts = [target.split(generator) for generator in generators]
+    if isinstance(target, DataTarget):
+        parts = [target.partition(generator) for generator in generators]
+        heldout = [numbers for _, numbers in parts]
+        if target.heldout_fixed:
+            heldout = heldout[:1]
         arrays = {
-            "train": np.stack([train[: spec["n_train"]] for train, _ in parts]),
-            "heldout": np.stack([heldout for _, heldout in parts]),
+            "train": target.take(np.stack([train[: spec["n_train"]] for train, _ in parts])),
+            "heldout": target.take(np.stack(heldout)),
         }
     else:
         arrays = {"train": np.stack([target.sample(spec["n_train"], g) for g in generators])}
@@ -91,7 +94,7 @@ def network(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
     target = build_target(spec["target"])
     choices = dict(spec["score"]["parameters"]["recipe"])
     choices.pop("name")
-    recipe = training.Recipe(**choices)
+    recipe = training.Recipe.from_keys(choices)
     rows = read_cells(inputs["data"])["train"]
     results = []
     for label, process in _processes(spec):
@@ -104,6 +107,7 @@ def network(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
             list(seeds),
             {"target": spec["target"]["label"]},
             device,
+            image_shape=target.image_shape,
         )
         results.append(result)
         for seed, failed, message in zip(seeds, result.failed, result.messages, strict=True):
@@ -217,10 +221,13 @@ def _true_rows(
     spec: Spec, target: Target, rows: Mapping[str, Any], r: int, seed: int, n: int
 ) -> dict[str, Any]:
     """True rows that a divergence may ask for: training rows, and an independent sample."""
-    train = rows["train"][r]
+    train, heldout = rows["train"][r].astype(np.float64, copy=False), None
+    if "heldout" in rows:  # one part a seed, or one for all
+        parts = rows["heldout"]
+        heldout = parts[min(r, len(parts) - 1)].astype(np.float64, copy=False)
     if target.law is None:
         n = min(n, len(train))
-        reference = rows["heldout"][r]
+        reference = heldout
     else:
         label = spec["target"]["label"]
         reference = target.sample(
@@ -229,7 +236,7 @@ def _true_rows(
     return {
         "target": target,
         "train": train,
-        "heldout": rows["heldout"][r] if "heldout" in rows else None,
+        "heldout": heldout,
         "reference": reference,
         "n": n,
     }
@@ -273,7 +280,7 @@ def bounds(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str)
     rows = []
     for s, (_, process) in enumerate(_processes(spec)):
         moments = evaluation.score_error_moments(
-            trained[s * len(seeds) : (s + 1) * len(seeds)],
+            trained[s * len(seeds) : (s + 1) * len(seeds)].bind(process),
             process,
             law,
             times[:-1],

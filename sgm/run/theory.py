@@ -123,7 +123,7 @@ def axes(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -
         ),
         "image_shapes": [" ".join(map(str, target.image_shape or ())) for target in targets],
     }
-    variance = spec["process"]["parameters"]["variance"]
+    variance = spec["process"]["parameters"].get("variance")
     for item in spec["objections"]:
         codes = [
             [build(item, law=t.law, variance=variance, sampler=name) for name in samplers]

@@ -30,7 +30,11 @@ from sgm.study import families
 from sgm.study.families import Name, Parameters
 from sgm.study.registry import KINDS, Entry, load_extension, lookup
 
-__all__ = ["Item", "Study", "canonical", "format_number", "json_schema", "rescaling"]
+__all__ = ["Item", "Study", "canonical", "format_number", "json_schema"]
+
+
+#: Kinds that a study may do without.
+MAY_BE_EMPTY = {"bound"}
 
 
 def format_number(value: float) -> str:
@@ -67,17 +71,13 @@ class Item:
     @cached_property
     def spec(self) -> dict[str, Any]:
         """What a job needs to build it: an address and keyword arguments."""
-        exclude = set(self.parameters.context)
+        changes = set(self.parameters.changes)
+        exclude = changes | set(self.parameters.context)
         return {
             "build": self.entry.build,
             "parameters": self.parameters.model_dump(mode="json", exclude=exclude),
+            **self.parameters.model_dump(mode="json", include=changes, exclude_none=True),
         }
-
-
-def rescaling(target: Item) -> dict[str, Any]:
-    """The change of coordinates of a target's spec, empty without one."""
-    rescale = getattr(target.parameters, "rescale", None)
-    return {"rescale": rescale.model_dump(mode="json")} if rescale else {}
 
 
 def _expand(kind: str, raw: Any) -> list[Item]:
@@ -112,7 +112,7 @@ def _axis(kind: str) -> Any:
     def parse(raw: Any) -> tuple[Item, ...]:
         raw = raw if isinstance(raw, list) else [raw]
         items = [item for line in raw for item in _expand(kind, line)]
-        if not items:
+        if not items and kind not in MAY_BE_EMPTY:
             raise ValueError("must have at least one value")
         twice = _duplicates(item.label for item in items)
         if twice:
@@ -176,6 +176,10 @@ class Study(families.Strict):
     n_score_error: Annotated[int, Field(ge=2, description="Monte-Carlo points a time for E2")]
     divergences: _axis("divergence")  # type: ignore[valid-type]
     bounds: _axis("bound")  # type: ignore[valid-type]
+    likelihood: Annotated[
+        families.Likelihood | None,
+        Field(description="evidence bound and likelihood of every score, or null for none"),
+    ]
     pictures: Annotated[
         families.Pictures | None, Field(description="trajectories to draw, or null for none")
     ]
@@ -235,6 +239,17 @@ class Study(families.Strict):
                             f"score, which target {target.label!r} has not; use 'denoising' there, "
                             "or list under `targets` those it is meant for"
                         )
+        for bound in self.bounds:
+            if bound.entry.stationary and self.process.family != "vp":
+                raise ValueError(
+                    f"bounds: {bound.label!r} needs the stationary law of the process vp, which "
+                    f"{self.process.family} has not; `likelihood` gives its evidence bound"
+                )
+        if self.likelihood and not self.likelihood.cutoff < min(self.horizons):
+            raise ValueError(
+                f"likelihood: cutoff = {self.likelihood.cutoff}: must be below every horizon, "
+                f"the shortest of which is {min(self.horizons)}"
+            )
         schedules = [schedule.label for schedule in self.schedules]
         for label in self.pictures.schedules if self.pictures else ():
             if label not in schedules:
@@ -302,7 +317,10 @@ def json_schema() -> dict[str, Any]:
         item = {"$ref": f"#/$defs/{kind}"}
         definitions[kind] = {"anyOf": options}
         definitions[f"{kind}_axis"] = {
-            "anyOf": [item, {"type": "array", "items": item, "minItems": 1}]
+            "anyOf": [
+                item,
+                {"type": "array", "items": item, "minItems": int(kind not in MAY_BE_EMPTY)},
+            ]
         }
     schema["title"] = "sgm study"
     return schema

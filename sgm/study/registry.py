@@ -58,6 +58,8 @@ class Entry:
         Of a divergence: address of the same between two laws, for affine scores.
     objection : str
         Of a bound: address of what says where it is no theorem.
+    stationary : bool
+        Of a bound: whether it needs a process with a stationary law, VP.
     """
 
     build: str
@@ -67,6 +69,7 @@ class Entry:
     variables: tuple[Variable, ...] = ()
     exact: str = ""
     objection: str = ""
+    stationary: bool = False
 
     @property
     def terms(self) -> tuple[Variable, ...]:
@@ -117,17 +120,23 @@ KINDS: dict[str, dict[str, Entry]] = {
         "ring_mixture": Entry("sgm.targets:ring_mixture", families.RingMixture, law="density"),
         "mixture": Entry("sgm.targets:mixture", families.Mixture, law="density"),
         "data_file": Entry("sgm.targets:data_file", families.DataFile, law="unknown"),
+        "mnist": Entry("sgm.targets:mnist", families.ImageFolder, law="unknown"),
+        "cifar10": Entry("sgm.targets:cifar10", families.ImageFolder, law="unknown"),
     }
     | {
         name: Entry(f"sgm.targets:{name}", families.ShippedData, law="unknown")
-        for name in ("digits", "breast_cancer", "diabetes", "wine")
+        for name in ("digits", "digits_images", "breast_cancer", "diabetes", "wine")
     },
     "schedule": {
         "beta_a": Entry("sgm.schedules:BetaSchedule", families.Beta),
         "constant": Entry("sgm.schedules:ConstantSchedule", families.Constant),
         "cosine": Entry("sgm.schedules:CosineSchedule", families.Cosine),
+        "geometric": Entry("sgm.schedules:GeometricSchedule", families.Geometric),
     },
-    "process": {"vp": Entry("sgm.processes:VPProcess", families.VP)},
+    "process": {
+        "vp": Entry("sgm.processes:VPProcess", families.VP),
+        "ve": Entry("sgm.processes:VEProcess", families.VE),
+    },
     "score": {
         "exact": Entry("sgm.scores:exact", families.Affine, needs="law"),
         "scaled": Entry("sgm.scores:scaled", families.Perturbed, needs="law"),
@@ -203,6 +212,9 @@ KINDS: dict[str, dict[str, Entry]] = {
             needs="data",
             variables=variables.HELDOUT_NLL,
         ),
+        "histogram": Entry(
+            _measure("histogram"), families.Histogram, variables=variables.HISTOGRAM
+        ),
     },
     "bound": {
         "kl": Entry(
@@ -211,6 +223,7 @@ KINDS: dict[str, dict[str, Entry]] = {
             needs="law",
             variables=variables.KL_BOUND,
             objection=_measure("kl_objection"),
+            stationary=True,
         ),
         "w2": Entry(
             _measure("w2_bound"),
@@ -218,6 +231,7 @@ KINDS: dict[str, dict[str, Entry]] = {
             needs="law",
             variables=variables.W2_BOUND,
             objection=_measure("w2_objection"),
+            stationary=True,
         ),
     },
 }

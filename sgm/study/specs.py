@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from sgm.study.config import Item, rescaling
+from sgm.study.config import Item
 from sgm.study.variables import EXACT_LAW, GRID
 
 if TYPE_CHECKING:
@@ -43,13 +43,9 @@ def _item(plan: Plan, axis: str, labels: Labels) -> Any:
     return plan.axes[axis][labels[axis]]
 
 
-def _target_spec(target: Item) -> Leaves:
-    return target.spec | rescaling(target) | {"label": target.label}
-
-
 def _target(plan: Plan, labels: Labels) -> Leaves:
-    target = _item(plan, "target", labels)
-    return {"study_seed": plan.study.study_seed, "target": _target_spec(target)}
+    (target,) = labelled([_item(plan, "target", labels)])
+    return {"study_seed": plan.study.study_seed, "target": target}
 
 
 def _processes(plan: Plan, labels: Labels) -> Leaves:
@@ -175,7 +171,7 @@ def _axes(plan: Plan, labels: Labels) -> Leaves:
         for variable in item.entry.variables
         if item.entry.objection and "objection" in variable.about
     ]
-    targets = [_target_spec(target) for target in study.targets]
+    targets = labelled(study.targets)
     return _all_axes(plan) | {"targets": targets, "objections": objections}
 
 
@@ -195,12 +191,16 @@ _LEAVES: dict[str, Callable[[Plan, Labels], Leaves]] = {
 def _rows(recipe: Mapping[str, Any]) -> list[str]:
     """Addresses of the rows of the tables of choices that a recipe names."""
     tables = {
-        "objective": "sgm.objectives:OBJECTIVES",
-        "weight": "sgm.objectives:WEIGHTS",
-        "learning_rate_schedule": "sgm.training:LEARNING_RATES",
-        "time_sampling": "sgm.training:TIME_SAMPLINGS",
+        "sgm.architectures:ARCHITECTURES": "architecture",
+        "sgm.networks:FORWARD": "architecture",
+        "sgm.architectures:OUTPUTS": "output",
+        "sgm.architectures:TIME_INPUTS": "time_input",
+        "sgm.objectives:OBJECTIVES": "objective",
+        "sgm.objectives:WEIGHTS": "weight",
+        "sgm.training:LEARNING_RATES": "learning_rate_schedule",
+        "sgm.training:TIME_SAMPLINGS": "time_sampling",
     }
-    return [f"{table}[{recipe[key]}]" for key, table in tables.items()]
+    return [f"{table}[{recipe[key]}]" for table, key in tables.items()]
 
 
 def _addresses(told: Any) -> Iterator[str]:

@@ -17,13 +17,21 @@ of known density, but not Gaussian:
     grid_mixture             side² modes on a square grid, N(0, ·) on the other coordinates
     ring_mixture             modes on a circle in the plane
 
-and data sets: `digits`, `breast_cancer`, `diabetes`, `wine`, and `data_file`, the user's
-own. A builder takes keyword parameters and raises ValueError on a value out of range; the
-message names it.
+and data sets: `digits`, `digits_images`, `breast_cancer`, `diabetes`, `wine`; `data_file`,
+the user's own; `mnist` and `cifar10`, images in a local folder. A builder takes keyword
+parameters and raises ValueError on a value out of range; the message names it.
 """
 
-from sgm.targets.base import EmpiricalTarget, LawTarget, Target, Transform
-from sgm.targets.datasets import breast_cancer, diabetes, digits, digits_gaussian, wine
+from sgm.targets.base import LawTarget, Target, Transform
+from sgm.targets.datasets import (
+    breast_cancer,
+    diabetes,
+    digits,
+    digits_gaussian,
+    digits_images,
+    wine,
+)
+from sgm.targets.empirical import DataTarget, EmpiricalTarget
 from sgm.targets.files import data_file, gaussian_file
 from sgm.targets.gaussians import (
     correlated,
@@ -32,20 +40,25 @@ from sgm.targets.gaussians import (
     heteroscedastic_slides,
     isotropic,
 )
+from sgm.targets.images import ImageTarget, cifar10, mnist
 from sgm.targets.mixtures import funnel, grid_mixture, mixture, ring_mixture, two_modes
 
 __all__ = [
+    "DataTarget",
     "EmpiricalTarget",
+    "ImageTarget",
     "LawTarget",
     "Target",
     "Transform",
     "breast_cancer",
+    "cifar10",
     "correlated",
     "correlation_matrix",
     "data_file",
     "diabetes",
     "digits",
     "digits_gaussian",
+    "digits_images",
     "funnel",
     "gaussian_file",
     "grid_mixture",
@@ -53,6 +66,7 @@ __all__ = [
     "heteroscedastic_slides",
     "isotropic",
     "mixture",
+    "mnist",
     "ring_mixture",
     "two_modes",
     "wine",

@@ -1,6 +1,7 @@
 """Data sets that scikit-learn ships, features only; π_data is unknown.
 
     digits          1797 rows of 8×8 pixels, 61 of which vary
+    digits_images   the same with all 64, scaled to [−1, 1)
     breast_cancer   569 rows of 30 measurements of cell nuclei
     diabetes        442 rows of 10 measurements of patients
     wine            178 rows of 13 chemical measurements
@@ -20,9 +21,11 @@ Least angle regression, Annals of Statistics 32 (2004); S. Aeberhard, M. Forina,
 
 from __future__ import annotations
 
-from sgm.targets.base import EmpiricalTarget, LawTarget
+from sgm.random import stream
+from sgm.targets.base import LawTarget, Transform
+from sgm.targets.empirical import EmpiricalTarget
 
-__all__ = ["breast_cancer", "diabetes", "digits", "digits_gaussian", "wine"]
+__all__ = ["breast_cancer", "diabetes", "digits", "digits_gaussian", "digits_images", "wine"]
 
 
 def digits(heldout_fraction: float, standardise: bool = True) -> EmpiricalTarget:
@@ -43,6 +46,35 @@ def digits(heldout_fraction: float, standardise: bool = True) -> EmpiricalTarget
         Of dimension 61 and images of 8×8 pixels.
     """
     return _shipped("digits", heldout_fraction, standardise, image_shape=(8, 8))
+
+
+def digits_images(heldout_fraction: float, standardise: bool) -> EmpiricalTarget:
+    """The digits as 8×8 images: all 64 pixels are kept and dequantised, constant ones too.
+
+    Parameters
+    ----------
+    heldout_fraction : float
+        In (0, 1).
+    standardise : bool
+        Whether the pixels are centred and divided by their standard deviations; else all
+        are scaled alike from [0, 17) to [−1, 1).
+
+    Returns
+    -------
+    EmpiricalTarget
+        Of dimension 64 and 17 levels: a likelihood has bits per dimension.
+    """
+    from sklearn.datasets import load_digits
+
+    pixels, levels = load_digits().data, 17
+    pixels = pixels + stream(0, "dequantise").random(pixels.shape)
+    if standardise:
+        return EmpiricalTarget.from_rows(
+            pixels, heldout_fraction, image_shape=(8, 8), levels=levels
+        )
+    coordinates = Transform.symmetric(levels, pixels.shape[1])
+    rows = coordinates.standardise(pixels)
+    return EmpiricalTarget(rows, heldout_fraction, coordinates, (8, 8), levels)
 
 
 def digits_gaussian() -> LawTarget:

@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sgm.gaussian import Gaussian
-from sgm.targets.base import EmpiricalTarget, LawTarget, require_between
+from sgm.targets.base import LawTarget, require_between
+from sgm.targets.empirical import EmpiricalTarget
 
 if TYPE_CHECKING:
     import pandas as pd
