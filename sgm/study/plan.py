@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from sgm.store.cells import canonical, read_spec
 from sgm.study.blocks import PATTERNS, fields, found, schedule_blocks, seed_blocks
 from sgm.study.config import Item, Study, format_number
+from sgm.study.figures import figures
 from sgm.study.fingerprint import fingerprint
 from sgm.study.specs import labelled, leaves, roots
 from sgm.study.variables import LIKELIHOOD, Variable
@@ -268,30 +269,7 @@ class Plan:
 
     def figures(self) -> list[str]:
         """Stems of the study's figures, as ``kl/isotropic``."""
-        study = self.study
-        stems = ["schedules"]
-        calibrated = False
-        for target in study.targets:
-            scores = [score for score in study.scores if study.runs(target, score)]
-            sampled = [score for score in scores if self.is_sampled(target, score)]
-            exact = target.entry.law == "gaussian" and any(s.family != "trained" for s in scores)
-            for item in self.measures("divergences", target):
-                for variable in item.entry.variables:
-                    drawn = variable.about.get("role") == "divergence"
-                    if drawn and (sampled or (exact and "exact" in variable.about)):
-                        stems.append(f"{variable.about['figure']}/{target.label}")
-            for item in self.measures("bounds", target):
-                stems += [
-                    f"{variable.name.removesuffix('_bound')}_decomposition/{target.label}"
-                    for variable in item.entry.variables
-                    if variable.about.get("role") == "bound"
-                ]
-            if sampled and len(study.schedules) > 1 and study.seeds > 1:
-                stems.append(f"comparison/{target.label}")
-            if sampled and study.pictures is not None:
-                stems.append(f"samples/{target.label}")
-            calibrated |= exact and any(score.family != "trained" for score in sampled)
-        return stems + ["calibration"] * calibrated
+        return figures(self)
 
     def source_files(self, target: str) -> list[str]:
         """The user's own files that a target reads; all below a folder that it names."""

@@ -37,7 +37,13 @@ FIGURES = [
 ]
 TABLES = [
     f"{plan.root}/tables/{name}"
-    for name in ("summary.csv", "ranking.csv", "comparison.csv", "comparison.txt")
+    for name in (
+        "summary.csv",
+        "ranking.csv",
+        "comparison.csv",
+        "horizons.csv",
+        "comparison.txt",
+    )
 ]
 
 
