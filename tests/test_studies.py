@@ -92,8 +92,14 @@ def test_study(path: Path, tmp_path: Path) -> None:
         figure, frame = plots.draw(shown, stem)
         assert len(frame) > 0, stem
         assert figure.axes, stem
+    says = {
+        "summary": True,
+        "ranking": len(study.schedules) > 1,
+        "comparison": any(item.family == "beta_a" for item in study.schedules),
+        "horizons": study.likelihood is not None,
+    }
     for name, table in tables.TABLES.items():
-        assert (len(table(grid)) > 0) == (name != "horizons" or study.likelihood is not None), name
+        assert (len(table(grid)) > 0) == says[name], name
     assert not (grid.status == FAILED).any()
 
 
