@@ -19,8 +19,9 @@ network's matrices start on a cache line and the BLAS takes the same path for al
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -30,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from sgm.scores import GaussianScore
@@ -293,17 +294,56 @@ class ScoreEnsemble:
         return cut
 
     def save(self, path: Path) -> None:
-        """Write all networks and their architecture to one safetensors file."""
+        """Write all networks, their architecture and a SHA-256 to one safetensors file.
+
+        Raises
+        ------
+        OSError
+            If it can't be written.
+        """
         tensors = {name: w.detach().cpu().contiguous() for name, w in self.state_dict().items()}
-        save_file(tensors, path, {"architecture": json.dumps(asdict(self.architecture))})
+        architecture = json.dumps(asdict(self.architecture))
+        digest = _digest(architecture, tensors)
+        path.write_bytes(save(tensors, {"architecture": architecture, "sha256": digest}))
 
     @classmethod
     def load(cls, path: Path) -> ScoreEnsemble:
-        """Read networks that `save` wrote; the format holds data alone, never code."""
-        with safe_open(path, framework="pt") as file:
-            architecture = Architecture(**json.loads(file.metadata()["architecture"]))
-            state = {name: file.get_tensor(name) for name in architecture.shapes}
-        return cls.from_state_dict(architecture, state)
+        """Read networks that `save` wrote; the format holds data alone, never code.
+
+        Raises
+        ------
+        ValueError
+            If they can't be read or are damaged; the message names the file. The format
+            carries no checksum of its own; files without ours are taken as they are.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata()
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            architecture = Architecture(**json.loads(metadata["architecture"]))
+            if metadata.get("sha256") not in (None, _digest(metadata["architecture"], state)):
+                raise ValueError("its SHA-256 is not that of its weights")
+            if not architecture.layers < len(state):  # before `shapes` counts up to it
+                raise ValueError(f"layers = {architecture.layers}: must be those it has")
+            if not {w.dtype for w in state.values()} <= {torch.float32, torch.float64}:
+                raise ValueError("its weights are not all float32 or float64")
+            return cls.from_state_dict(architecture, state)
+        except MemoryError:
+            raise
+        except Exception as error:  # on a broken file, libraries raise more than they document
+            raise ValueError(
+                f"{path}: not a readable network file ({error}): delete it, and the next run "
+                "makes it again"
+            ) from error
+
+
+def _digest(architecture: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of an architecture and all weights, with their names, types and shapes."""
+    digest = hashlib.sha256(architecture.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def affine_score_fn(

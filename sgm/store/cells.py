@@ -1,25 +1,44 @@
-"""Cell files: small archives of plain arrays, written whole.
+"""Cell files: small archives of plain arrays, written whole and read with suspicion.
 
 One .npz a block, with one entry a variable, of length R for its R replicates. It is
 written aside and renamed, so that a killed job leaves nothing that could be taken for a
-result; equal numbers give equal bytes.
+result; equal numbers give equal bytes. Every entry is checked against its CRC-32, and a
+file makes a reader allocate no more than its own size.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from uuid import uuid4
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Arrays", "read_cells", "seed_range", "write_cells", "written_whole"]
+__all__ = [
+    "REMEDY",
+    "Arrays",
+    "read_cells",
+    "remove_leftovers",
+    "seed_range",
+    "write_cells",
+    "written_whole",
+]
 
 Arrays = dict[str, npt.NDArray[Any]]
+
+_LEFTOVER = re.compile(r"^\..+\.(npz|safetensors)\.[0-9a-f]{32}$")
+# Of an entry's header, at most: ours have 120, and very long ones exhaust Python's parser.
+_HEADER_CHARACTERS = 1000
+
+REMEDY = "delete it, and the next run makes it again"
+"""What to do about a damaged file: a job never deletes its input."""
 
 
 def seed_range(block: str) -> range:
@@ -30,15 +49,43 @@ def seed_range(block: str) -> range:
 
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
-    """Path to write to; renamed to `path` on success, removed on failure."""
+    """Path to write to; renamed to `path` on success, removed on failure.
+
+    The bytes reach the disk before the name does. The temporary name is random: process
+    numbers of two nodes may be equal.
+
+    Raises
+    ------
+    OSError
+        If it can't be written; the error names `path`.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
         aside.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong before is the error to tell
+            aside.unlink(missing_ok=True)
+
+
+def remove_leftovers(root: str | Path, seconds: float) -> list[Path]:
+    """Remove what killed writers left below a folder, if it is older than some seconds."""
+    found = [
+        Path(folder) / name
+        for folder, _, names in os.walk(root)
+        for name in names
+        if _LEFTOVER.match(name)
+    ]
+    old = [path for path in found if path.stat().st_mtime < time.time() - seconds]
+    for path in old:
+        path.unlink(missing_ok=True)
+    return old
 
 
 def write_cells(path: str | Path, arrays: Mapping[str, npt.ArrayLike]) -> None:
@@ -49,6 +96,11 @@ def write_cells(path: str | Path, arrays: Mapping[str, npt.ArrayLike]) -> None:
     path : path
     arrays : mapping of str to array_like
         Numbers and strings only.
+
+    Raises
+    ------
+    OSError
+        If it can't be written; the error names the file.
     """
     plain: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
     with written_whole(path) as aside, aside.open("wb") as file:
@@ -61,10 +113,32 @@ def read_cells(path: str | Path) -> Arrays:
     Raises
     ------
     ValueError
-        If it can't be read; the message names the file.
+        If it can't be read or is damaged; the message names the file.
     """
     try:
-        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
-        raise ValueError(f"{path}: not a readable cell file ({error})") from error
+        with Path(path).open("rb") as file, ZipFile(file) as archive:
+            entries = archive.infolist()
+            if sum(entry.file_size for entry in entries) > os.fstat(file.fileno()).st_size:
+                raise ValueError("its entries claim more bytes than it has")
+            return {e.filename.removesuffix(".npy"): _array(archive, e) for e in entries}
+    except MemoryError:
+        raise
+    except Exception as error:  # on a broken file, libraries raise more than they document
+        raise ValueError(f"{path}: not a readable cell file ({error}): {REMEDY}") from error
+
+
+def _array(archive: ZipFile, entry: ZipInfo) -> npt.NDArray[Any]:
+    """The array of an entry, of which every byte is read.
+
+    `numpy.load` reads as much as the header's shape asks for. If damage makes it smaller, the
+    CRC-32 is never compared; if larger, the memory is taken before the data is missed.
+    """
+    if entry.compress_type != ZIP_STORED:
+        raise ValueError(f"entry {entry.filename!r} is compressed")
+    with archive.open(entry) as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError(f"entry {entry.filename!r} is not of version 1.0")
+        header = np.lib.format.read_array_header_1_0(file, _HEADER_CHARACTERS)
+        shape, fortran, dtype = header
+        flat = np.frombuffer(file.read(), dtype)
+    return flat.reshape(shape, order="F" if fortran else "C").copy(order="K")
