@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from struct import Struct
 from typing import Any
 from uuid import uuid4
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
@@ -34,6 +35,8 @@ __all__ = [
 Arrays = dict[str, npt.NDArray[Any]]
 
 _LEFTOVER = re.compile(r"^\..+\.(npz|safetensors)\.[0-9a-f]{32}$")
+_END = Struct("<4s6xH10x")  # the archive's last record: its mark, …, number of entries, …
+
 # Of an entry's header, at most: ours have 120, and very long ones exhaust Python's parser.
 _HEADER_CHARACTERS = 1000
 
@@ -120,6 +123,9 @@ def read_cells(path: str | Path) -> Arrays:
             entries = archive.infolist()
             if sum(entry.file_size for entry in entries) > os.fstat(file.fileno()).st_size:
                 raise ValueError("its entries claim more bytes than it has")
+            file.seek(-_END.size, os.SEEK_END)
+            if _END.unpack(file.read()) != (b"PK\5\6", len(entries)):  # zipfile takes what it finds
+                raise ValueError("it has not as many entries as it says")
             return {e.filename.removesuffix(".npy"): _array(archive, e) for e in entries}
     except MemoryError:
         raise
