@@ -14,8 +14,9 @@ the same path for all.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from sgm.architectures import ALIGNMENT, Architecture, Mixer, from_keys
@@ -257,25 +258,62 @@ class ScoreEnsemble:
         }
 
     def save(self, path: Path, spec: str = "") -> None:
-        """Write all networks, their architecture and what made them to one safetensors file."""
+        """Write all networks, their architecture, what made them and a SHA-256 to one file.
+
+        Raises
+        ------
+        OSError
+            If it can't be written.
+        """
         tensors = {name: w.detach().cpu().contiguous() for name, w in self.state_dict().items()}
         metadata = {"architecture": json.dumps(self.architecture.keys()), "spec": spec}
-        save_file(tensors, path, metadata)
+        path.write_bytes(save(tensors, metadata | {"sha256": _digest(metadata, tensors)}))
 
     @classmethod
     def load(cls, path: Path) -> ScoreEnsemble:
         """Read networks that `save` wrote, to be bound to their process.
 
-        The format holds data alone, never code.
+        The format (safetensors) holds data alone, never code.
+
+        Raises
+        ------
+        ValueError
+            If they can't be read or are damaged; the message names the file. The format
+            carries no checksum of its own; files without ours are taken as they are.
         """
-        with safe_open(path, framework="pt") as file:
-            keys = json.loads(file.metadata()["architecture"])
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = dict(file.metadata())
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            digest = metadata.pop("sha256", None)
+            if digest not in (None, _digest(metadata, state)):
+                raise ValueError("its SHA-256 is not that of its weights")
+            keys = json.loads(metadata["architecture"])
             if "architecture" not in keys:  # older files: an MLP, with its process's T and σ²
                 old = {key: keys[key] for key in keys if key not in ("horizon", "variance")}
                 keys = {"architecture": "mlp", **old}
             architecture = from_keys(keys)
-            state = {name: file.get_tensor(name) for name in architecture.shapes}
-        return cls.from_state_dict(architecture, state)
+            if not architecture.layers < len(state):  # before `shapes` counts up to it
+                raise ValueError(f"layers = {architecture.layers}: must be those it has")
+            if not {w.dtype for w in state.values()} <= {torch.float32, torch.float64}:
+                raise ValueError("its weights are not all float32 or float64")
+            return cls.from_state_dict(architecture, state)
+        except MemoryError:
+            raise
+        except Exception as error:  # on a broken file, libraries raise more than they document
+            raise ValueError(
+                f"{path}: not a readable network file ({error}): delete it, and the next run "
+                "makes it again"
+            ) from error
+
+
+def _digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of metadata and all weights, with their names, types and shapes."""
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _padded(tensor: Tensor, shape: Sequence[int]) -> Tensor:

@@ -79,7 +79,12 @@ BAD = [
     (changed(seeds=0), ["seeds = 0", "greater than or equal to 1"]),
     (changed(process={"family": "vp", "variance": -1.0}), ["variance = -1.0", "greater than 0"]),
     (changed(horizons=[0.0]), ["horizons.0 = 0.0", "greater than 0"]),
-    (changed(horizons=[1, 1.0]), ["horizons", "1.0 is given twice"]),
+    (changed(horizons=[1, 1.0]), ["horizons", "1 is given twice"]),
+    (changed(horizons=[1, 1 + 1e-14]), ["horizons", "1 is given twice"]),  # one label, one file
+    (
+        changed(schedules=[BETA | {"name": "A"}, BETA | {"name": "a"}]),
+        ["schedules", "'a_a=0' is given twice"],
+    ),
     (changed(n_steps=[10, 10]), ["n_steps", "10 is given twice"]),
     (changed(samplers=["euler"]), ["samplers", "'euler'", "unknown sampler", "euler_maruyama"]),
     (changed(schedules=[BETA | {"a": [1, 1.0]}]), ["schedules", "'beta_a=1' is given twice"]),

@@ -120,5 +120,5 @@ def _named(key: str, item: Item) -> Iterator[None]:
     """Prefix an error with the key and the label it belongs to."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, OverflowError, MemoryError) as error:  # the last two: of huge numbers
         raise ValueError(f"{key}: {item.label}: {error}") from error

@@ -1,35 +1,51 @@
-"""Cell files: small archives of plain arrays, written whole.
+"""Cell files: small archives of plain arrays, written whole and read with suspicion.
 
 One .npz a job, with one entry a variable, over the schedules and the replicates of its
 block, and the entry `spec`: what the job was told, as canonical JSON. It is written aside
 and renamed, so that a killed job leaves nothing that could be taken for a result; equal
-numbers give equal bytes.
+numbers give equal bytes. Every entry that is read is checked against its CRC-32, and a file
+makes a reader allocate no more than its own size.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from struct import Struct
 from typing import Any
-from zipfile import BadZipFile, ZipFile
+from uuid import uuid4
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "REMEDY",
     "Arrays",
     "canonical",
     "read_cells",
     "read_spec",
+    "remove_leftovers",
     "seed_range",
     "write_cells",
     "written_whole",
 ]
 
 Arrays = dict[str, npt.NDArray[Any]]
+
+_LEFTOVER = re.compile(r"^\..+\.(npz|safetensors)\.[0-9a-f]{32}$")
+_END = Struct("<4s6xH10x")  # the archive's last record: its mark, …, number of entries, …
+
+# Of an entry's header, at most: ours have 120, and very long ones exhaust Python's parser.
+_HEADER_CHARACTERS = 1000
+
+REMEDY = "delete it, and the next run makes it again"
+"""What to do about a damaged file: a job never deletes its input."""
 
 
 def canonical(value: Any) -> str:
@@ -45,15 +61,43 @@ def seed_range(block: str) -> range:
 
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
-    """Path to write to; renamed to `path` on success, removed on failure."""
+    """Path to write to; renamed to `path` on success, removed on failure.
+
+    The bytes reach the disk before the name does. The temporary name is random: process
+    numbers of two nodes may be equal.
+
+    Raises
+    ------
+    OSError
+        If it can't be written; the error names `path`.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
         aside.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong before is the error to tell
+            aside.unlink(missing_ok=True)
+
+
+def remove_leftovers(root: str | Path, seconds: float) -> list[Path]:
+    """Remove what killed writers left below a folder, if it is older than some seconds."""
+    found = [
+        Path(folder) / name
+        for folder, _, names in os.walk(root)
+        for name in names
+        if _LEFTOVER.match(name)
+    ]
+    old = [path for path in found if path.stat().st_mtime < time.time() - seconds]
+    for path in old:
+        path.unlink(missing_ok=True)
+    return old
 
 
 def write_cells(
@@ -71,6 +115,11 @@ def write_cells(
         not fit into memory together.
     spec : mapping
         What the job was told.
+
+    Raises
+    ------
+    OSError
+        If it can't be written; the error names the file.
     """
     items = arrays.items() if isinstance(arrays, Mapping) else arrays
     with written_whole(path) as aside, ZipFile(aside, "w") as archive:
@@ -97,14 +146,17 @@ def read_cells(path: str | Path, names: Iterable[str] | None = None) -> Arrays:
     Raises
     ------
     ValueError
-        If it can't be read; the message names the file.
+        If it can't be read or is damaged; the message names the file.
     """
     try:
-        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            chosen = (name for name in archive.files if name != "spec") if names is None else names
-            return {name: archive[name] for name in chosen}
-    except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
-        raise ValueError(f"{path}: not a readable cell file ({error})") from error
+        with _opened(path) as archive:
+            entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+            chosen = [name for name in entries if name != "spec"] if names is None else names
+            return {name: _array(archive, entries[name]) for name in chosen}
+    except MemoryError:
+        raise
+    except Exception as error:  # on a broken file, libraries raise more than they document
+        raise ValueError(f"{path}: not a readable cell file ({error}): {REMEDY}") from error
 
 
 def read_spec(path: str | Path) -> str:
@@ -117,16 +169,47 @@ def read_spec(path: str | Path) -> str:
     ValueError
         If it can't be read; the message names the file.
     """
-    if Path(path).suffix == ".npz":
-        try:
-            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                return str(archive["spec"]) if "spec" in archive.files else ""
-        except (OSError, ValueError, EOFError, BadZipFile) as error:
-            raise ValueError(f"{path}: not a readable cell file ({error})") from error
-    from safetensors import SafetensorError, safe_open  # slow to import, and rarely needed
-
     try:
-        with safe_open(path, framework="numpy") as file:
-            return str((file.metadata() or {}).get("spec", ""))
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path}: not a readable file of networks ({error})") from error
+        if Path(path).suffix == ".npz":
+            with _opened(path) as archive:
+                if "spec.npy" not in archive.namelist():
+                    return ""
+                return str(_array(archive, archive.getinfo("spec.npy")))
+        from safetensors import safe_open  # slow to import, and rarely needed
+
+        with safe_open(path, framework="numpy") as networks:
+            return str((networks.metadata() or {}).get("spec", ""))
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{path}: not a readable result file ({error}): {REMEDY}") from error
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[ZipFile]:
+    """The archive of a cell file, whose directory is sound."""
+    with Path(path).open("rb") as file, ZipFile(file) as archive:
+        entries = archive.infolist()
+        if sum(entry.file_size for entry in entries) > os.fstat(file.fileno()).st_size:
+            raise ValueError("its entries claim more bytes than it has")
+        file.seek(-_END.size, os.SEEK_END)
+        if _END.unpack(file.read()) != (b"PK\5\6", len(entries)):  # zipfile takes what it finds
+            raise ValueError("it has not as many entries as it says")
+        yield archive
+
+
+def _array(archive: ZipFile, entry: ZipInfo) -> npt.NDArray[Any]:
+    """The array of an entry, of which every byte is read.
+
+    `numpy.load` reads as much as the header's shape asks for. If damage makes it smaller, the
+    CRC-32 is never compared; if larger, the memory is taken before the data is missed.
+    """
+    if entry.compress_type != ZIP_STORED:
+        raise ValueError(f"entry {entry.filename!r} is compressed")
+    with archive.open(entry) as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError(f"entry {entry.filename!r} is not of version 1.0")
+        header = np.lib.format.read_array_header_1_0(file, _HEADER_CHARACTERS)
+        shape, fortran, dtype = header
+        flat = np.frombuffer(file.read(), dtype)
+    return flat.reshape(shape, order="F" if fortran else "C").copy(order="K")

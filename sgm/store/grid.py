@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sgm.store import DONE, FAILED, NOT_APPLICABLE, NOT_RUN
-from sgm.store.cells import Arrays, read_cells, seed_range
+from sgm.store.cells import REMEDY, Arrays, read_cells, seed_range
 from sgm.study import Plan, Variable
 from sgm.study.variables import EXACT_LAW, REPLICATE
 
@@ -240,15 +240,20 @@ def gather(plan: Plan, provenance: Mapping[str, str]) -> xr.Dataset:
     Raises
     ------
     ValueError
-        If a cell file can't be read.
+        If cell files can't be read; the message names all of them.
     """
     import xarray as xr
 
     grid = _Grid(plan)
     grid.add_expected_status()
+    damaged = []
     for kind in ("floors", "training", "bounds", "likelihood", "divergences", "exact"):
         for labels in plan.cells(kind):
-            cells = read_cells(plan.pattern(kind).format(**labels))
+            try:
+                cells = read_cells(plan.pattern(kind).format(**labels))
+            except ValueError as error:
+                damaged.append(str(error))
+                continue
             if kind == "exact":
                 grid.add_exact(labels["target"], cells)
             else:
@@ -257,6 +262,8 @@ def gather(plan: Plan, provenance: Mapping[str, str]) -> xr.Dataset:
                 grid.add_causes(labels, cells)
             if kind == "divergences":
                 grid.add_status(labels, cells)
+    if damaged:
+        raise ValueError("\n".join(damaged))
     axes = read_cells(plan.pattern("axes"))
     grid.add_objections(axes)
     data: dict[str, Any] = {
@@ -334,16 +341,32 @@ def _coordinates(plan: Plan, axes: Arrays) -> dict[str, Any]:
     }
 
 
-def _content_digest(dataset: xr.Dataset) -> str:
+def _content_digest(dataset: xr.Dataset, with_times: bool = False) -> str:
     """SHA-256 of all that a study's config and code determine: everything but times."""
     digest = hashlib.sha256()
     for name in sorted(map(str, dataset.variables)):
-        if dataset[name].attrs.get("units") == "s":
+        if dataset[name].attrs.get("units") == "s" and not with_times:
             continue
         values = dataset[name].values
-        plain = "\n".join(map(str, values)).encode() if values.dtype == object else values.tobytes()
+        if values.dtype.kind in "OTU":
+            plain = "\n".join(map(str, values.flat)).encode()
+        elif values.dtype.kind == "f":  # Zarr does not keep the sign of a NaN
+            plain = np.where(np.isnan(values), np.nan, values).tobytes()
+        else:
+            plain = values.tobytes()
         digest.update(f"{name}{values.shape}".encode() + plain)
     return digest.hexdigest()
+
+
+def _with_checksum(dataset: xr.Dataset) -> xr.Dataset:
+    """The dataset with a SHA-256 of all its values, dimensions and attributes."""
+    about: dict[str, Any] = {str(name): [v.dims, v.attrs] for name, v in dataset.variables.items()}
+    about[""] = {name: value for name, value in dataset.attrs.items() if name != "stored_sha256"}
+    text = json.dumps(about, sort_keys=True, default=lambda value: value.tolist())
+    checksum = hashlib.sha256(
+        (text + _content_digest(dataset, with_times=True)).encode()
+    ).hexdigest()
+    return dataset.assign_attrs(stored_sha256=checksum)
 
 
 def _compute_seconds(folder: Path) -> float:
@@ -369,11 +392,13 @@ def write_grid(
     """
     folder = Path(folder)
     aside, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    if old.exists() and not folder.exists():  # killed between the two renames below
+        old.rename(folder)
     for leftover in (aside, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    dataset.to_zarr(aside, mode="w", consolidated=False)
+    _with_checksum(dataset).to_zarr(aside, mode="w", consolidated=False)
     for name, group in (groups or {}).items():
-        group.to_zarr(aside, group=name, mode="a", consolidated=False)
+        _with_checksum(group).to_zarr(aside, group=name, mode="a", consolidated=False)
     if folder.exists():
         folder.rename(old)
     aside.rename(folder)
@@ -381,9 +406,25 @@ def write_grid(
 
 
 def open_grid(folder: str | Path, group: str | None = None) -> xr.Dataset:
-    """Open a grid or a group of it, read into memory; labels come as Python strings."""
+    """Open a grid or a group of it, read into memory; labels come as Python strings.
+
+    Raises
+    ------
+    ValueError
+        If it can't be read, or is not what was written: Zarr takes a chunk that is missing
+        for one of NaN.
+    """
     import xarray as xr
 
-    dataset: xr.Dataset = xr.open_zarr(folder, group=group, consolidated=False).load()
-    labels = [name for name, values in dataset.coords.items() if values.dtype.kind == "T"]
-    return dataset.assign_coords({name: dataset[name].astype(object) for name in labels})
+    try:
+        dataset: xr.Dataset = xr.open_zarr(folder, group=group, consolidated=False).load()
+        labels = [name for name, values in dataset.coords.items() if values.dtype.kind == "T"]
+        dataset = dataset.assign_coords({name: dataset[name].astype(object) for name in labels})
+        checksum = dataset.attrs.get("stored_sha256")  # grids of earlier versions have none
+        if checksum is not None and checksum != _with_checksum(dataset).attrs["stored_sha256"]:
+            raise ValueError("its SHA-256 is not that of its content")
+    except MemoryError:
+        raise
+    except Exception as error:  # on a broken store, libraries raise more than they document
+        raise ValueError(f"{folder}: not a readable grid ({error}): {REMEDY}") from error
+    return dataset

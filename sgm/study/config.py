@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from reprlib import Repr
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -84,7 +85,9 @@ def _expand(kind: str, raw: Any) -> list[Item]:
     """The items of one line of the config: several where an axis parameter is a list."""
     raw = {"family": raw} if isinstance(raw, str) else raw
     if not isinstance(raw, Mapping) or not isinstance(raw.get("family"), str):
-        raise ValueError(f"{raw!r}: must be a family's name or a mapping with the key 'family'")
+        raise ValueError(
+            f"{shown(raw)}: must be a family's name or a mapping with the key 'family'"
+        )
     entry = lookup(kind, raw["family"])
     axes = [key for key in entry.parameters.axes if isinstance(raw.get(key), list)]
     items = []
@@ -102,6 +105,16 @@ def _expand(kind: str, raw: Any) -> list[Item]:
     return items
 
 
+_REPR = Repr()
+_REPR.maxstring = _REPR.maxother = 200
+_REPR.maxlevel = 3  # a few lines of YAML aliases unfold to gigabytes
+
+
+def shown(value: Any) -> str:
+    """A value of the config in an error: as Python writes it, cut where it is long."""
+    return _REPR.repr(value)
+
+
 def _duplicates(values: Iterable[Hashable]) -> list[Hashable]:
     return [value for value, times in Counter(values).items() if times > 1]
 
@@ -114,7 +127,8 @@ def _axis(kind: str) -> Any:
         items = [item for line in raw for item in _expand(kind, line)]
         if not items and kind not in MAY_BE_EMPTY:
             raise ValueError("must have at least one value")
-        twice = _duplicates(item.label for item in items)
+        # labels are file names, and some file systems don't tell A from a
+        twice = _duplicates(item.label.casefold() for item in items)
         if twice:
             raise ValueError(
                 f"{twice[0]!r} is given twice: values on an axis must differ "
@@ -205,9 +219,12 @@ class Study(families.Strict):
         ValueError
             One sentence a wrong key, with its value and what is allowed.
         """
+        if not isinstance(config, Mapping):
+            raise ValueError(f"the config is not valid\n{shown(config)}: must be a mapping")
         extensions = config.get("extensions")
         for path in extensions if isinstance(extensions, list) else ():
-            load_extension(path)
+            if isinstance(path, str):  # else the model says so
+                load_extension(path)
         try:
             return cls.model_validate(dict(config))
         except ValidationError as error:
@@ -216,7 +233,8 @@ class Study(families.Strict):
     @field_validator("horizons", "n_steps")
     @classmethod
     def _distinct(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        twice = _duplicates(values)
+        # equal in their path, be it after 12 digits
+        twice = _duplicates(format_number(v) if isinstance(v, float) else v for v in values)
         if twice:
             raise ValueError(f"{twice[0]} is given twice: values on an axis must differ")
         return values
@@ -293,7 +311,7 @@ def _sentence(error: ValidationError) -> str:
         elif mistake["type"] == "value_error" or not key:
             lines.append(f"{key}: {message}" if key else message)
         else:
-            lines.append(f"{key} = {mistake['input']!r}: {message}")
+            lines.append(f"{key} = {shown(mistake['input'])}: {message}")
     return "; ".join(lines)
 
 

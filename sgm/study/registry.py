@@ -259,7 +259,9 @@ def lookup(kind: str, family: str) -> Entry:
     """
     rows = KINDS[kind]
     if family not in rows:
-        raise ValueError(f"family = {family!r}: unknown {kind}; known: {', '.join(sorted(rows))}")
+        raise ValueError(
+            f"family = {family[:64]!r}: unknown {kind}; known: {', '.join(sorted(rows))}"
+        )
     return rows[family]
 
 
@@ -332,11 +334,15 @@ def load_extension(path: str | Path) -> Any:
     Raises
     ------
     ValueError
-        If the file does not exist.
+        If the file does not exist, or fails when it is imported.
     """
-    path = Path(path).resolve()
-    if not path.is_file():
-        raise ValueError(f"extensions: {str(path)!r} is not a file")
+    try:
+        path = Path(path).resolve()
+        found = path.suffix == ".py" and path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        found = False
+    if not found:
+        raise ValueError(f"extensions: {str(path)!r} is not a file of Python (.py)")
     name = f"extension:{path}"
     if name in sys.modules:
         return sys.modules[name]
@@ -345,5 +351,9 @@ def load_extension(path: str | Path) -> Any:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]  # half a module must not be taken for the whole one
+        raise ValueError(f"extensions: {str(path)!r}: {type(error).__name__}: {error}") from error
     return module
