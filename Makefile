@@ -7,7 +7,7 @@ CORES ?= all
 PROFILE ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help study report test test-slow test-slurm lint schema clean
+.PHONY: help study plan status usage clean-stale report test test-slow test-slurm lint schema clean
 
 .DEFAULT_GOAL := help
 
@@ -34,6 +34,18 @@ study: $(VENV)/$(if $(PROFILE),cluster,run).stamp  ## run a study: make study [S
 
 report: $(VENV)/run.stamp     ## a self-contained HTML report of a study that has run
 	snakemake --cores $(CORES) --configfile $(STUDY) --report report.html
+
+plan: $(VENV)/run.stamp       ## what is done, new, stale and failed of a study, and the CPU time of what is left
+	@python -m sgm.run.status plan $(STUDY)
+
+status: $(VENV)/run.stamp     ## the same beside a running study: what runs, when it ends
+	@python -m sgm.run.status status $(STUDY)
+
+usage: $(VENV)/run.stamp      ## disk space by study and kind of file
+	@python -m sgm.run.status usage
+
+clean-stale: $(VENV)/run.stamp  ## files of a study that no cell names: lists them; YES=1 deletes
+	@python -m sgm.run.status clean-stale $(STUDY) $(if $(filter 1,$(YES)),--yes)
 
 test: $(VENV)/dev.stamp       ## lint, types, the floors, and the fast tests
 	$(MAKE) --no-print-directory lint

@@ -1,0 +1,230 @@
+"""How far the stages of a study are, and what is left will cost.
+
+Cells are files. One is *done* if it carries the spec that the plan wants, *stale* if it
+carries another, one of its inputs will be made again or a user's file was changed after it,
+*new* if it does not exist. Times are those of the benchmarks that Snakemake wrote. Nothing is
+asked of Snakemake, nothing is locked or written.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Literal, NamedTuple
+
+from sgm.store import cells
+from sgm.study import Plan
+from sgm.study.plan import PATTERNS
+
+__all__ = ["Costs", "Stage", "survey"]
+
+Labels = Mapping[str, str]
+State = Literal["new", "stale", "done"]
+
+#: Kinds of files that a stage makes, where there are more than the one of its name.
+OUTPUTS = {"network": ("network", "training")}
+VIEWS = ("training", "grid")  # no stage of their own, or none of cells
+
+
+class Costs(NamedTuple):
+    """Seconds of one run (one seed of one schedule), means over the jobs that ran."""
+
+    cpu: float
+    wall: float
+
+
+@dataclass
+class Stage:
+    """The jobs of one stage.
+
+    Parameters
+    ----------
+    name : str
+    done, new, stale : list of dict
+        Labels of the files in each state.
+    running, stopped : int
+        Jobs left whose log was begun: an empty log is that of a job that runs, or was
+        killed; any other says why the job stopped.
+    failed : int
+        Runs that files which are done mark as failed.
+    cpu, wall : float or None
+        Seconds that the jobs left will take, by those that ran; None if none did.
+    """
+
+    name: str
+    done: list[Labels] = field(default_factory=list)
+    new: list[Labels] = field(default_factory=list)
+    stale: list[Labels] = field(default_factory=list)
+    running: int = 0
+    stopped: int = 0
+    failed: int = 0
+    cpu: float | None = None
+    wall: float | None = None
+
+    @property
+    def left(self) -> list[Labels]:
+        return [*self.new, *self.stale]
+
+    @property
+    def files(self) -> int:
+        return len(self.done) + len(self.left)
+
+
+def survey(plan: Plan) -> list[Stage]:
+    """Where each stage of a study stands.
+
+    Parameters
+    ----------
+    plan : Plan
+
+    Returns
+    -------
+    list of Stage
+        In the order in which they run; those without files are left out.
+    """
+    again: set[str] = set()  # files that will be made
+    stages = []
+    for name in (kind for kind in PATTERNS if kind not in VIEWS):
+        stage = Stage(name)
+        for labels in plan.cells(name):
+            state = _state(plan, name, labels, again)
+            getattr(stage, state).append(labels)
+            if state == "done":
+                stage.failed += _failed(plan, name, labels)
+                continue
+            again.update(_paths(plan, name, labels))
+            log = _begun(plan, name, labels)
+            stage.running += log == 0
+            stage.stopped += bool(log)
+        if stage.files:
+            _estimate(plan, stage)
+            stages.append(stage)
+    return stages
+
+
+def _paths(plan: Plan, stage: str, labels: Labels) -> list[str]:
+    return [plan.pattern(kind).format(**labels) for kind in OUTPUTS.get(stage, (stage,))]
+
+
+def _state(plan: Plan, stage: str, labels: Labels, again: set[str]) -> State:
+    """State of the files of a job; `again` holds those that earlier stages will make."""
+    own = [Path(path) for path in _paths(plan, stage, labels)]
+    places = SimpleNamespace(**labels)
+    used = stage == "samples" and not own[0].exists()
+    if used:  # deleted once they were evaluated, or not needed again
+        state = _state(plan, "divergences", labels, again)
+        if state != "done":
+            return state
+    elif not all(path.exists() for path in own):
+        return "new"
+    elif any(_spec(path) != plan.spec(stage, places) for path in own):
+        return "stale"
+    inputs = plan.inputs(stage, places)
+    sources = inputs.pop("source", [])
+    if any(path in again for path in inputs.values()):
+        return "stale"
+    if not used and any(_newer(Path(source), own) for source in sources):
+        return "stale"
+    return "done"
+
+
+def _newer(source: Path, files: Iterable[Path]) -> bool:
+    """Whether a user's file was changed after the files that come of it."""
+    return _changed(source) > min(map(_changed, files))
+
+
+def _changed(path: Path) -> int:
+    """When a file was last changed; 0 if there is none, or none any more."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def _spec(path: Path) -> str:
+    """What a file says that its job was told; nothing if it can't be read."""
+    try:
+        return cells.read_spec(path)
+    except ValueError:
+        return ""
+
+
+def _failed(plan: Plan, stage: str, labels: Labels) -> int:
+    """Runs that failed, as the divergences say; or as training says, for a network."""
+    kinds = {"network": "training", "divergences": "divergences"}
+    if stage not in kinds:
+        return 0
+    marks = cells.read_cells(plan.pattern(kinds[stage]).format(**labels))
+    return int(marks["failed"].sum())
+
+
+def _begun(plan: Plan, stage: str, labels: Labels) -> int | None:
+    """Bytes of the log of a job that was begun and has not come to its end, else None."""
+    place = PATTERNS[stage].format(**labels)
+    log, benchmark = plan.root / f"logs/{place}.log", plan.root / f"benchmarks/{place}.tsv"
+    ends = [*map(Path, _paths(plan, stage, labels)), benchmark]
+    if _changed(log) <= max(map(_changed, ends)):
+        return None
+    return log.stat().st_size
+
+
+# --- costs ---------------------------------------------------------------------------
+
+
+def _estimate(plan: Plan, stage: Stage) -> None:
+    """Time of what is left, from jobs of the same target and score, else of the stage."""
+    known = _costs(plan, stage.name)
+    if not known and stage.left:
+        return
+    stage.cpu = stage.wall = 0.0
+    for labels in stage.left:
+        cost = known.get((labels.get("target"), labels.get("score"))) or known[None, None]
+        stage.cpu += cost.cpu * _runs(labels)
+        stage.wall += cost.wall * _runs(labels)
+
+
+def _costs(plan: Plan, stage: str) -> dict[tuple[str | None, str | None], Costs]:
+    """Mean costs of a run by (target, score), and of the stage under (None, None)."""
+    folder = plan.root / "benchmarks"
+    pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(PATTERNS[stage]))
+    found: dict[tuple[str | None, str | None], list[Costs]] = {}
+    for path in folder.joinpath(PATTERNS[stage].split("{")[0]).rglob("*.tsv"):
+        match = re.fullmatch(pattern + r"\.tsv", path.relative_to(folder).as_posix())
+        cost = _benchmark(path)
+        if match is None or cost is None:
+            continue
+        labels = match.groupdict()
+        cost = Costs(*(seconds / _runs(labels) for seconds in cost))
+        for key in {(labels.get("target"), labels.get("score")), (None, None)}:
+            found.setdefault(key, []).append(cost)
+    return {
+        key: Costs(*(sum(part) / len(costs) for part in zip(*costs, strict=True)))
+        for key, costs in found.items()
+    }
+
+
+def _runs(labels: Labels) -> int:
+    """Runs of a job: its seeds times its schedules."""
+    seeds = len(cells.seed_range(labels["seeds"])) if "seeds" in labels else 1
+    return seeds * len(labels.get("schedules", "").split(","))
+
+
+def _benchmark(path: Path) -> Costs | None:
+    """Times that Snakemake wrote for a job; None before it has.
+
+    CPU time is missing where a job ended before it was looked at: it is then the wall time.
+    """
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+        wall = float(rows[-1]["s"])
+    except (FileNotFoundError, IndexError, KeyError, TypeError, ValueError):
+        return None
+    try:
+        return Costs(float(rows[-1]["cpu_time"]) or wall, wall)
+    except (KeyError, TypeError, ValueError):
+        return Costs(wall, wall)
