@@ -18,6 +18,7 @@ from sgm.store.grid import gather, open_grid, write_grid
 from sgm.store.pictures import gather_pictures
 from sgm.study import Item, Plan, Study, Variable
 from sgm.study.variables import GRID
+from tests.images import with_images
 from tests.workflow import run_jobs
 
 CONFIG = Path(__file__).parents[1] / "config"
@@ -71,7 +72,8 @@ def every_study() -> list[Any]:
 
 @pytest.mark.parametrize("path", every_study())
 def test_study(path: Path, tmp_path: Path) -> None:
-    study = Study.parse(shrunk(yaml.safe_load(path.read_text())))
+    config = with_images(shrunk(yaml.safe_load(path.read_text())), tmp_path)
+    study = Study.parse(config)
     check(study)
     plan = Plan(study, tmp_path / "results")
     run_jobs(plan)

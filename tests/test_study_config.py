@@ -15,6 +15,7 @@ import yaml
 from sgm.run.check import check
 from sgm.study import Study, format_number, json_schema
 from sgm.study.registry import KINDS
+from tests.images import with_images
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted([ROOT / "config/config.yaml", *(ROOT / "config/studies").glob("*.yaml")])
@@ -28,8 +29,10 @@ def changed(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_shipped_configs_pass_the_model_the_schema_and_the_mathematics(path: Path) -> None:
-    config = yaml.safe_load(path.read_text())
+def test_shipped_configs_pass_the_model_the_schema_and_the_mathematics(
+    path: Path, tmp_path: Path
+) -> None:
+    config = with_images(yaml.safe_load(path.read_text()), tmp_path)
     jsonschema.validate(config, json_schema())
     check(Study.parse(config))
 
