@@ -49,7 +49,7 @@ from sgm.plots.style import (
 )
 from sgm.reading import Divergence, divergences_of, level, over_runs, with_units
 
-SCHEDULES, SCORES, DIVERGENCES = 4, 6, 3  # drawn at most
+SCHEDULES, SCORES, QUALITIES = 4, 6, 4  # drawn at most
 COLUMN_WIDTH, LABEL_WIDTH = 38, 28  # characters: titles of several columns, labels upright
 STRIP = 0.17  # inches a score, of the panels that say which T may be the best
 STRIPS = "T by "  # with the name of the loss: the axis of a strip
@@ -93,7 +93,7 @@ def _qualities(cells: xr.Dataset) -> list[Quality]:
         if divergence.ranks and np.isfinite(values).any():
             sampled = Loss(divergence.name, divergence.label, divergence.units, values)
             found.append(Quality(sampled, divergence, solver_text(solver)))
-    return found[: DIVERGENCES + (loss is not None)]
+    return found
 
 
 def _rows(curves: Curves, place: int, qualities: list[Quality]) -> list[pd.DataFrame]:
@@ -170,9 +170,16 @@ def horizon_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFrame]
     """
     cells = target_cells(grid, target).drop_dims(["time_fraction", "bin"], errors="ignore")
     cells = cells.sortby("horizon").load()
-    qualities = _qualities(cells)
+    every = _qualities(cells)
+    qualities = every[:QUALITIES]
     names = [quality.name for quality in qualities] or list(LIKELIHOODS)
     schedules, scores, note = shown_cells(cells, names, SCHEDULES, SCORES)
+    if len(every) > QUALITIES:
+        note = (
+            f"{QUALITIES} of {len(every)} losses, {note}"
+            if note
+            else (f"{QUALITIES} of {len(every)} losses shown")
+        )
     frame = make_frame(
         target,
         (

@@ -13,7 +13,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from sgm.horizons import Loss, best_horizon
+from sgm.horizons import BOUNDS, Loss, best_horizon
 from sgm.plots.panels import Panel
 from sgm.plots.rows import Rows
 from sgm.plots.style import INK, PINK, SET, Style, draw_level
@@ -28,6 +28,9 @@ CUT = 3.0  # times the distance from the best value to the median: what is worse
 MARKS = {
     "exact T*": Style("exact T* of the ELBO", INK, (0, (1, 1)), width=1.4),
     "best T": Style("best T of the runs by the ELBO", PINK, "-", width=1.1, band=SET),
+    "best T by the flow": Style(
+        "best T of the runs by the flow's likelihood", PINK, "-", width=1.1, band=SET
+    ),
 }
 
 
@@ -153,11 +156,12 @@ class Curves(Rows):
         if loss is None:
             return
         found = best_horizon(loss.values)
-        low, high = (np.nan,) * 2
+        curve = "best T" if loss.name in BOUNDS else "best T by the flow"
+        low, high = np.nan, np.nan
         if found.allowed is not None:
             low, high = found.allowed.low, found.allowed.high
         self.add(
-            "horizon", "best T", np.nan, found.best, low=low, high=high, n_runs=found.n_runs,
+            "horizon", curve, np.nan, found.best, low=low, high=high, n_runs=found.n_runs,
             schedule=self.schedule,
         )  # fmt: skip
 
