@@ -172,6 +172,20 @@ def test_maps_mark_the_minima_and_the_regret_of_a_bound() -> None:
     assert len(set(shown)) == 4
 
 
+def test_exact_values_are_preferred_to_those_of_samples() -> None:
+    grid = horizon_grid(a=FAMILY, scores=("scaled",), horizons=(0.5, 1.0))
+    sampled = grid.assign(kl_plugin=(grid.kl_plugin.fillna(7.0)).assign_attrs(grid.kl_plugin.attrs))
+    rows = plots.map_figure(sampled, "gaussian")[1].query("axis == 'kl_plugin'")
+    pd.testing.assert_frame_equal(
+        rows, plots.map_figure(grid, "gaussian")[1].query("axis == 'kl_plugin'")
+    )
+    assert (rows["n_runs"] == 0).all()
+    unknown = sampled.drop_vars("kl_exact")
+    rows = plots.map_figure(unknown, "gaussian")[1].query("axis == 'kl_plugin'")
+    assert (rows["value"] == 7).all()
+    assert (rows["n_runs"] == 6).all()
+
+
 def test_edges_are_midpoints() -> None:
     np.testing.assert_allclose(edges([1.0, 2.0, 5.0]), [0.5, 1.5, 3.5, 6.5])
     np.testing.assert_allclose(edges([1.0, 4.0], geometric=True), [0.5, 2.0, 8.0])

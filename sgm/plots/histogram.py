@@ -102,9 +102,8 @@ def histogram_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFram
     density = density.sortby("horizon")
     horizons, left_out = evenly(labels_with_numbers(density, "horizon"), HORIZONS)
     if left_out:
-        note = f"{len(horizons)} of {len(horizons) + left_out} horizons" + (
-            f", {note}" if note else " shown"
-        )
+        every_t = len(horizons) + left_out
+        note = f"{len(horizons)} of {every_t} horizons{', ' + note if note else ' shown'}"
     true = cells.get("target_density", xr.DataArray(np.full(density.sizes["bin"], np.nan))).values
     draws = int(grid.attrs.get("n_samples", 0))
     pairs = list(product(schedules, scores))

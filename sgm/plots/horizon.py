@@ -175,11 +175,7 @@ def horizon_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFrame]
     names = [quality.name for quality in qualities] or list(LIKELIHOODS)
     schedules, scores, note = shown_cells(cells, names, SCHEDULES, SCORES)
     if len(every) > QUALITIES:
-        note = (
-            f"{QUALITIES} of {len(every)} losses, {note}"
-            if note
-            else (f"{QUALITIES} of {len(every)} losses shown")
-        )
+        note = f"{QUALITIES} of {len(every)} losses{', ' + note if note else ' shown'}"
     frame = make_frame(
         target,
         (
