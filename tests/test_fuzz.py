@@ -306,12 +306,21 @@ class Trap:
         return Path.touch, (self.path,)
 
 
+def understated() -> bytes:
+    """A compressed entry of 16 MB that the directory says has 16 bytes."""
+    content = bytearray(archive_of({"x.npy": entry(np.zeros(2 * 10**6))}, compression=ZIP_DEFLATED))
+    start = content.index(b"PK\x01\x02")
+    content[start + 24 : start + 28] = (16).to_bytes(4, "little")
+    return bytes(content)
+
+
 SHAPE = "{{'descr': {}, 'fortran_order': False, 'shape': {}}}\n"
 BOMBS: dict[str, Callable[[Path], bytes]] = {
     "objects": lambda trace: archive_of({"x.npy": entry(np.array([Trap(trace)], dtype=object))}),
     "compressed": lambda _: archive_of(
         {"x.npy": entry(np.zeros(2 * 10**6))}, compression=ZIP_DEFLATED
     ),
+    "understated": lambda _: understated(),
     "shape": lambda _: archive_of({"x.npy": header(SHAPE.format("'<f8'", "(1000000000000,)"))}),
     "itemsize": lambda _: archive_of({"x.npy": header(SHAPE.format("'<U2000000000'", "(9,)"))}),
     "nested": lambda _: archive_of({"x.npy": header("(" * 60000)}),
