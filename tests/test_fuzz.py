@@ -307,10 +307,10 @@ class Trap:
 
 
 def understated() -> bytes:
-    """A compressed entry of 16 MB that the directory says has 16 bytes."""
+    """A compressed entry of 16 MB that the directory says has 10 kB."""
     content = bytearray(archive_of({"x.npy": entry(np.zeros(2 * 10**6))}, compression=ZIP_DEFLATED))
     start = content.index(b"PK\x01\x02")
-    content[start + 24 : start + 28] = (16).to_bytes(4, "little")
+    content[start + 24 : start + 28] = (10_000).to_bytes(4, "little")
     return bytes(content)
 
 
