@@ -150,7 +150,7 @@ def test_a_few_lines_of_aliases_take_little_memory() -> None:
 @pytest.mark.parametrize(
     "name",
     ["..", ".", "", "a/b", "/a", "a/../../x", "a\\b", "a\n", "a\0", "é", "x" * 65, "~", "-a", ".a",
-     "=1+1", "+1", "-1", "@x", "<b>", "a<script>", "a&b", 'a"b', "a'b", "{seeds}", "$HOME", "a b"],
+     "=1+1", "+1", "-1", "@x", "<b>", "a<b", "a>b", "a&b", 'a"b', "a'b", "{seeds}", "$HOME", "a b"],
 )  # fmt: skip
 def test_names_stay_in_their_folder_their_cell_and_their_quotes(name: str) -> None:
     """Labels stand in paths, CSV files (no formula), an HTML report and shell lines."""
@@ -306,12 +306,21 @@ class Trap:
         return Path.touch, (self.path,)
 
 
+def understated() -> bytes:
+    """A compressed entry of 16 MB that the directory says has 10 kB."""
+    content = bytearray(archive_of({"x.npy": entry(np.zeros(2 * 10**6))}, compression=ZIP_DEFLATED))
+    start = content.index(b"PK\x01\x02")
+    content[start + 24 : start + 28] = (10_000).to_bytes(4, "little")
+    return bytes(content)
+
+
 SHAPE = "{{'descr': {}, 'fortran_order': False, 'shape': {}}}\n"
 BOMBS: dict[str, Callable[[Path], bytes]] = {
     "objects": lambda trace: archive_of({"x.npy": entry(np.array([Trap(trace)], dtype=object))}),
     "compressed": lambda _: archive_of(
         {"x.npy": entry(np.zeros(2 * 10**6))}, compression=ZIP_DEFLATED
     ),
+    "understated": lambda _: understated(),
     "shape": lambda _: archive_of({"x.npy": header(SHAPE.format("'<f8'", "(1000000000000,)"))}),
     "itemsize": lambda _: archive_of({"x.npy": header(SHAPE.format("'<U2000000000'", "(9,)"))}),
     "nested": lambda _: archive_of({"x.npy": header("(" * 60000)}),
