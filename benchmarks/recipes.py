@@ -24,7 +24,7 @@ import argparse
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ def read_study(name: str) -> tuple[Study, Recipe]:
     (trained,) = (score for score in study.scores if score.family == "trained")
     choices = trained.parameters.recipe.model_dump()
     choices.pop("name")
-    return study, Recipe(**choices)
+    return study, Recipe.from_keys(choices)
 
 
 def recipes_of(objective: str) -> tuple[Study, Recipe, Recipe]:
@@ -187,7 +187,8 @@ class Log:
 def compare(objective: str, options: argparse.Namespace, log: Log) -> None:
     """Print one table."""
     study, paper, ours = recipes_of(objective)
-    ours = replace(ours, **options.changes)
+    choices = asdict(ours)
+    ours = Recipe.from_keys(choices | choices.pop("network") | options.changes)
     seed, epochs = options.seed, options.reference_epochs
 
     def recipe(name: str, recipe: Recipe) -> dict[str, float]:
@@ -239,11 +240,9 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="change ours")
     parser.add_argument("--log", type=Path, help="file of measurements, appended to")
     options = parser.parse_args()
-    kinds = {
-        field.name: {"int": int, "float": float}.get(str(field.type), str)
-        for field in fields(Recipe)
+    options.changes = {
+        key: yaml.safe_load(value) for key, value in (change.split("=") for change in options.set)
     }
-    options.changes = {key: kinds[key](value) for key, value in (c.split("=") for c in options.set)}
     torch.set_num_threads(1)
     log = Log(options.log)
     for objective in options.objectives:

@@ -25,7 +25,8 @@ import reference
 import torch
 
 from sgm import samplers, timegrids
-from sgm.networks import Architecture, ScoreEnsemble
+from sgm.architectures import MLP
+from sgm.networks import ScoreEnsemble
 from sgm.processes import VPProcess
 from sgm.schedules import BetaSchedule
 from sgm.simulation import simulate_reverse
@@ -53,17 +54,15 @@ def compare(networks: int, width: int, dimension: int, options: argparse.Namespa
     process = VPProcess(BetaSchedule(horizon=1.0, a=0.0, beta_min=0.1, beta_max=20.0), 1.0)
     grid = timegrids.uniform(process.horizon, options.steps)
     steps = samplers.exponential_integrator_modified(process, grid)
-    architecture = Architecture(
+    architecture = MLP(
         dimension=dimension,
         width=width,
         layers=3,
         time_width=64,
         time_scale=1000.0,
         output="relative",
-        horizon=process.horizon,
-        variance=process.variance,
     )
-    ensemble = ScoreEnsemble.initial(architecture, range(networks))
+    ensemble = ScoreEnsemble.initial(architecture, range(networks)).bind(process)
     modules = [reference.PaperNetwork(dimension, width) for _ in range(networks)]
 
     def ours() -> None:

@@ -241,7 +241,7 @@ def denoising_terms(process: Process, law: Law, cutoff: float) -> tuple[float, f
 def denoising_elbo(
     process: Process,
     dimension: int,
-    second_moment: float,
+    second_moment: npt.ArrayLike,
     denoising_loss: npt.ArrayLike,
     quadrature: TimeQuadrature,
 ) -> Array:
@@ -252,10 +252,10 @@ def denoising_elbo(
     process : Process
     dimension : int
         d.
-    second_moment : float
-        E|X₀|².
+    second_moment : array_like, shape (...)
+        E|X₀|²; of one row, |X₀|².
     denoising_loss : array_like, shape (..., n)
-        dsm = E|s_θ(t, X_t) + Z/√v|² at `quadrature.times`.
+        dsm = E|s_θ(t, X_t) + Z/√v|² at `quadrature.times`; given X₀, of one row.
     quadrature : TimeQuadrature
         With a cutoff.
 
@@ -268,7 +268,7 @@ def denoising_elbo(
         raise ValueError(f"cutoff = {quadrature.cutoff!r}: must be > 0, for R and K to be finite")
     first, last = process.kernel_variance(np.array([quadrature.cutoff, process.horizon]))
     scale, prior = float(process.mean_scale(process.horizon)), process.prior_variance
-    squared = scale**2 * second_moment + dimension * last
+    squared = scale**2 * np.asarray(second_moment, dtype=np.float64) + dimension * last
     terminal = -(dimension * np.log(2 * np.pi * prior) + squared / prior) / 2
     reference = dimension / 2 * np.log(last / first)
     return np.asarray(terminal + reference - quadrature.integrate(denoising_loss) / 2)

@@ -25,11 +25,11 @@ from torch import Tensor
 
 from sgm.densities import Law
 from sgm.networks import ScoreFn
-from sgm.processes import VPProcess
+from sgm.processes import Process
 from sgm.random import stream
 from sgm.samplers import Steps
 
-__all__ = ["ChainError", "ScoreErrorMoments", "score_error_moments"]
+__all__ = ["ChainError", "ScoreErrorMoments", "denoising_losses", "score_error_moments"]
 
 Array = npt.NDArray[np.float64]
 
@@ -53,7 +53,7 @@ class ScoreErrorMoments:
 @torch.no_grad()
 def score_error_moments(
     score_fn: ScoreFn,
-    process: VPProcess,
+    process: Process,
     law: Law,
     times: npt.ArrayLike,
     n_samples: int,
@@ -69,7 +69,7 @@ def score_error_moments(
     ----------
     score_fn : ScoreFn
         Scores of states of shape (R, n, d), one replicate a seed.
-    process : VPProcess
+    process : Process
     law : Law
         Law of X₀.
     times : array_like, shape (N,)
@@ -110,6 +110,54 @@ def score_error_moments(
     return ScoreErrorMoments(*moments)
 
 
+@torch.no_grad()
+def denoising_losses(
+    score_fn: ScoreFn,
+    process: Process,
+    rows: Array,
+    times: npt.ArrayLike,
+    study_seed: int,
+    seeds: Sequence[int],
+    stream_axes: Mapping[str, int | str],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Array:
+    """Unbiased to O(1/n) estimates of E[|s_θ(t, X_t) + Z/√v|² | X₀], one draw a row and time.
+
+    Of |s + Z/√v|² the part c (|Z|² − d)/v, of mean zero, is taken away, c fitted over the rows:
+    at small times it is nearly all of the noise (c = 1), at large ones none of it (c = 0).
+
+    Parameters
+    ----------
+    score_fn : ScoreFn
+    process : Process
+    rows : ndarray, shape (R, n, d)
+        X₀, of a law that need not be known.
+    times : array_like, shape (K,)
+        Positive.
+    study_seed, seeds, stream_axes, dtype, device
+        See `score_error_moments`.
+
+    Returns
+    -------
+    ndarray, shape (R, n, K)
+    """
+    times = np.asarray(times, dtype=np.float64)
+    generators = [stream(study_seed, "denoising_loss", seed=seed, **stream_axes) for seed in seeds]
+    losses = np.empty((*rows.shape[:2], len(times)))
+    for k, t in enumerate(times.tolist()):
+        scale, spread = float(process.mean_scale(t)), float(process.kernel_variance(t))
+        z = np.stack([g.standard_normal(rows.shape[1:]) for g in generators])
+        x = scale * rows + np.sqrt(spread) * z
+        score = score_fn(torch.as_tensor(x).to(device, dtype), t).double().cpu().numpy()
+        loss = np.sum((score + z / np.sqrt(spread)) ** 2, axis=-1)
+        noise = (np.sum(z**2, axis=-1) - rows.shape[-1]) / spread
+        centred = noise - noise.mean(axis=1, keepdims=True)
+        fitted = np.sum(centred * loss, axis=1) / np.sum(centred**2, axis=1)
+        losses[..., k] = loss - fitted[:, None] * noise
+    return losses
+
+
 class ChainError:
     """Mean squared error of a score along the chain that it generates.
 
@@ -118,7 +166,7 @@ class ChainError:
 
     Parameters
     ----------
-    process : VPProcess
+    process : Process
     law : Law
         Law of X₀.
     steps : Steps
@@ -127,7 +175,7 @@ class ChainError:
         Rows of each replicate that are looked at.
     """
 
-    def __init__(self, process: VPProcess, law: Law, steps: Steps, n_rows: int) -> None:
+    def __init__(self, process: Process, law: Law, steps: Steps, n_rows: int) -> None:
         self.process, self.law = process, law
         self.times, self.n_rows = steps.score_time, n_rows
         self.squares: list[list[Array]] = [[] for _ in self.times]

@@ -117,7 +117,7 @@ def flow_likelihood(
     ValueError
         If a parameter is out of range.
     ArithmeticError
-        If the solver fails.
+        If the solver fails, or the score is not finite.
     """
     from scipy.integrate import solve_ivp
 
@@ -137,6 +137,8 @@ def flow_likelihood(
         return np.concatenate([flow.ravel(), (d * drift - half_rate * divergence).ravel()])
 
     start = np.concatenate([x.ravel(), np.zeros(size // d)])
+    if not np.all(np.isfinite(velocity(cutoff, start))):  # the solver would try for ever
+        raise ArithmeticError("the probability flow was not solved: the score is not finite")
     tolerance = np.repeat([atol, atol_nats], [size, size // d])
     solved = solve_ivp(
         velocity, (cutoff, process.horizon), start, method, rtol=rtol, atol=tolerance,

@@ -1,59 +1,47 @@
-"""Score networks: an ensemble of independent residual MLPs, evaluated together.
+"""Score networks: an ensemble of independent networks, evaluated together.
 
-    τ = time_scale · t/T,   e(t) = ReLU(W_t [sin(τω), cos(τω)]),   ω_k = 10⁴^{−k/K},
-    h₀ = W_in x,   h_{l+1} = h_l + ReLU(W_l h_l + E_l e(t)),   net(t, x) = W_out h_L + b,
-
-    s_θ(t, x) = net(t, x)              output "score",
-    s_θ(t, x) = −x/σ² + net(t, x)      output "relative": the net learns ∇log(p_t/π_∞).
-
-This is the architecture of the paper's authors, whose embedding takes the raw time
-(time_scale = 1); only W_out has a bias. Weights start as PyTorch's `Linear` does,
-U(±1/√fan_in).
+What a network computes stands in `sgm.architectures`. Only the last map has a bias; weights
+start as PyTorch's `Linear` does, U(±1/√fan_in). The paper's authors have an MLP whose
+embedding takes the raw time (time_scale = T).
 
 The R networks of an ensemble share an architecture and nothing else. Their weights
 are stacked along a leading axis and meet their data in batched matrix products. A
 network's numbers don't depend on its neighbours, bit for bit on a CPU: widths are
-multiples of 16 and the data's dimension is padded to one with zeros, so that each
-network's matrices start on a cache line and the BLAS takes the same path for all.
+multiples of 16, and what the data fix (dimension, pixels and number of patches) is padded
+to one with zeros, so that each network's matrices start on a cache line and the BLAS takes
+the same path for all.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
+from sgm.architectures import ALIGNMENT, Architecture, Mixer, from_keys
+from sgm.processes import Process
 from sgm.scores import GaussianScore
 
 __all__ = [
-    "OUTPUTS",
-    "Architecture",
+    "FORWARD",
+    "Condition",
     "ScoreEnsemble",
     "ScoreFn",
     "affine_score_fn",
     "resolve_device",
     "score_fn",
 ]
-
-ALIGNMENT = 16
-"""Floats in a cache line of 64 bytes."""
-
-OUTPUTS = ("score", "relative")
-"""What a network's output is: the score, or the score relative to π_∞."""
-
-# Weights and activations of a pass should stay in the cache: all narrow networks go
-# together (fewer, larger kernels), wide ones alone.
-_CACHED_WEIGHTS = 2**16
 
 
 class ScoreFn(Protocol):
@@ -73,96 +61,50 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """All that fixes a network but its weights.
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """What the times of rows say to networks, tensors of shape (R, n), or (R, 1) for one time.
 
     Parameters
     ----------
-    dimension : int
-        d.
-    width : int
-        Width of the residual layers, a multiple of 16.
-    layers : int
-        Number of residual layers.
-    time_width : int
-        Width of the time embedding, a multiple of 16.
-    time_scale : float
-        The embedding sees time_scale · t/T.
-    output : {"score", "relative"}
-    horizon : float
-        T.
-    variance : float
-        σ² of π_∞.
-
-    Raises
-    ------
-    ValueError
-        If a value is out of range; the message names it.
+    angle : Tensor
+        The time variable τ.
+    inward, gain, divisor : Tensor or None
+        See `sgm.architectures.Preconditioner`.
     """
 
-    dimension: int
-    width: int
-    layers: int
-    time_width: int
-    time_scale: float
-    output: str
-    horizon: float
-    variance: float
+    angle: Tensor
+    inward: Tensor | None
+    gain: Tensor | None
+    divisor: Tensor | None
 
-    def __post_init__(self) -> None:
-        for key in ("width", "time_width"):
-            value = getattr(self, key)
-            if value < ALIGNMENT or value % ALIGNMENT:
-                raise ValueError(f"{key} = {value!r}: must be a positive multiple of {ALIGNMENT}")
-        for key in ("dimension", "layers", "time_scale", "horizon", "variance"):
-            value = getattr(self, key)
-            if not (np.isfinite(value) and value > 0):
-                raise ValueError(f"{key} = {value!r}: must be positive and finite")
-        if self.output not in OUTPUTS:
-            raise ValueError(f"output = {self.output!r}: must be one of {', '.join(OUTPUTS)}")
-
-    @property
-    def padded_dimension(self) -> int:
-        """d rounded up to a multiple of 16."""
-        return -(-self.dimension // ALIGNMENT) * ALIGNMENT
-
-    @property
-    def networks_per_pass(self) -> int:
-        """How many networks to run in one batched pass: a matter of speed alone."""
-        return max(1, _CACHED_WEIGHTS // self.width**2)
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes (fan in, fan out) of one network's weights, in drawing order.
-
-        "time_layers" holds E_0ᵀ, E_1ᵀ, … side by side; gradients of matrices kept this
-        way round come out contiguous.
-        """
-        d, w, t = self.dimension, self.width, self.time_width
-        return {
-            "input": (d, w),
-            "time": (t, t),
-            "time_layers": (t, self.layers * w),
-            **{f"layer_{layer}": (w, w) for layer in range(self.layers)},
-            "output": (w, d),
-            "bias": (d,),
-        }
+    def __getitem__(self, index: slice | tuple[slice, slice]) -> Condition:
+        """That of some networks, or of some rows of them."""
+        parts = (self.inward, self.gain, self.divisor)
+        return Condition(self.angle[index], *(p if p is None else p[index] for p in parts))
 
 
 class ScoreEnsemble:
-    """R networks of one architecture; called as a `ScoreFn`.
+    """R networks of one architecture; called as a `ScoreFn` once bound to a process.
 
     Parameters
     ----------
     architecture : Architecture
-    weights : dict of Tensor, shapes (R, *architecture.shapes[name])
-        With d padded to `architecture.padded_dimension`; see `from_state_dict`.
+    weights : dict of Tensor, shapes (R, *architecture.padded_shapes[name])
+        See `from_state_dict`.
+    process : Process, optional
+        What the networks are scores of: it makes their output a score, see `bind`.
     """
 
-    def __init__(self, architecture: Architecture, weights: dict[str, Tensor]) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        weights: dict[str, Tensor],
+        process: Process | None = None,
+    ) -> None:
         self.architecture = architecture
         self.weights = weights
+        self.process = process
 
     @classmethod
     def from_state_dict(cls, architecture: Architecture, state: dict[str, Tensor]) -> ScoreEnsemble:
@@ -171,13 +113,8 @@ class ScoreEnsemble:
         found = {name: tuple(tensor.shape) for name, tensor in state.items()}
         if found != expected:
             raise ValueError(f"weights of shapes {found}: must be {expected}")
-        excess = architecture.padded_dimension - architecture.dimension
-        padding = {"input": (0, 0, 0, excess), "output": (0, excess), "bias": (0, excess)}
-        weights = {
-            name: torch.nn.functional.pad(tensor, padding.get(name, (0, 0)))
-            for name, tensor in state.items()
-        }
-        return cls(architecture, weights)
+        padded = architecture.padded_shapes
+        return cls(architecture, {name: _padded(w, padded[name]) for name, w in state.items()})
 
     @classmethod
     def initial(cls, architecture: Architecture, seeds: Sequence[int]) -> ScoreEnsemble:
@@ -187,7 +124,7 @@ class ScoreEnsemble:
             generator = torch.Generator().manual_seed(seed)
             network = {}
             for name, shape in architecture.shapes.items():
-                fan_in = architecture.width if name == "bias" else shape[0]
+                fan_in = architecture.shapes["output" if name == "bias" else name][0]
                 bound = 1 / np.sqrt(fan_in)
                 network[name] = torch.empty(shape).uniform_(-bound, bound, generator=generator)
             networks.append(network)
@@ -196,43 +133,65 @@ class ScoreEnsemble:
 
     @classmethod
     def concatenate(cls, ensembles: Sequence[ScoreEnsemble]) -> ScoreEnsemble:
-        """All networks of several ensembles of one architecture, in order."""
-        names = ensembles[0].weights
+        """All networks of several ensembles of one architecture, in order; bound to no process."""
+        architecture, names = ensembles[0].architecture, ensembles[0].weights
+        if any(ensemble.architecture != architecture for ensemble in ensembles):
+            raise ValueError("ensembles: must share one architecture")
         weights = {name: torch.cat([e.weights[name] for e in ensembles]) for name in names}
-        return cls(ensembles[0].architecture, weights)
+        return cls(architecture, weights)
+
+    def bind(self, process: Process) -> ScoreEnsemble:
+        """The same networks as scores of a process: that which they were trained for.
+
+        Raises
+        ------
+        ValueError
+            If the architecture's output is no score of such a process.
+        """
+        self.architecture.require(process, process.horizon)
+        return ScoreEnsemble(self.architecture, self.weights, process)
 
     def __len__(self) -> int:
         return self.weights["bias"].shape[0]
 
     def __getitem__(self, block: slice) -> ScoreEnsemble:
         """The networks of a slice, sharing their memory."""
-        return ScoreEnsemble(self.architecture, {k: w[block] for k, w in self.weights.items()})
+        weights = {k: w[block] for k, w in self.weights.items()}
+        return ScoreEnsemble(self.architecture, weights, self.process)
 
     def to(
         self, device: torch.device | None = None, dtype: torch.dtype | None = None
     ) -> ScoreEnsemble:
         """The same networks on a device or in a floating-point type."""
         weights = {k: w.to(device=device, dtype=dtype) for k, w in self.weights.items()}
-        return ScoreEnsemble(self.architecture, weights)
+        return ScoreEnsemble(self.architecture, weights, self.process)
 
-    def time_features(self, t: Tensor) -> Tensor:
-        """[sin(τω), cos(τω)] at τ = time_scale · t/T.
+    def condition(self, t: npt.NDArray[np.floating[Any]]) -> Condition:
+        """What times say to the networks.
 
         Parameters
         ----------
-        t : Tensor, shape (..., )
+        t : ndarray, shape (R, n) or (R, 1)
 
         Returns
         -------
-        Tensor, shape (..., time_width)
-            In the type and on the device of the weights.
+        Condition
+            Computed in float64 but for the fraction t/T, which keeps the type of t; cast to
+            the type and device of the weights.
+
+        Raises
+        ------
+        ValueError
+            If the networks are not bound to a process, or have no score at t = 0.
         """
-        like = self.weights["bias"]
-        half = self.architecture.time_width // 2
-        frequencies = torch.as_tensor(10000.0 ** (-np.arange(half) / half)).to(like)
-        scale = self.architecture.time_scale / self.architecture.horizon
-        angle = (scale * t).to(like)[..., None] * frequencies
-        return torch.cat([angle.sin(), angle.cos()], dim=-1)
+        if self.process is None:
+            raise ValueError("the networks must be bound to a process: see ScoreEnsemble.bind")
+        like, architecture = self.weights["bias"], self.architecture
+        angle = torch.as_tensor(architecture.angle(self.process, t)).to(like)
+        parts = architecture.preconditioner(self.process, t)
+        return Condition(
+            angle, *(None if part is None else torch.as_tensor(part).to(like) for part in parts)
+        )
 
     def __call__(self, x: Tensor, t: float | Tensor) -> Tensor:
         """Scores s_θ(t, x).
@@ -247,63 +206,169 @@ class ScoreEnsemble:
         Returns
         -------
         Tensor, shape (R, n, d)
+
+        Raises
+        ------
+        ValueError
+            See `condition`.
         """
-        if isinstance(t, Tensor):
-            features = self.time_features(t)
-        else:
-            features = self.time_features(torch.full((len(self), 1), t, dtype=torch.float64))
+        times = t.cpu().numpy() if isinstance(t, Tensor) else np.full((len(self), 1), t)
+        condition = self.condition(times)
         block = self.architecture.networks_per_pass
         if len(self) <= block:
-            return self.evaluate(x, features)
+            return self.evaluate(x, condition)
         starts = range(0, len(self), block)
         blocks = [slice(start, start + block) for start in starts]
-        return torch.cat([self[b].evaluate(x[b], features[b]) for b in blocks])
+        return torch.cat([self[b].evaluate(x[b], condition[b]) for b in blocks])
 
-    def evaluate(self, x: Tensor, features: Tensor) -> Tensor:
-        """Scores of all networks in one pass, given the time features of the rows.
+    def evaluate(self, x: Tensor, condition: Condition) -> Tensor:
+        """Scores of all networks in one pass.
 
         Parameters
         ----------
         x : Tensor, shape (R, n, d)
-        features : Tensor, shape (R, n, time_width) or (R, 1, time_width)
+        condition : Condition
+            Of the rows' times.
 
         Returns
         -------
         Tensor, shape (R, n, d)
         """
-        weights, d = self.weights, self.architecture.dimension
-        excess = self.architecture.padded_dimension - d
-        padded = torch.nn.functional.pad(x, (0, excess)) if excess else x
+        architecture, weights = self.architecture, self.weights
+        half = architecture.time_width // 2
+        frequencies = torch.as_tensor(10000.0 ** (-np.arange(half) / half)).to(condition.angle)
+        angle = condition.angle[..., None] * frequencies
+        features = torch.cat([angle.sin(), angle.cos()], dim=-1)
         embedding = torch.bmm(features, weights["time"]).relu_()
-        shifts = torch.bmm(embedding, weights["time_layers"]).chunk(self.architecture.layers, -1)
-        h = torch.bmm(padded, weights["input"])
-        for layer, shift in enumerate(shifts):
-            h = h + torch.baddbmm(shift, h, weights[f"layer_{layer}"]).relu_()
-        net = torch.baddbmm(weights["bias"][:, None, :], h, weights["output"])[..., :d]
-        if self.architecture.output == "relative":
-            return net - x / self.architecture.variance
-        return net
+        shifts = torch.bmm(embedding, weights["time_layers"]).chunk(architecture.layers, -1)
+        inner = x if condition.inward is None else x * condition.inward[..., None]
+        score = FORWARD[architecture.name](architecture, weights, inner, shifts)
+        if condition.gain is not None:
+            score = score * condition.gain[..., None]
+        if condition.divisor is not None:
+            score = score - x / condition.divisor[..., None]
+        return score
 
     def state_dict(self) -> dict[str, Tensor]:
         """Weights without padding, shapes (R, *architecture.shapes[name])."""
-        d, cut = self.architecture.dimension, dict(self.weights)
-        cut["input"] = cut["input"][:, :d]
-        cut["output"] = cut["output"][..., :d]
-        cut["bias"] = cut["bias"][:, :d]
-        return cut
+        shapes = self.architecture.shapes
+        return {
+            name: w[(slice(None), *(slice(side) for side in shapes[name]))]
+            for name, w in self.weights.items()
+        }
 
-    def save(self, path: Path) -> None:
-        """Write all networks and their architecture to one safetensors file."""
+    def save(self, path: Path, spec: str = "") -> None:
+        """Write all networks, their architecture, what made them and a SHA-256 to one file.
+
+        Raises
+        ------
+        OSError
+            If it can't be written.
+        """
         tensors = {name: w.detach().cpu().contiguous() for name, w in self.state_dict().items()}
-        save_file(tensors, path, {"architecture": json.dumps(asdict(self.architecture))})
+        metadata = {"architecture": json.dumps(self.architecture.keys()), "spec": spec}
+        path.write_bytes(save(tensors, metadata | {"sha256": _digest(metadata, tensors)}))
 
     @classmethod
     def load(cls, path: Path) -> ScoreEnsemble:
-        """Read networks that `save` wrote; the format holds data alone, never code."""
-        with safe_open(path, framework="pt") as file:
-            architecture = Architecture(**json.loads(file.metadata()["architecture"]))
-            state = {name: file.get_tensor(name) for name in architecture.shapes}
-        return cls.from_state_dict(architecture, state)
+        """Read networks that `save` wrote, to be bound to their process.
+
+        The format (safetensors) holds data alone, never code.
+
+        Raises
+        ------
+        ValueError
+            If they can't be read or are damaged; the message names the file. The format
+            carries no checksum of its own; files without ours are taken as they are.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = dict(file.metadata())
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            digest = metadata.pop("sha256", None)
+            if digest not in (None, _digest(metadata, state)):
+                raise ValueError("its SHA-256 is not that of its weights")
+            keys = json.loads(metadata["architecture"])
+            if "architecture" not in keys:  # older files: an MLP, with its process's T and σ²
+                old = {key: keys[key] for key in keys if key not in ("horizon", "variance")}
+                keys = {"architecture": "mlp", **old}
+            architecture = from_keys(keys)
+            if not architecture.layers < len(state):  # before `shapes` counts up to it
+                raise ValueError(f"layers = {architecture.layers}: must be those it has")
+            if not {w.dtype for w in state.values()} <= {torch.float32, torch.float64}:
+                raise ValueError("its weights are not all float32 or float64")
+            return cls.from_state_dict(architecture, state)
+        except MemoryError:
+            raise
+        except Exception as error:  # on a broken file, libraries raise more than they document
+            raise ValueError(
+                f"{path}: not a readable network file ({error}): delete it, and the next run "
+                "makes it again"
+            ) from error
+
+
+def _digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of metadata and all weights, with their names, types and shapes."""
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _padded(tensor: Tensor, shape: Sequence[int]) -> Tensor:
+    """A tensor of shape (..., *small) with zeros up to (..., *shape)."""
+    if tuple(shape) == tensor.shape[-len(shape) :]:
+        return tensor
+    sizes = zip(reversed(shape), reversed(tensor.shape), strict=False)
+    return torch.nn.functional.pad(tensor, [n for size, own in sizes for n in (0, size - own)])
+
+
+def _mlp(
+    architecture: Architecture, weights: dict[str, Tensor], x: Tensor, shifts: Sequence[Tensor]
+) -> Tensor:
+    """See `sgm.architectures.MLP`."""
+    d = x.shape[-1]
+    h = torch.bmm(_padded(x, weights["input"].shape[1:2]), weights["input"])
+    for layer, shift in enumerate(shifts):
+        h = h + torch.baddbmm(shift, h, weights[f"layer_{layer}"]).relu_()
+    return torch.baddbmm(weights["bias"][:, None, :], h, weights["output"])[..., :d]
+
+
+def _mixer(
+    architecture: Architecture, weights: dict[str, Tensor], x: Tensor, shifts: Sequence[Tensor]
+) -> Tensor:
+    """See `sgm.architectures.Mixer`."""
+    assert isinstance(architecture, Mixer)
+    gelu, normed = torch.nn.functional.gelu, torch.nn.functional.layer_norm
+    networks, n, d = x.shape
+    colours, down, across = architecture.grid
+    patch, channels, tokens = architecture.patch, architecture.channels, down * across
+    pixels = colours * patch**2
+    patches = x.reshape(networks, n, colours, down, patch, across, patch)
+    patches = patches.permute(0, 1, 3, 5, 2, 4, 6).reshape(networks, n * tokens, pixels)
+    h = torch.bmm(_padded(patches, weights["input"].shape[1:2]), weights["input"])
+    for layer, shift in enumerate(shifts):
+        columns = normed(h, (channels,)).reshape(networks, n, tokens, channels).transpose(2, 3)
+        columns = columns.reshape(networks, n * channels, tokens)
+        inward = weights[f"tokens_in_{layer}"]
+        hidden = gelu(torch.bmm(_padded(columns, inward.shape[1:2]), inward))
+        columns = torch.bmm(hidden, weights[f"tokens_out_{layer}"])[..., :tokens]
+        columns = columns.reshape(networks, n, channels, tokens).transpose(2, 3)
+        h = h + columns.reshape(networks, n * tokens, channels)
+        hidden = torch.bmm(normed(h, (channels,)), weights[f"channels_in_{layer}"])
+        hidden = hidden.reshape(networks, n, tokens, -1) + shift[:, :, None]
+        hidden = gelu(hidden).reshape(networks, n * tokens, -1)
+        h = torch.baddbmm(h, hidden, weights[f"channels_out_{layer}"])
+    patches = torch.baddbmm(weights["bias"][:, None, :], h, weights["output"])[..., :pixels]
+    patches = patches.reshape(networks, n, down, across, colours, patch, patch)
+    return patches.permute(0, 1, 4, 2, 5, 3, 6).reshape(networks, n, d)
+
+
+FORWARD: dict[
+    str, Callable[[Architecture, dict[str, Tensor], Tensor, Sequence[Tensor]], Tensor]
+] = {"mlp": _mlp, "mixer": _mixer}
+"""F by architecture: from weights, states (R, n, d) and the layers' terms in time."""
 
 
 def affine_score_fn(

@@ -32,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from sgm.processes import VPProcess
+from sgm.processes import Process
 from sgm.scores import Score
 
 __all__ = [
@@ -47,7 +47,7 @@ __all__ = [
 
 Array = npt.NDArray[np.float64]
 
-WEIGHTS: dict[str, Callable[[VPProcess, Array], Array]] = {
+WEIGHTS: dict[str, Callable[[Process, Array], Array]] = {
     "unit": lambda process, t: np.ones_like(t),
     "variance": lambda process, t: process.kernel_variance(t),
     "variance_squared": lambda process, t: process.kernel_variance(t) ** 2,
@@ -76,7 +76,7 @@ class ExampleMaker(Protocol):
 
     def __call__(
         self,
-        process: VPProcess,
+        process: Process,
         exact_score: Score | None,
         x0: Array,
         t: Array,
@@ -111,13 +111,13 @@ class Objective:
 
 
 def explicit_score_matching(
-    process: VPProcess, exact_score: Score | None, x0: Array, t: Array, z: Array, /
+    process: Process, exact_score: Score | None, x0: Array, t: Array, z: Array, /
 ) -> Examples:
     """Regression on the exact score at x_t.
 
     Parameters
     ----------
-    process : VPProcess
+    process : Process
     exact_score : Score
     x0 : ndarray, shape (n, d)
     t : ndarray, shape (n,)
@@ -135,7 +135,7 @@ def explicit_score_matching(
 
 
 def denoising_score_matching(
-    process: VPProcess, exact_score: Score | None, x0: Array, t: Array, z: Array, /
+    process: Process, exact_score: Score | None, x0: Array, t: Array, z: Array, /
 ) -> Examples:
     """Regression on −z/√v, the score of the kernel from x₀; the exact score is not used.
 

@@ -47,6 +47,7 @@ __all__ = [
     "over_runs",
     "settings",
     "text_of",
+    "units_of",
     "with_units",
 ]
 
@@ -102,7 +103,7 @@ def divergences_of(grid: xr.Dataset) -> list[Divergence]:
             name=name,
             figure=str(attrs.get("figure", name)),
             label=text_of(variable),
-            units=_units(variable),
+            units=units_of(variable),
             floor_power=float(attrs.get("floor_power", 0)),
             ranks=str(attrs.get("ranks", "1")) != "0",
             **{key: value if value in grid else "" for key, value in named.items()},
@@ -127,7 +128,7 @@ def bounds_of(grid: xr.Dataset) -> list[Bound]:
             name=name,
             figure=name.removesuffix("_bound"),
             label=text_of(variable),
-            units=_units(variable),
+            units=units_of(variable),
             parts=words(variable, "parts"),
             refined=words(variable, "refined"),
         )
@@ -175,7 +176,7 @@ def text_of(variable: xr.DataArray) -> str:
     return text.replace("||", "‖")
 
 
-def _units(variable: xr.DataArray) -> str:
+def units_of(variable: xr.DataArray) -> str:
     """Units in the plural; empty for a pure number."""
     units = str(variable.attrs.get("units", ""))
     return {"nat": "nats", "1": ""}.get(units, units)

@@ -2,8 +2,9 @@
 
 `summary_table` has a row a cell, with statistics over its runs; `ranking_table` has a
 row a set of comparable schedules and asks whether a bound ranks them as the error
-does; `comparison_table` sets the best a against the other schedules. Statistics over
-runs are over the finite values of the axis `seed`; standard deviations divide by n − 1.
+does; `comparison_table` sets the best a against the other schedules; `horizons_table` has a
+row a horizon. Statistics over runs are over the finite values of the axis `seed`; standard
+deviations divide by n − 1.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import pandas as pd
 import xarray as xr
 
 from sgm.comparison import comparison_table, comparison_text
+from sgm.horizons import horizons_table
 from sgm.reading import (
     Bound,
     Divergence,
@@ -36,6 +38,7 @@ __all__ = [
     "TABLES",
     "comparison_table",
     "comparison_text",
+    "horizons_table",
     "ranking_table",
     "summary_table",
     "write_tables",
@@ -226,6 +229,7 @@ TABLES: dict[str, Callable[[xr.Dataset], pd.DataFrame]] = {
     "summary": summary_table,
     "ranking": ranking_table,
     "comparison": comparison_table,
+    "horizons": horizons_table,
 }
 
 

@@ -23,14 +23,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from sgm.networks import OUTPUTS, Architecture, ScoreEnsemble, resolve_device
+from sgm.architectures import Architecture, build_architecture, network_keys
+from sgm.networks import ScoreEnsemble, resolve_device
 from sgm.objectives import OBJECTIVES, WEIGHTS
-from sgm.processes import VPProcess
+from sgm.processes import Process
 from sgm.random import stream, stream_seed
 from sgm.scores import Score
 
@@ -65,8 +67,8 @@ class Recipe:
         A name of `sgm.objectives.OBJECTIVES`.
     weight : str
         λ(t), a name of `sgm.objectives.WEIGHTS`.
-    width, layers, time_width, time_scale, output
-        See `sgm.networks.Architecture`.
+    network : mapping
+        The architecture's name and parameters, see `sgm.architectures.network_keys`.
     batch_size : int
         b.
     steps : int
@@ -91,11 +93,7 @@ class Recipe:
 
     objective: str
     weight: str
-    width: int
-    layers: int
-    time_width: int
-    time_scale: float
-    output: str
+    network: Mapping[str, Any]
     batch_size: int
     steps: int
     learning_rate: float
@@ -108,7 +106,6 @@ class Recipe:
         names: dict[str, Sequence[str]] = {
             "objective": list(OBJECTIVES),
             "weight": list(WEIGHTS),
-            "output": OUTPUTS,
             "learning_rate_schedule": list(LEARNING_RATES),
             "time_sampling": list(TIME_SAMPLINGS),
         }
@@ -124,20 +121,13 @@ class Recipe:
             value = getattr(self, key)
             if not 0 <= value < 1:
                 raise ValueError(f"{key} = {value!r}: must lie in [0, 1)")
-        self.architecture(dimension=1, horizon=1.0, variance=1.0)
 
-    def architecture(self, dimension: int, horizon: float, variance: float) -> Architecture:
-        """The architecture for d, T and σ²."""
-        return Architecture(
-            dimension=dimension,
-            width=self.width,
-            layers=self.layers,
-            time_width=self.time_width,
-            time_scale=self.time_scale,
-            output=self.output,
-            horizon=horizon,
-            variance=variance,
-        )
+    @classmethod
+    def from_keys(cls, choices: Mapping[str, Any]) -> Recipe:
+        """The recipe of a config, whose keys for the network stand beside the others."""
+        network = network_keys(choices)
+        own = {key: value for key, value in choices.items() if key not in network}
+        return cls(network=network, **own)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +137,7 @@ class TrainingResult:
     Parameters
     ----------
     networks : ScoreEnsemble
-        R networks on the CPU; the weights of a failed one are NaN.
+        R networks on the CPU, bound to the process; the weights of a failed one are NaN.
     loss : ndarray, shape (R,)
         Mean training loss of the last epoch.
     loss_history : ndarray, shape (R, n_epochs)
@@ -168,7 +158,7 @@ class TrainingResult:
 
 def train_networks(
     recipe: Recipe,
-    process: VPProcess,
+    process: Process,
     samples: npt.ArrayLike,
     exact_score: Score | None,
     study_seed: int,
@@ -176,13 +166,15 @@ def train_networks(
     stream_axes: Mapping[str, int | str],
     device: str,
     networks_per_pass: int | None = None,
+    *,
+    image_shape: tuple[int, ...] | None = None,
 ) -> TrainingResult:
     """Train one network a seed, in batched passes.
 
     Parameters
     ----------
     recipe : Recipe
-    process : VPProcess
+    process : Process
     samples : array_like, shape (R, n, d)
         Training data of each network.
     exact_score : Score or None
@@ -196,6 +188,8 @@ def train_networks(
     networks_per_pass : int, optional
         How many networks run together; chosen for speed by default. It changes no
         number on a CPU.
+    image_shape : tuple of int, optional
+        Of the rows, for architectures of images; see `sgm.targets.Target`.
 
     Returns
     -------
@@ -204,8 +198,8 @@ def train_networks(
     Raises
     ------
     ValueError
-        If the shapes disagree, the data are not finite, or the objective needs an exact
-        score and there is none.
+        If the shapes disagree, the data are not finite, the objective needs an exact score
+        and there is none, or the recipe's network suits neither the rows nor the process.
     """
     samples = np.asarray(samples, dtype=np.float64)
     if samples.ndim != 3 or len(samples) != len(seeds) or 0 in samples.shape:
@@ -218,7 +212,7 @@ def train_networks(
         raise ValueError(
             f"objective = {recipe.objective!r}: needs a target whose exact score is known"
         )
-    architecture = recipe.architecture(samples.shape[-1], process.horizon, process.variance)
+    architecture = build_architecture(recipe.network, samples.shape[-1], image_shape)
     block = networks_per_pass or architecture.networks_per_pass
     passes = [
         _train_pass(
@@ -233,7 +227,7 @@ def train_networks(
         for start in range(0, len(seeds), block)
     ]
     return TrainingResult(
-        networks=ScoreEnsemble.concatenate([p.networks for p in passes]),
+        networks=ScoreEnsemble.concatenate([p.networks for p in passes]).bind(process),
         loss=np.concatenate([p.loss for p in passes]),
         loss_history=np.concatenate([p.loss_history for p in passes]),
         seconds=np.concatenate([p.seconds for p in passes]),
@@ -252,7 +246,7 @@ class _Streams:
         self.noise = stream(study_seed, "noise", seed=seed, **axes)
 
     def epoch(
-        self, recipe: Recipe, process: VPProcess, samples: Array, exact_score: Score | None
+        self, recipe: Recipe, process: Process, samples: Array, exact_score: Score | None
     ) -> tuple[Array, Array, Array, Array]:
         """States, targets, times and weights of one epoch, in the order of its batches."""
         n = len(samples)
@@ -270,7 +264,7 @@ class _Streams:
 def _train_pass(
     recipe: Recipe,
     architecture: Architecture,
-    process: VPProcess,
+    process: Process,
     samples: Array,
     exact_score: Score | None,
     streams: Sequence[_Streams],
@@ -279,7 +273,8 @@ def _train_pass(
     """Train networks together, all in every batched product."""
     started = time.process_time()
     row_loss = OBJECTIVES[recipe.objective].row_loss
-    networks = ScoreEnsemble.initial(architecture, [s.weights_seed for s in streams]).to(device)
+    initial = ScoreEnsemble.initial(architecture, [s.weights_seed for s in streams])
+    networks = initial.bind(process).to(device)
     weights = [w.requires_grad_() for w in networks.weights.values()]
     averages = [w.detach().clone() for w in weights] if recipe.ema else []
     optimizer = torch.optim.Adam(weights, lr=recipe.learning_rate, fused=True)
@@ -298,10 +293,11 @@ def _train_pass(
             torch.as_tensor(np.stack(part)).to(device, torch.float32)
             for part in zip(*parts, strict=True)
         )
+        conditions = networks.condition(times.cpu().numpy())
         losses = []
         for step in range(first, min(first + per_epoch, recipe.steps)):
             rows = slice((step - first) * b, min((step - first + 1) * b, n))
-            score = partial(networks.evaluate, features=networks.time_features(times[:, rows]))
+            score = partial(networks.evaluate, condition=conditions[:, rows])
             loss = scales[:, rows] * row_loss(score, states[:, rows], targets[:, rows])
             optimizer.zero_grad()
             torch.autograd.backward(loss.sum() / loss.shape[1])

@@ -12,8 +12,8 @@ from sgm.evaluation import ChainError, ScoreErrorMoments, score_error_moments
 from sgm.gaussian import Gaussian
 from sgm.laws import chain_error
 from sgm.networks import ScoreFn, affine_score_fn, score_fn
-from sgm.processes import VPProcess
-from sgm.schedules import BetaSchedule
+from sgm.processes import VEProcess, VPProcess
+from sgm.schedules import BetaSchedule, GeometricSchedule
 from sgm.scores import GaussianScore
 from sgm.simulation import simulate_reverse
 
@@ -63,6 +63,20 @@ def test_the_exact_score_has_no_error() -> None:
     moments = estimate(torch_score(scores.exact(PROCESS, law)), law, [0])
     assert np.all(moments.mse < 1e-22)
     assert np.all(np.abs(moments.cross) < 1e-11)
+
+
+def test_moments_of_an_exploding_process_are_the_closed_forms() -> None:
+    """Without a stationary law the modified score is the score: cross = E⟨s, e⟩."""
+    process, law = VEProcess(GeometricSchedule(2.0, 0.01, 5.0)), LAWS["correlated"]
+    score = scores.plugin(process, law, 0.3)
+    moments = score_error_moments(
+        torch_score(score), process, law, TIMES[:-1], N, 3, [0, 1], {}, torch.float64, CPU
+    )
+    mse, cross = score.error_moments(law, TIMES[:-1])
+    assert np.all(np.abs(moments.mse - mse) < 5 * moments.mse_standard_error)
+    assert np.all(np.abs(moments.cross - cross) < 5 * moments.cross_standard_error)
+    largest = np.argmax(np.abs(cross))
+    assert np.all(moments.cross_standard_error[:, largest] < 0.1 * np.abs(cross[largest]))
 
 
 def test_standard_errors_are_the_spread_of_replicates() -> None:

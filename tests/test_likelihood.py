@@ -1,15 +1,18 @@
 """Likelihoods of the probability flow against closed forms, quadrature and autograd."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy.integrate import solve_ivp
 
 from sgm import laws, scores, targets
+from sgm.architectures import MLP, Mixer
 from sgm.densities import GaussianMixture
 from sgm.gaussian import Gaussian
 from sgm.likelihood import bits_per_dimension, flow_likelihood, network_field, score_field
-from sgm.networks import Architecture, ScoreEnsemble
+from sgm.networks import ScoreEnsemble
 from sgm.processes import VEProcess, VPProcess
 from sgm.schedules import BetaSchedule, GeometricSchedule, TruncatedSchedule
 
@@ -19,19 +22,21 @@ PROCESSES = {
 }
 LAW = targets.correlated(4, 1.0, 1.0).law
 TIGHT = {"rtol": 1e-9, "atol": 1e-9, "atol_nats": 1e-9, "method": "DOP853"}
-NETWORKS = ScoreEnsemble.initial(
-    Architecture(
-        dimension=3,
-        width=16,
-        layers=2,
-        time_width=16,
-        time_scale=1.0,
-        output="relative",
-        horizon=1.0,
-        variance=2.5,
-    ),
-    [0, 1],
-).to(dtype=torch.float64)
+NETWORKS = (
+    ScoreEnsemble.initial(
+        MLP(
+            dimension=3,
+            width=16,
+            layers=2,
+            time_width=16,
+            time_scale=1.0,
+            output="relative",
+        ),
+        [0, 1],
+    )
+    .bind(PROCESSES["vp"])
+    .to(dtype=torch.float64)
+)
 
 
 @pytest.mark.parametrize("name", PROCESSES)
@@ -119,18 +124,66 @@ def test_differences_give_the_divergence_of_an_affine_score():
     np.testing.assert_allclose(divergence, expected[1], rtol=1e-10)
 
 
-def test_divergence_of_networks_is_the_trace_of_autograds_jacobian():
-    x = np.random.default_rng(3).standard_normal((2, 4, 3))
-    score, divergence = network_field(NETWORKS)(x, 0.3)
-    np.testing.assert_array_equal(score, NETWORKS(torch.as_tensor(x), 0.3).numpy())
+def variants():
+    """Every output and both architectures, for a process that has them."""
+    plain = NETWORKS.architecture
+    mixer = Mixer(
+        dimension=4, image_shape=(2, 2), patch=1, channels=16, token_width=16, channel_width=16,
+        layers=2, time_width=16, time_scale=1.0, output="preconditioned", data_std=0.6,
+    )  # fmt: skip
+    yield "relative", NETWORKS
+    for output, name in (("score", "vp"), ("noise", "ve"), ("preconditioned", "ve")):
+        architecture = replace(plain, output=output, time_input="log_noise")
+        yield output, ScoreEnsemble.initial(architecture, [0, 1]).bind(PROCESSES[name])
+    yield "mixer", ScoreEnsemble.initial(mixer, [0, 1]).bind(PROCESSES["ve"])
+
+
+VARIANTS = {name: networks.to(dtype=torch.float64) for name, networks in variants()}
+
+
+@pytest.mark.parametrize("networks", VARIANTS.values(), ids=VARIANTS)
+def test_divergence_of_networks_is_the_trace_of_autograds_jacobian(networks):
+    x = np.random.default_rng(3).standard_normal((2, 4, networks.architecture.dimension))
+    score, divergence = network_field(networks)(x, 0.3)
+    np.testing.assert_array_equal(score[:, :1], networks(torch.as_tensor(x), 0.3)[:, :1].numpy())
     for r, i in np.ndindex(2, 4):
         point = torch.as_tensor(x[r, i])
 
         def value(y, r=r):
-            return NETWORKS[slice(r, r + 1)](y[None, None], 0.3)[0, 0]
+            return networks[slice(r, r + 1)](y[None, None], 0.3)[0, 0]
 
         jacobian = torch.autograd.functional.jacobian(value, point)
         assert divergence[r, i] == pytest.approx(float(jacobian.trace()), rel=1e-10)
+
+
+@pytest.mark.parametrize("name", ["noise", "preconditioned", "mixer"])
+def test_networks_that_divide_by_the_noise_need_a_cutoff(name):
+    networks = VARIANTS[name]
+    rows = np.random.default_rng(6).standard_normal((2, 2, networks.architecture.dimension))
+    tolerances = {"rtol": 1e-3, "atol": 1e-3, "atol_nats": 1e-2}
+    with pytest.raises(ValueError, match=r"^t = 0\.0: must be positive"):
+        flow_likelihood(PROCESSES["ve"], network_field(networks), rows, **tolerances)
+    found = flow_likelihood(
+        PROCESSES["ve"], network_field(networks), rows, **tolerances, cutoff=1e-4
+    )
+    assert np.all(np.isfinite(found.log_likelihood))
+
+
+def test_the_flow_of_no_output_is_the_gaussians():
+    """Weights of zero leave −x/V, the score of N(0, s_d² I): log q is then a closed form."""
+    process, cutoff = PROCESSES["ve"], 1e-5
+    networks = VARIANTS["mixer"]
+    empty = {key: torch.zeros_like(weight) for key, weight in networks.weights.items()}
+    field = network_field(ScoreEnsemble(networks.architecture, empty, process))
+    rows = np.random.default_rng(7).standard_normal((2, 3, 4))
+    found = flow_likelihood(process, field, rows, **TIGHT, cutoff=cutoff)
+    law = Gaussian.diagonal(np.zeros(4), np.full(4, 0.6**2))
+    flow = flow_likelihood(
+        process, score_field(scores.exact(process, law)), rows, **TIGHT, cutoff=cutoff
+    )
+    np.testing.assert_allclose(found.log_likelihood, flow.log_likelihood, atol=1e-7)
+    expected = laws.probability_flow_limit(process, law).log_density(rows)
+    np.testing.assert_allclose(found.log_likelihood, expected, atol=1e-3)  # a cutoff apart
 
 
 def test_hutchinson_is_unbiased():

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from sgm import samplers, scores, timegrids
+from sgm.architectures import MLP
 from sgm.gaussian import Gaussian
-from sgm.networks import Architecture, ScoreEnsemble, ScoreFn, affine_score_fn
+from sgm.networks import ScoreEnsemble, ScoreFn, affine_score_fn
 from sgm.processes import VPProcess
 from sgm.samplers import Steps
 from sgm.schedules import BetaSchedule
@@ -27,18 +28,16 @@ COVARIANCE = 1 / np.sqrt(1 + np.abs(np.subtract.outer(np.arange(D), np.arange(D)
 LAW = Gaussian.from_covariance(np.ones(D), COVARIANCE)
 EXACT = affine_score_fn(scores.exact(PROCESS, LAW), torch.float32, CPU)
 NETWORKS = ScoreEnsemble.initial(
-    Architecture(
+    MLP(
         dimension=D,
         width=16,
         layers=2,
         time_width=16,
         time_scale=1000.0,
         output="relative",
-        horizon=1.0,
-        variance=1.0,
     ),
     range(4),
-)
+).bind(PROCESS)
 
 
 def simulate(
@@ -116,7 +115,7 @@ def test_a_failed_network_gives_nan_and_harms_no_other() -> None:
     weights = {k: w.clone() for k, w in NETWORKS.weights.items()}
     for w in weights.values():
         w[1] = torch.nan
-    broken = simulate(ScoreEnsemble(NETWORKS.architecture, weights), 60, [0, 1, 2, 3])
+    broken = simulate(ScoreEnsemble(NETWORKS.architecture, weights, PROCESS), 60, [0, 1, 2, 3])
     sound = simulate(NETWORKS, 60, [0, 1, 2, 3])
     assert torch.all(broken[1].isnan())
     for r in (0, 2, 3):

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import itertools
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
 
+from sgm.architectures import MLP
 from sgm.gaussian import kl_divergence
 from sgm.laws import sampler_law
+from sgm.networks import ScoreEnsemble
 from sgm.processes import VPProcess
 from sgm.run import stages
-from sgm.run.__main__ import main
 from sgm.samplers import euler_arrival, exponential_integrator_modified
 from sgm.schedules import BetaSchedule
 from sgm.scores import exact, scaled
-from sgm.store.cells import read_cells, write_cells, written_whole
+from sgm.store.cells import read_cells, read_spec, write_cells, written_whole
 from sgm.store.grid import gather, open_grid, write_grid
-from sgm.study import Plan, Study, canonical
+from sgm.study import Plan, Study, Variable, canonical
 from sgm.targets import correlated, isotropic
 from sgm.timegrids import uniform
-from tests.workflow import tiny
+from tests.workflow import run_jobs, tiny
 
 # labels that no alphabet puts in this order
 CONFIG = tiny(
@@ -42,24 +46,10 @@ CONFIG = tiny(
 )
 
 
-class Labels:
-    def __init__(self, labels: dict[str, str]) -> None:
-        self.__dict__.update(labels)
-
-
-def run(plan: Plan, stage: str, labels: dict[str, str]) -> None:
-    """Run one job as the workflow does, spec as JSON on the command line."""
-    output = plan.pattern(stage).format(**labels)
-    spec = plan.spec(stage, Labels(labels))
-    assert main([stage, "--spec", spec, "--output", f"{stage}={output}"]) == 0
-
-
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
     plan = Plan(Study.parse(CONFIG), tmp_path_factory.mktemp("results"))
-    for stage in ("exact", "axes"):
-        for labels in plan.cells(stage):
-            run(plan, stage, labels)
+    run_jobs(plan, ("exact", "axes"))
     write_grid(gather(plan, {"commit": "abc"}), plan.root / "grid.zarr")
     return open_grid(plan.root / "grid.zarr")
 
@@ -112,19 +102,21 @@ def test_proved_flags_belong_to_their_samplers(grid: xr.Dataset) -> None:
 
 def test_a_job_is_told_only_what_it_reads() -> None:
     def specs(**changes: Any) -> dict[str, str]:
-        plan = Plan(Study.parse(CONFIG | changes), Path("nowhere"))
-        labels = Labels({
-            "target": "isotropic", "schedule": "beta_a=5", "horizon": "1", "score": "exact",
-            "sampler": "euler_arrival", "time_grid": "uniform", "n_steps": "20",
-        })  # fmt: skip
-        names = ("data", "samples", "divergences", "bounds", "exact", "axes")
+        scores = [*CONFIG["scores"], tiny()["scores"][-1]]
+        plan = Plan(Study.parse(CONFIG | {"scores": scores} | changes), Path("nowhere"))
+        labels = SimpleNamespace(
+            target="isotropic", schedules="beta_a=5,beta_a=-3", horizon="1", score="trained",
+            sampler="euler_arrival", time_grid="uniform", n_steps="20", seeds="0-1",
+        )  # fmt: skip
+        names = ("data", "network", "samples", "divergences", "bounds", "exact", "axes")
         return {stage: plan.spec(stage, labels) for stage in names}
 
     before = specs()
-    assert specs(seeds=5, seeds_per_job=3, device="auto", keep_samples=True) == before
-    changed = {
-        "n_train": {"data"},
-        "n_samples": {"samples"},
+    runtime = {"seeds_per_job": 3, "schedules_per_job": 2, "device": "auto", "keep_samples": True}
+    assert specs(seeds=5, **runtime) == before
+    changed = {  # and whatever reads the files of these
+        "n_train": {"data", "network", "samples", "bounds", "divergences"},
+        "n_samples": {"samples", "divergences"},
         "n_score_error": {"bounds"},
     }
     for key, stages_ in changed.items():
@@ -140,14 +132,14 @@ def test_canonical_text_does_not_depend_on_the_order_of_keys() -> None:
 
 def test_cell_files_are_whole_plain_and_reproducible(tmp_path: Path) -> None:
     cells = {"x": np.arange(3.0), "failed": np.array([True]), "message": np.array(["no"])}
-    write_cells(tmp_path / "a.npz", cells)
-    write_cells(tmp_path / "b.npz", cells)
+    write_cells(tmp_path / "a.npz", cells, {"n": 1})
+    write_cells(tmp_path / "b.npz", iter(cells.items()), {"n": 1})
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     for name, value in read_cells(tmp_path / "a.npz").items():
         np.testing.assert_array_equal(value, cells[name])
 
     with pytest.raises(ValueError, match="allow_pickle"):
-        write_cells(tmp_path / "c.npz", {"x": np.array([object()])})
+        write_cells(tmp_path / "c.npz", {"x": np.array([object()])}, {})
     assert not (tmp_path / "c.npz").exists()
     (tmp_path / "d.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:100])
     with pytest.raises(ValueError, match=r"d\.npz: not a readable cell file"):
@@ -165,23 +157,65 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_blocks_cover_the_seeds_and_keep_what_is_on_disk(tmp_path: Path) -> None:
-    def blocks(seeds: int, per_job: int) -> tuple[str, ...]:
-        return Plan(Study.parse(tiny(seeds=seeds, seeds_per_job=per_job)), tmp_path).blocks
+def test_a_file_says_what_made_it(tmp_path: Path) -> None:
+    spec = {"b": 1.0, "a": {"x": [1, 2]}}
+    write_cells(tmp_path / "a.npz", {"x": np.arange(3.0)}, spec)
+    assert read_spec(tmp_path / "a.npz") == canonical(spec)
+    assert list(read_cells(tmp_path / "a.npz")) == ["x"]
+    with (tmp_path / "old.npz").open("wb") as file:
+        np.savez(file, x=np.arange(3.0))
+    assert read_spec(tmp_path / "old.npz") == ""
 
-    assert blocks(10, 4) == ("0-3", "4-7", "8-9")
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "seeds_0-4.npz").touch()
-    (tmp_path / "logs").mkdir()
-    (tmp_path / "logs" / "seeds_0-9.npz.log").touch()
-    assert blocks(10, 4) == ("0-4", "5-8", "9-9")
-    assert blocks(3, 4) == ("0-4",)
-    for block in blocks(10, 4):
-        (tmp_path / "data" / f"seeds_{block}.npz").touch()
-    assert blocks(10, 4) == ("0-4", "5-8", "9-9")  # the same once they are written
+    architecture = MLP(
+        dimension=2, width=16, layers=1, time_width=16, time_scale=1.0, output="score"
+    )
+    networks = ScoreEnsemble.initial(architecture, [1])
+    networks.save(tmp_path / "a.safetensors", canonical(spec))
+    assert read_spec(tmp_path / "a.safetensors") == canonical(spec)
+    for name in ("a.npz", "a.safetensors"):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:60])
+        with pytest.raises(ValueError, match=f"{name}: not a readable"):
+            read_spec(tmp_path / name)
+
+
+def test_chosen_arrays_are_read_alone(tmp_path: Path) -> None:
+    write_cells(tmp_path / "a.npz", {"samples/a=1": np.ones(3), "b": np.zeros((2, 5))}, {})
+    assert list(read_cells(tmp_path / "a.npz", ["samples/a=1"])) == ["samples/a=1"]
+    with pytest.raises(ValueError, match=r"a\.npz: not a readable cell file"):
+        read_cells(tmp_path / "a.npz", ["c"])
+    with (tmp_path / "a.npz").open("r+b") as file:  # spoil the array that is not asked for
+        at = file.read().index(b"b.npy") + 200
+        file.seek(at)
+        file.write(b"\xff")
+    assert list(read_cells(tmp_path / "a.npz", ["samples/a=1"])) == ["samples/a=1"]
+    with pytest.raises(ValueError, match="CRC"):
+        read_cells(tmp_path / "a.npz")
+
+
+def test_arrays_are_written_one_at_a_time(tmp_path: Path) -> None:
+    """No array of a generator is kept once the next one is asked for."""
+    alive: list[weakref.ref[Any]] = []
+
+    def arrays() -> Iterator[tuple[str, Any]]:
+        for i in range(3):
+            assert all(reference() is None for reference in alive)
+            array = np.full(4, float(i))
+            alive.append(weakref.ref(array))
+            yield f"x{i}", array
+            del array
+
+    write_cells(tmp_path / "a.npz", arrays(), {})
+    assert read_cells(tmp_path / "a.npz")["x2"].tolist() == [2.0] * 4
 
 
 def test_every_stage_has_a_rule_and_a_file() -> None:
     assert set(stages.STAGES) == {
-        "data", "network", "samples", "divergences", "floors", "bounds", "pictures", "exact", "axes"
+        "data", "network", "samples", "divergences", "floors", "bounds", "likelihood",
+        "pictures", "exact", "axes"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("axes", ["target", ("target", "sede")])
+def test_a_variable_over_unknown_axes_is_refused_at_once(axes: Any) -> None:
+    with pytest.raises(ValueError, match=r"axes = .* of mine: must be a tuple of some of target"):
+        Variable("mine", axes, "mine")

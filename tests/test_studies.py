@@ -12,39 +12,44 @@ import pytest
 import yaml
 
 from sgm import plots, tables
-from sgm.run.__main__ import main
 from sgm.run.check import check
 from sgm.store import DONE, FAILED, NOT_APPLICABLE
 from sgm.store.grid import gather, open_grid, write_grid
 from sgm.store.pictures import gather_pictures
 from sgm.study import Item, Plan, Study, Variable
 from sgm.study.variables import GRID
+from tests.images import with_images
+from tests.workflow import run_jobs
 
 CONFIG = Path(__file__).parents[1] / "config"
 STUDIES = sorted([CONFIG / "config.yaml", *(CONFIG / "studies").glob("*.yaml")])
-STAGES = (
-    "data", "network", "samples", "bounds", "divergences", "floors", "pictures", "exact", "axes",
-)  # fmt: skip
 
 
 def shrunk(config: dict[str, Any]) -> dict[str, Any]:
     """The same study, its axes cut to two values and its sizes to almost nothing."""
     small = copy.deepcopy(config) | {
-        "seeds": 2, "seeds_per_job": 2, "n_steps": [6], "n_train": 150, "n_samples": 120,
-        "n_score_error": 10, "device": "cpu",
+        "seeds": 2, "seeds_per_job": 2, "schedules_per_job": 2, "n_steps": [6], "n_train": 150,
+        "n_samples": 120, "n_score_error": 10, "device": "cpu",
     }  # fmt: skip
     for schedule in small["schedules"]:
         if isinstance(schedule.get("a"), list):
             schedule["a"] = [-10, 0]
     for target in small["targets"]:
-        if target.get("dimension", 0) > 10:
+        if isinstance(target, dict) and target.get("dimension", 0) > 10:
             target["dimension"] = 10
     for score in small["scores"]:
         if isinstance(score.get("eps"), list):
             score["eps"] = score["eps"][:2]
         if "recipe" in score:
-            score["recipe"] |= {"width": 16, "layers": 1, "time_width": 16, "steps": 3}
+            widths = ("width", "time_width", "channels", "token_width", "channel_width")
+            least = dict.fromkeys(widths, 16) | {"layers": 1, "steps": 3}
+            score["recipe"] |= {key: n for key, n in least.items() if key in score["recipe"]}
     small["divergences"] = [_few(divergence) for divergence in small["divergences"]]
+    small["horizons"] = [small["horizons"][0], small["horizons"][-1]]
+    if len(set(small["horizons"])) == 1:
+        del small["horizons"][1]
+    if small["likelihood"]:
+        small["likelihood"] |= {"rows": 20, "nodes": 4, "rtol": 0.1, "atol": 0.1, "atol_nats": 0.1}
     if small["pictures"]:
         small["pictures"] |= {"schedules": ["beta_a=0"], "rows": 20}
     return small
@@ -57,25 +62,6 @@ def _few(divergence: Any) -> Any:
     return divergence
 
 
-class Labels:
-    def __init__(self, labels: dict[str, str]) -> None:
-        self.__dict__.update(labels)
-
-
-def run(plan: Plan) -> None:
-    """All stages, in one process, with the command line that the rules build."""
-    for stage in STAGES:
-        for labels in plan.cells(stage):
-            inputs = plan.inputs(stage, Labels(labels))
-            outputs = [f"{stage}={plan.pattern(stage).format(**labels)}"]
-            if stage == "network":
-                outputs.append(f"training={plan.pattern('training').format(**labels)}")
-            words = ["--spec", plan.spec(stage, Labels(labels))]
-            words += ["--seeds", labels.get("seeds", "0-0"), "--output", *outputs]
-            words += ["--input", *(f"{k}={v}" for k, v in inputs.items() if k != "source")]
-            assert main([stage, *words]) == 0, (stage, labels)
-
-
 def every_study() -> list[Any]:
     """One of a density with networks and pictures; the others are left to `make test-slow`."""
     return [
@@ -86,10 +72,11 @@ def every_study() -> list[Any]:
 
 @pytest.mark.parametrize("path", every_study())
 def test_study(path: Path, tmp_path: Path) -> None:
-    study = Study.parse(shrunk(yaml.safe_load(path.read_text())))
+    config = with_images(shrunk(yaml.safe_load(path.read_text())), tmp_path)
+    study = Study.parse(config)
     check(study)
     plan = Plan(study, tmp_path / "results")
-    run(plan)
+    run_jobs(plan)
     folder = tmp_path / "grid.zarr"
     write_grid(gather(plan, {}), folder, gather_pictures(plan))
     grid = open_grid(folder)
@@ -107,8 +94,14 @@ def test_study(path: Path, tmp_path: Path) -> None:
         figure, frame = plots.draw(shown, stem)
         assert len(frame) > 0, stem
         assert figure.axes, stem
-    for table in tables.TABLES.values():
-        assert len(table(grid)) > 0
+    says = {
+        "summary": True,
+        "ranking": len(study.schedules) > 1,
+        "comparison": any(item.family == "beta_a" for item in study.schedules),
+        "horizons": study.likelihood is not None,
+    }
+    for name, table in tables.TABLES.items():
+        assert (len(table(grid)) > 0) == says[name], name
     assert not (grid.status == FAILED).any()
 
 

@@ -15,6 +15,7 @@ import yaml
 from sgm.run.check import check
 from sgm.study import Study, format_number, json_schema
 from sgm.study.registry import KINDS
+from tests.images import with_images
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted([ROOT / "config/config.yaml", *(ROOT / "config/studies").glob("*.yaml")])
@@ -28,8 +29,10 @@ def changed(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_shipped_configs_pass_the_model_the_schema_and_the_mathematics(path: Path) -> None:
-    config = yaml.safe_load(path.read_text())
+def test_shipped_configs_pass_the_model_the_schema_and_the_mathematics(
+    path: Path, tmp_path: Path
+) -> None:
+    config = with_images(yaml.safe_load(path.read_text()), tmp_path)
     jsonschema.validate(config, json_schema())
     check(Study.parse(config))
 
@@ -79,7 +82,12 @@ BAD = [
     (changed(seeds=0), ["seeds = 0", "greater than or equal to 1"]),
     (changed(process={"family": "vp", "variance": -1.0}), ["variance = -1.0", "greater than 0"]),
     (changed(horizons=[0.0]), ["horizons.0 = 0.0", "greater than 0"]),
-    (changed(horizons=[1, 1.0]), ["horizons", "1.0 is given twice"]),
+    (changed(horizons=[1, 1.0]), ["horizons", "1 is given twice"]),
+    (changed(horizons=[1, 1 + 1e-14]), ["horizons", "1 is given twice"]),  # one label, one file
+    (
+        changed(schedules=[BETA | {"name": "A"}, BETA | {"name": "a"}]),
+        ["schedules", "'a_a=0' is given twice"],
+    ),
     (changed(n_steps=[10, 10]), ["n_steps", "10 is given twice"]),
     (changed(samplers=["euler"]), ["samplers", "'euler'", "unknown sampler", "euler_maruyama"]),
     (changed(schedules=[BETA | {"a": [1, 1.0]}]), ["schedules", "'beta_a=1' is given twice"]),
@@ -109,6 +117,71 @@ def test_bad_configs_name_the_key_the_value_and_what_is_allowed(
         Study.parse(config)
     for word in words:
         assert word in str(error.value)
+
+
+MIXER = {
+    "architecture": "mixer", "patch": 2, "channels": 16, "token_width": 16, "channel_width": 16,
+}  # fmt: skip
+
+
+def network(**keys: Any) -> dict[str, Any]:
+    """The tiny study with other keys in its recipe; None takes one away."""
+    config = copy.deepcopy(TINY)
+    recipe = config["scores"][-1]["recipe"] | keys
+    config["scores"][-1]["recipe"] = {k: v for k, v in recipe.items() if v is not None}
+    return config
+
+
+def test_recipes_are_a_closed_union_of_architectures() -> None:
+    def recipe(config: dict[str, Any]) -> dict[str, Any]:
+        return Study.parse(config).scores[-1].parameters.recipe.model_dump()
+
+    plain = recipe(network())
+    assert plain == network()["scores"][-1]["recipe"] | {
+        "architecture": "mlp", "time_input": "fraction", "data_std": 1.0
+    }  # fmt: skip
+    assert recipe(network(architecture="mlp")) == plain
+    assert recipe(network(**MIXER, width=None))["channels"] == 16
+    for config, words in (
+        (network(**MIXER), ["mixer.width = 16", "unknown key"]),
+        (network(patch=2), ["mlp.patch = 2", "unknown key"]),
+        (
+            network(**MIXER | {"token_width": 20}, width=None),
+            ["token_width = 20", "multiple of 16"],
+        ),
+        (network(architecture="unet"), ["recipe", "unet", "'mlp', 'mixer'"]),
+        (network(output="denoiser"), ["output = 'denoiser'", "'preconditioned'"]),
+        (network(data_std=0), ["data_std = 0", "greater than 0"]),
+    ):
+        with pytest.raises(ValueError, match="config is not valid") as error:
+            Study.parse(config)
+        for word in words:
+            assert word in str(error.value)
+
+
+def test_networks_are_checked_before_any_job() -> None:
+    with pytest.raises(
+        ValueError, match=r"scores: trained: target '\w+': image_shape = None: must"
+    ):
+        check(Study.parse(network(**MIXER, width=None)))
+    mixer = network(**MIXER, width=None) | {"targets": [DIGITS], "n_samples": 100}
+    mixer["divergences"] = ["gaussian_kl"]
+    with pytest.raises(ValueError, match=r"target 'digits': dimension = 61: must be 64"):
+        check(Study.parse(mixer))
+    arrival = network(output="noise") | {"samplers": ["euler_arrival"]}
+    with pytest.raises(
+        ValueError, match=r"samplers: euler_arrival: scores: \w+: t = 0\.0: must be"
+    ):
+        check(Study.parse(arrival))
+    check(Study.parse(network(output="noise")))
+
+    geometric = {"family": "geometric", "sigma_min": 0.01, "sigma_max": 50.0}
+    exploding = network() | {"process": {"family": "ve"}, "schedules": [geometric], "bounds": []}
+    exploding["samplers"] = ["exponential_integrator"]
+    with pytest.raises(ValueError, match=r"target '\w+': output = 'relative': must be 'score'"):
+        check(Study.parse(exploding))
+    exploding["scores"] = network(output="preconditioned")["scores"]
+    check(Study.parse(exploding))
 
 
 def test_explicit_training_needs_an_exact_score() -> None:

@@ -13,6 +13,9 @@ from sgm.study.fingerprint import fingerprint
 
 PACKAGE = Path(__file__).parents[1] / "sgm"
 ROWS = [
+    "sgm.architectures:ARCHITECTURES[mlp]",
+    "sgm.architectures:OUTPUTS[relative]",
+    "sgm.networks:FORWARD[mlp]",
     "sgm.objectives:OBJECTIVES[denoising]",
     "sgm.objectives:WEIGHTS[variance]",
     "sgm.training:LEARNING_RATES[cosine]",
@@ -58,6 +61,9 @@ def test_equal_code_gives_equal_fingerprints(edit: Edit) -> None:
         # rows of a table of choices that the recipe does not name
         ("training.py", '"constant": lambda progress: 1.0', '"zero": lambda progress: 0.0'),
         ("objectives.py", "return Examples(states, exact_score(states, t))", "return states"),
+        ("architectures.py", "gain=-(v**-0.5)", "gain=v**-0.5"),
+        ("architectures.py", "shape[-2:]", "shape[1:]"),
+        ("networks.py", "hidden = gelu(hidden)", "hidden = torch.relu(hidden)"),
     ],
 )  # fmt: skip
 def test_prose_and_unrelated_code_change_nothing(edit: Edit, name: str, old: str, new: str) -> None:
@@ -74,7 +80,10 @@ def test_prose_and_unrelated_code_change_nothing(edit: Edit, name: str, old: str
         ("training.py", "np.cos(np.pi", "np.cos(2 * np.pi", True, False),
         ("training.py", "** 1.5,", "** 1.4,", True, False),
         ("objectives.py", "-z / process.std(t)", "z / process.std(t)", True, False),
-        ("networks.py", "ALIGNMENT = 16", "ALIGNMENT = 32", True, False),
+        ("architectures.py", "ALIGNMENT = 16", "ALIGNMENT = 32", True, False),
+        ("architectures.py", "max(1, _CACHED", "max(2, _CACHED", True, False),
+        ("architectures.py", "divisor=np.full", "gain=np.full", True, False),
+        ("networks.py", "h = h + torch.baddbmm(", "h = torch.baddbmm(", True, False),
         ("samplers.py", "def _euler(", "def _euler(extra: int, ", False, True),
         ("laws.py", "def sampler_law(", "def sampler_law(extra: int, ", False, True),
         ("gaussian.py", "value = 0.5 * gap", "value = gap / 2", False, True),

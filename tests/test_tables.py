@@ -126,12 +126,13 @@ def test_rank_correlations() -> None:
 def test_every_study_has_its_tables(options, tmp_path: Path) -> None:
     paths = tables.write_tables(synthetic_grid(**options), tmp_path / "tables")
     assert [path.name for path in paths] == [
-        "comparison.txt", "summary.csv", "ranking.csv", "comparison.csv"
+        "comparison.txt", "summary.csv", "ranking.csv", "comparison.csv", "horizons.csv"
     ]  # fmt: skip
     assert paths[0].read_text() == comparison_text(synthetic_grid(**options))
     for path in paths[1:]:
         rows = pd.read_csv(path)
-        assert len(rows) or (path.stem == "comparison" and not options["a"])
+        empty = path.stem == "horizons" or (path.stem == "comparison" and options.get("a") == ())
+        assert rows.empty == empty, path.stem
 
 
 def test_a_failed_study_has_tables() -> None:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 
-from sgm import scores, timegrids
+from sgm import scores, targets, timegrids
+from sgm.architectures import build_architecture
 from sgm.evaluation import score_error_moments
 from sgm.gaussian import Gaussian
 from sgm.networks import ScoreEnsemble
 from sgm.objectives import OBJECTIVES, Examples, explicit_score_matching
-from sgm.processes import VPProcess
+from sgm.processes import Process, VEProcess, VPProcess
 from sgm.random import stream, stream_seed
-from sgm.schedules import BetaSchedule
+from sgm.run import stages
+from sgm.schedules import BetaSchedule, GeometricSchedule
 from sgm.scores import GaussianScore
 from sgm.training import (
     LEARNING_RATES,
@@ -33,14 +36,18 @@ COVARIANCE = 1 / np.sqrt(1 + np.abs(np.subtract.outer(np.arange(D), np.arange(D)
 LAW = Gaussian.from_covariance(np.ones(D), COVARIANCE)
 EXACT = scores.exact(PROCESS, LAW)
 SEEDS = [3, 1, 4, 15]
+NETWORK: dict[str, object] = {
+    "architecture": "mlp",
+    "width": 32,
+    "layers": 2,
+    "time_width": 16,
+    "time_scale": 1000.0,
+    "output": "relative",
+}
 RECIPE = Recipe(
     objective="explicit",
     weight="unit",
-    width=32,
-    layers=2,
-    time_width=16,
-    time_scale=1000.0,
-    output="relative",
+    network=NETWORK,
     batch_size=20,
     steps=25,
     learning_rate=1e-3,
@@ -60,7 +67,7 @@ def train(
     samples: npt.NDArray[np.float64],
     seeds: Sequence[int],
     networks_per_pass: int | None = None,
-    process: VPProcess = PROCESS,
+    process: Process = PROCESS,
 ) -> TrainingResult:
     exact = scores.exact(process, LAW)
     return train_networks(
@@ -77,7 +84,7 @@ def assert_same_networks(one: ScoreEnsemble, other: ScoreEnsemble) -> None:
 @pytest.mark.parametrize("objective", ["explicit", "denoising"])
 @pytest.mark.parametrize(("width", "n"), [(32, 70), (64, 55), (256, 64)])
 def test_numbers_do_not_depend_on_the_block(objective: str, width: int, n: int) -> None:
-    recipe = replace(RECIPE, objective=objective, width=width)
+    recipe = replace(RECIPE, objective=objective, network=NETWORK | {"width": width})
     samples = data(n, SEEDS)
     whole = train(recipe, samples, SEEDS, networks_per_pass=4)
     assert not whole.failed.any()
@@ -89,6 +96,123 @@ def test_numbers_do_not_depend_on_the_block(objective: str, width: int, n: int) 
     assert_same_networks(reordered.networks[:1], whole.networks[2:3])
     assert_same_networks(reordered.networks[1:], whole.networks[:1])
     assert not torch.equal(whole.networks.weights["input"][0], whole.networks.weights["input"][1])
+
+
+IMAGES = NETWORK | {
+    "architecture": "mixer", "patch": 2, "channels": 16, "token_width": 16, "channel_width": 32,
+    "output": "preconditioned", "time_input": "log_noise", "time_scale": 10.0, "data_std": 0.6,
+}  # fmt: skip
+IMAGES.pop("width")
+VE = VEProcess(GeometricSchedule(1.0, 0.01, 50.0))
+
+
+def test_mixers_do_not_depend_on_the_block() -> None:
+    """Images of 4 × 6 pixels, noised by the VE process."""
+    samples = np.random.default_rng(0).standard_normal((4, 70, 24))
+    recipe = replace(RECIPE, objective="denoising", weight="variance", network=IMAGES)
+
+    def train(block: slice, networks_per_pass: int) -> TrainingResult:
+        return train_networks(
+            recipe, VE, samples[block], None, 0, SEEDS[block], {}, "cpu", networks_per_pass,
+            image_shape=(4, 6),
+        )  # fmt: skip
+
+    whole = train(slice(0, 4), 4)
+    assert not whole.failed.any()
+    for per_pass in (1, 3):
+        split = train(slice(0, 4), per_pass)
+        assert_same_networks(split.networks, whole.networks)
+        np.testing.assert_array_equal(split.loss_history, whole.loss_history)
+    assert_same_networks(train(slice(2, 4), 1).networks, whole.networks[2:])
+
+
+def test_preconditioned_networks_learn_an_exploding_score() -> None:
+    """Two modes, noise from 0.01 to 50: G = ½∫β mse in nats, with the plain output's for scale."""
+    law = targets.two_modes().law
+    network = NETWORK | {
+        "width": 64, "layers": 3, "output": "preconditioned", "data_std": 2.6, "time_scale": 10.0
+    }  # fmt: skip
+    recipe = replace(
+        RECIPE, objective="denoising", weight="variance", network=network, batch_size=64,
+        steps=800, ema=0.0, learning_rate=2e-3,
+    )  # fmt: skip
+    seeds = [0, 1]
+    samples = np.stack([law.sample(4000, np.random.default_rng(seed)) for seed in seeds])
+    times = np.linspace(1.0, 0.005, 200)
+
+    def gap(recipe: Recipe) -> npt.NDArray[np.float64]:
+        networks = train_networks(recipe, VE, samples, None, 0, seeds, {}, "cpu").networks
+        moments = score_error_moments(
+            networks, VE, law, times, 100, 0, seeds, {}, torch.float32, torch.device("cpu")
+        )
+        return -np.trapezoid(VE.schedule.beta(times) / 2 * moments.mse, times, axis=1)
+
+    trained = gap(recipe)
+    assert np.all(trained < 0.4)  # 0.25 in 800 steps
+    assert np.all(trained < 0.4 * gap(replace(recipe, network=network | {"output": "score"})))
+    assert np.all(trained < 0.4 * gap(replace(recipe, steps=1, learning_rate=1e-30)))
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (NETWORK | {"width": 100}, "^width = 100: must be"),
+        (NETWORK | {"architecture": "unet"}, "^architecture = 'unet': must be one of"),
+        (NETWORK, "^output = 'relative': must be"),
+        (IMAGES, "^image_shape = None: must be"),
+    ],
+)
+def test_networks_that_suit_neither_rows_nor_process_are_refused(
+    network: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        train_networks(
+            replace(RECIPE, network=network), VE, data(70, SEEDS), EXACT, 0, SEEDS, {}, "cpu"
+        )
+
+
+def test_a_config_gives_the_keys_of_training_and_network_side_by_side() -> None:
+    choices = {field.name: getattr(RECIPE, field.name) for field in fields(RECIPE)}
+    choices.pop("network")
+    assert Recipe.from_keys({**choices, **NETWORK}) == RECIPE
+    mixer = {key: IMAGES[key] for key in sorted(IMAGES)}
+    assert Recipe.from_keys({**mixer, **choices}).network == IMAGES
+
+
+def test_the_stage_trains_images_of_the_target(tmp_path: Path) -> None:
+    """The Gaussian with the moments of 2 × 4 pixels, from an extension, through both stages."""
+    (tmp_path / "pixels.py").write_text(
+        "import numpy as np\n"
+        "from sgm.gaussian import Gaussian\n"
+        "from sgm.targets import LawTarget\n\n"
+        "def pixels():\n"
+        "    law = Gaussian.diagonal(np.zeros(8), np.ones(8))\n"
+        "    return LawTarget(law, None, (2, 4))\n"
+    )
+    recipe = {field.name: getattr(RECIPE, field.name) for field in fields(RECIPE)}
+    recipe |= {"name": "mixer", **recipe.pop("network"), **IMAGES, "steps": 3}
+    recipe.pop("width")
+    spec = {
+        "study_seed": 1,
+        "n_train": 40,
+        "target": {
+            "build": f"{tmp_path / 'pixels.py'}:pixels", "parameters": {}, "label": "pixels"
+        },
+        "process": {"build": "sgm.processes:VEProcess", "parameters": {}},
+        "schedule": {
+            "build": "sgm.schedules:GeometricSchedule",
+            "parameters": {"sigma_min": 0.01, "sigma_max": 50.0},
+        },
+        "horizon": 1.0,
+        "score": {"parameters": {"recipe": recipe}},
+    }  # fmt: skip
+    files = {name: tmp_path / name for name in ("data", "network", "training")}
+    stages.data(spec, range(2), {}, files, "cpu")
+    stages.network(spec, range(2), files, files, "cpu")
+    networks = ScoreEnsemble.load(files["network"])
+    assert networks.architecture.keys()["image_shape"] == (2, 4)
+    x = torch.zeros((2, 3, 8))
+    assert networks.bind(VE)(x, 0.5).isfinite().all()
 
 
 @pytest.mark.parametrize("bad", [1e30, 1e200])
@@ -119,7 +243,8 @@ def test_a_block_that_fails_as_a_whole_ends_with_its_messages() -> None:
 
 def test_training_learns_the_score_and_reproduces() -> None:
     """E₂ falls below 0.3 nats, a fiftieth of where it starts."""
-    recipe = replace(RECIPE, width=64, batch_size=64, steps=800, ema=0.0, time_width=32)
+    wide = NETWORK | {"width": 64, "time_width": 32}
+    recipe = replace(RECIPE, network=wide, batch_size=64, steps=800, ema=0.0)
     samples, seeds = data(4000, SEEDS[:2]), SEEDS[:2]
     times = timegrids.uniform(1.0, 100)
     increments = -np.diff(PROCESS.schedule.integral(times))
@@ -161,7 +286,7 @@ def test_schedules_share_all_draws_of_a_seed_and_seeds_none(
     drawn: list[tuple[npt.NDArray[np.float64], ...]] = []
 
     def record(
-        process: VPProcess,
+        process: Process,
         exact_score: GaussianScore | None,
         x0: npt.NDArray[np.float64],
         t: npt.NDArray[np.float64],
@@ -175,7 +300,7 @@ def test_schedules_share_all_draws_of_a_seed_and_seeds_none(
     one, two = (train(recipe, samples, [3, 8], process=p) for p in (PROCESS, other))
     assert_same_networks(one.networks, two.networks)
     initial = ScoreEnsemble.initial(
-        recipe.architecture(D, 1.0, 1.0), [stream_seed(0, "weights", seed=3, target="x")]
+        build_architecture(recipe.network, D, None), [stream_seed(0, "weights", seed=3, target="x")]
     )
     assert_same_networks(one.networks[:1], initial)
     assert not torch.equal(one.networks.weights["input"][0], one.networks.weights["input"][1])
@@ -225,7 +350,6 @@ def test_cosine_falls_from_one_to_zero() -> None:
     [
         ("objective", "implicit"),
         ("weight", "sigma"),
-        ("output", "noise"),
         ("learning_rate_schedule", "linear"),
         ("time_sampling", "sobol"),
         ("batch_size", 0),
@@ -233,7 +357,6 @@ def test_cosine_falls_from_one_to_zero() -> None:
         ("learning_rate", float("nan")),
         ("ema", 1.0),
         ("time_min", -0.1),
-        ("width", 100),
     ],
 )
 def test_bad_recipes_name_the_key_and_the_value(key: str, value: object) -> None:

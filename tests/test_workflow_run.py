@@ -120,7 +120,7 @@ CHANGES = {
     "n_score_error": ({"n_score_error": 30}, {"bound": 2} | VIEWS),
     "fewer_a": ({"schedules": with_a(3)}, {"exact": 1, "axes": 1} | VIEWS),
     "fewer_seeds": ({"seeds": 1}, VIEWS),
-    "seeds_per_job": ({"seeds_per_job": 1}, VIEWS),
+    "blocks": ({"seeds_per_job": 1, "schedules_per_job": 2}, VIEWS),
     "runtime": ({"keep_samples": True, "device": "auto"}, VIEWS),
 }
 
@@ -129,6 +129,33 @@ CHANGES = {
 def test_a_changed_config_runs_exactly_the_new_cells(study: Workflow, change: str) -> None:
     changes, jobs = CHANGES[change]
     assert study.planned(tiny(**changes)) == jobs
+
+
+@pytest.mark.slow
+def test_a_study_in_blocks_of_schedules_grows_and_shrinks(
+    finished: Workflow, tmp_path: Path
+) -> None:
+    """Jobs by blocks make the same numbers, and none runs twice because the study changed."""
+    blocks = Workflow(tmp_path / "blocks")
+    blocks.write(tiny(schedules_per_job=2))
+    assert blocks.planned() == CHAIN | {"data": 1, "exact": 1, "axes": 1} | VIEWS
+    grid = blocks.make(tiny(schedules_per_job=2))
+    for name in set(grid.variables) - {"train_seconds"}:
+        np.testing.assert_array_equal(grid[name], finished.grid[name], err_msg=str(name))
+    assert blocks.planned() == {}
+    one_more = tiny(schedules_per_job=2, schedules=with_a(0, -2, 3))
+    assert blocks.planned(one_more) == CHAIN | {"exact": 1, "axes": 1} | VIEWS
+    fewer = tiny(schedules_per_job=2, schedules=with_a(3))
+    assert blocks.planned(fewer) == {"exact": 1, "axes": 1} | VIEWS
+    assert blocks.planned(fewer | {"n_score_error": 30}) == {
+        "bound": 1, "exact": 1, "axes": 1} | VIEWS  # fmt: skip
+    anew = fewer | {"n_train": 150}
+    assert blocks.planned(anew) == CHAIN | {"data": 1, "exact": 1, "axes": 1} | VIEWS
+    blocks.make(anew)
+    assert len(list((blocks.results / "networks").rglob("beta_a=3/**/*.safetensors"))) == 1
+    assert blocks.planned(tiny(schedules_per_job=2, n_train=150)) == (
+        CHAIN | {"exact": 1, "axes": 1} | VIEWS  # beta_a=-2 alone
+    )
 
 
 @pytest.mark.slow

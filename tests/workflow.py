@@ -8,17 +8,43 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import xarray as xr
 import yaml
 
+from sgm.run.__main__ import main
 from sgm.store.grid import open_grid
+from sgm.study import Plan
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests/data/tiny.yaml"
+
+
+#: In an order in which each finds its input files.
+STAGES = (
+    "data", "network", "samples", "bounds", "likelihood", "divergences", "floors", "pictures",
+    "exact", "axes",
+)  # fmt: skip
+
+
+def run_jobs(plan: Plan, stages: Sequence[str] = STAGES) -> None:
+    """All jobs of some stages, in one process, with the command line that the rules build."""
+    for stage in stages:
+        for labels in plan.cells(stage):
+            wildcards = SimpleNamespace(**labels)
+            outputs = [f"{stage}={plan.pattern(stage).format(**labels)}"]
+            if stage == "network":
+                outputs.append(f"training={plan.pattern('training').format(**labels)}")
+            words = ["--spec", plan.spec(stage, wildcards), "--output", *outputs]
+            words += ["--seeds", labels.get("seeds", "0-0"), "--input"]
+            inputs = plan.inputs(stage, wildcards)
+            words += [f"{name}={path}" for name, path in inputs.items() if name != "source"]
+            assert main([stage, *words]) == 0, (stage, labels)
 
 
 def tiny(**changes: Any) -> dict[str, Any]:

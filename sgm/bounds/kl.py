@@ -42,12 +42,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
 from math import factorial
 
 import numpy as np
 import numpy.typing as npt
 
+from sgm.bounds.objection import Objection
 from sgm.densities.base import Law
 from sgm.gaussian import Gaussian, kl_divergence, log_excess, relative_fisher_information
 from sgm.processes import VPProcess
@@ -78,26 +78,13 @@ term of the named scheme alone: in that sweep `exponential_integrator` exceeds i
 """
 
 
-class KLObjection(IntEnum):
+class KLObjection(Objection):
     """Why a bound of KL is not a theorem for a law and a sampler; NONE if it is one."""
 
-    NONE = 0
-    LAW_UNKNOWN = 1
-    SAMPLER = 2
-    INFORMATION = 3
-
-    @property
-    def reason(self) -> str:
-        """The objection in a few words."""
-        return _REASONS[self]
-
-
-_REASONS = {
-    KLObjection.NONE: "none",
-    KLObjection.LAW_UNKNOWN: "the law of the data is unknown",
-    KLObjection.SAMPLER: "the theorem is about another sampler",
-    KLObjection.INFORMATION: "relative entropy and Fisher information are not known",
-}
+    NONE = 0, "none"
+    LAW_UNKNOWN = 1, "the law of the data is unknown"
+    SAMPLER = 2, "the theorem is about another sampler"
+    INFORMATION = 3, "relative entropy and Fisher information are not known"
 
 
 def kl_objection(law: Law | None, sampler: str) -> KLObjection:

@@ -58,13 +58,13 @@ L_t, the closed forms and the conditions above are derived here.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from sgm.bounds.kl import _increments
+from sgm.bounds.objection import Objection
 from sgm.densities.base import Law
 from sgm.gaussian import Gaussian, wasserstein2
 from sgm.processes import VPProcess
@@ -94,34 +94,18 @@ perturbed one.
 """
 
 
-class W2Objection(IntEnum):
+class W2Objection(Objection):
     """Why a bound of W₂ is not a theorem for a law and a sampler; NONE if it is one."""
 
-    NONE = 0
-    LAW_UNKNOWN = 1
-    SURROGATE = 2
-    SAMPLER = 3
-    NEGATIVE_LIPSCHITZ = 4
-    SMALL_LIPSCHITZ = 5
-    EXPANSION = 6
-    FORWARD = 7
+    NONE = 0, "none"
+    LAW_UNKNOWN = 1, "the law of the data is unknown"
+    SURROGATE = 2, "a Gaussian surrogate stands for the law"
+    SAMPLER = 3, "the theorem is about another sampler"
+    NEGATIVE_LIPSCHITZ = 4, "the smallest variance exceeds σ²: L_t is negative"
+    SMALL_LIPSCHITZ = 5, "L_t is below the Lipschitz constant of the modified score"
+    EXPANSION = 6, "the largest variance exceeds 2σ²: errors may grow"
+    FORWARD = 7, "the score error along the forward process bounds nothing"
 
-    @property
-    def reason(self) -> str:
-        """The objection in a few words."""
-        return _REASONS[self]
-
-
-_REASONS = {
-    W2Objection.NONE: "none",
-    W2Objection.LAW_UNKNOWN: "the law of the data is unknown",
-    W2Objection.SURROGATE: "a Gaussian surrogate stands for the law",
-    W2Objection.SAMPLER: "the theorem is about another sampler",
-    W2Objection.NEGATIVE_LIPSCHITZ: "the smallest variance exceeds σ²: L_t is negative",
-    W2Objection.SMALL_LIPSCHITZ: "L_t is below the Lipschitz constant of the modified score",
-    W2Objection.EXPANSION: "the largest variance exceeds 2σ²: errors may grow",
-    W2Objection.FORWARD: "the score error along the forward process bounds nothing",
-}
 
 _ROUNDING = 1e-9  # relative excess at which a variance still counts as equal to its limit
 

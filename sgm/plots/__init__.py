@@ -31,6 +31,10 @@ from sgm.plots.calibration import calibration_figure
 from sgm.plots.comparison import comparison_figure
 from sgm.plots.decomposition import decomposition_figure
 from sgm.plots.divergence import divergence_figure
+from sgm.plots.elbo import elbo_figure
+from sgm.plots.heatmap import map_figure
+from sgm.plots.histogram import histogram_figure
+from sgm.plots.horizon import horizon_figure
 from sgm.plots.samples import samples_figure
 from sgm.plots.schedules import schedules_figure
 from sgm.plots.style import house_style
@@ -43,6 +47,10 @@ __all__ = [
     "decomposition_figure",
     "divergence_figure",
     "draw",
+    "elbo_figure",
+    "histogram_figure",
+    "horizon_figure",
+    "map_figure",
     "samples_figure",
     "save",
     "schedules_figure",
@@ -81,6 +89,10 @@ FIGURES: dict[str, Callable[..., Drawn]] = {
     "calibration": calibration_figure,
     "comparison": comparison_figure,
     "samples": samples_figure,
+    "elbo": elbo_figure,
+    "horizon": horizon_figure,
+    "histogram": histogram_figure,
+    "map": map_figure,
 }
 
 
@@ -93,7 +105,8 @@ def draw(data: xr.Dataset, stem: str) -> Drawn:
         A grid; for ``samples/<target>`` the pictures of that target.
     stem : str
         ``schedules``, ``calibration``; or one a target: ``comparison/<target>``,
-        ``samples/<target>``, ``<figure>/<target>`` for the `figure` of a divergence such as
+        ``samples/<target>``, ``elbo/<target>``, ``horizon/<target>``, ``histogram/<target>``,
+        ``map/<target>``, ``<figure>/<target>`` for the `figure` of a divergence such as
         ``kl``, and ``kl_decomposition/<target>`` for the bound ``kl_bound``.
 
     Returns

@@ -31,15 +31,20 @@ class Panel:
         return str(self.here["score_family"].item())
 
 
+def target_cells(grid: xr.Dataset, target: str) -> xr.Dataset:
+    """The grid at one target, not yet loaded; ValueError if it has no such target."""
+    if target not in grid.indexes["target"]:
+        known = ", ".join(map(str, grid["target"].values))
+        raise ValueError(f"target = {target!r}: the grid has {known}")
+    return grid.sel(target=target)
+
+
 def find_panels(grid: xr.Dataset, target: str) -> tuple[xr.Dataset, list[Panel]]:
     """The target's cells and its panels: the trained scores, else the perturbed, else exact.
 
     Panels without any run or number are left out.
     """
-    if target not in grid.indexes["target"]:
-        known = ", ".join(map(str, grid["target"].values))
-        raise ValueError(f"target = {target!r}: the grid has {known}")
-    cells = grid.sel(target=target).drop_dims("time_fraction", errors="ignore").load()
+    cells = target_cells(grid, target).drop_dims(["time_fraction", "bin"], errors="ignore").load()
     closed = [divergence.exact for divergence in divergences_of(grid) if divergence.exact]
     families = {str(s): str(f) for s, f in cells["score_family"].to_series().items()}
     exact = [score for score, family in families.items() if family == "exact"]

@@ -19,7 +19,9 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 ROUND = [1, 2, 2.5, 5, 10]  # the steps between ticks
-BANDS = SD, MEAN_SD, MEAN_RANGE = ", ± 1 sd", ", mean ± 1 sd", ", mean and range"
+BANDS = SD, MEAN_SD, MEAN_RANGE, SET = (
+    ", ± 1 sd", ", mean ± 1 sd", ", mean and range", " and its 95% confidence set"
+)  # fmt: skip
 ROUNDING = 1e-12  # a relative standard deviation below this is none
 LEGEND_WIDTH = 36  # characters
 LINE = 0.125  # inches, a line of a panel's title

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -17,13 +18,16 @@ from sgm.run import views  # noqa: E402
 from sgm.run.stages import STAGES  # noqa: E402
 from sgm.store.cells import seed_range  # noqa: E402
 
+# How torch says it; NumPy and Python raise a MemoryError.
+OUT_OF_MEMORY = re.compile("out of memory|allocate memory")
+
 
 def _files(words: list[str]) -> dict[str, Path]:
     return {name: Path(path) for name, path in (word.split("=", 1) for word in words)}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one stage; exit status 1 with one line on bad input."""
+    """Run one stage; exit status 1 with one line on bad input, a full disk or too little memory."""
     parser = argparse.ArgumentParser(prog="python -m sgm.run", description=__doc__)
     parser.add_argument("stage", choices=[*STAGES, *views.VIEWS])
     parser.add_argument("--spec", required=True, help="canonical JSON of what the job must know")
@@ -41,8 +45,14 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             stage = STAGES[options.stage]
             stage(spec, seed_range(options.seeds), inputs, outputs, options.device)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"{options.stage}: {error}", file=sys.stderr)
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not OUT_OF_MEMORY.search(str(error)):
+            raise
+        first = (str(error) or "of Python's own").splitlines()[0]
+        print(f"{options.stage}: out of memory: {first}", file=sys.stderr)
         return 1
     return 0
 

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sgm.densities import Law
-from sgm.processes import VPProcess
+from sgm.processes import Process
 from sgm.samplers import Steps
+from sgm.schedules import NoiseSchedule, TruncatedSchedule
 from sgm.targets import LawTarget, Target
 
 __all__ = [
@@ -65,10 +66,17 @@ def build_target(spec: Mapping[str, Any]) -> Target:
 
 def build_process(
     process: Mapping[str, Any], schedule: Mapping[str, Any], horizon: float
-) -> VPProcess:
-    """The forward process that a schedule drives up to a horizon."""
-    variance = process["parameters"]["variance"]
-    built: VPProcess = build(process, schedule=build(schedule, horizon=horizon, variance=variance))
+) -> Process:
+    """The forward process that a schedule drives up to a horizon.
+
+    A schedule with a `full_horizon` is built for that one, and stopped at `horizon`.
+    """
+    full_horizon = schedule.get("full_horizon", horizon)
+    variance = process["parameters"].get("variance", np.inf)
+    rate: NoiseSchedule = build(schedule, horizon=full_horizon, variance=variance)
+    if full_horizon != horizon:
+        rate = TruncatedSchedule(horizon, rate)
+    built: Process = build(process, schedule=rate)
     return built
 
 
@@ -77,9 +85,7 @@ def build_times(spec: Mapping[str, Any], horizon: float, n_steps: int) -> npt.ND
     return np.asarray(build(spec, horizon=horizon, n_steps=n_steps), dtype=np.float64)
 
 
-def build_steps(
-    spec: Mapping[str, Any], process: VPProcess, times: npt.NDArray[np.float64]
-) -> Steps:
+def build_steps(spec: Mapping[str, Any], process: Process, times: npt.NDArray[np.float64]) -> Steps:
     """Coefficients of a sampler on a time grid."""
     steps: Steps = build(spec, process=process, times=times)
     return steps

@@ -12,12 +12,18 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from sgm.architectures import Architecture, build_architecture, network_keys
+from sgm.processes import Process
 from sgm.run.build import build, build_process, build_steps, build_target, build_times
 from sgm.schedules import NoiseSchedule
-from sgm.study import Item, Study, rescaling
+from sgm.study import Item, Study
+from sgm.study.families import Recipe
 from sgm.targets import DataTarget, Target
 
 __all__ = ["check"]
+
+#: Divergences that take the covariance of the generated rows.
+BY_MOMENTS = {"gaussian_kl", "gaussian_w2"}
 
 
 def check(study: Study) -> None:
@@ -38,17 +44,26 @@ def check(study: Study) -> None:
             with _named("schedules", schedule):
                 process = build_process(study.process.spec, schedule.spec, horizon)
                 _check_supremum(process.schedule)
+            networks: list[tuple[Item, Architecture]] = []
             for item, target in targets:
                 for score in study.scores:
-                    if score.family != "trained" and study.runs(item, score):
-                        with _named("scores", score):
+                    if not study.runs(item, score):
+                        continue
+                    with _named("scores", score):
+                        if score.family != "trained":
                             build(score.spec, process=process, law=target.law)
+                            continue
+                        recipe = score.parameters.recipe
+                        networks.append((score, _check_network(recipe, item, target, process)))
             for time_grid in study.time_grids:
                 with _named("time_grids", time_grid):
                     times = build_times(time_grid.spec, horizon, min(study.n_steps))
                 for sampler in study.samplers:
                     with _named("samplers", sampler):
-                        build_steps(sampler.spec, process, times)
+                        steps = build_steps(sampler.spec, process, times)
+                        for score, architecture in networks:
+                            with _named("scores", score):
+                                architecture.require(process, steps.score_time.min())
 
 
 def _check_supremum(schedule: NoiseSchedule) -> None:
@@ -61,15 +76,27 @@ def _check_supremum(schedule: NoiseSchedule) -> None:
         )
 
 
+def _check_network(recipe: Recipe, item: Item, target: Target, process: Process) -> Architecture:
+    """The network of a recipe, which must suit the target and the process."""
+    keys = network_keys(recipe.model_dump())
+    try:
+        architecture = build_architecture(keys, target.dimension, target.image_shape)
+        architecture.require(process, process.horizon)
+    except ValueError as error:
+        raise ValueError(f"target {item.label!r}: {error}") from error
+    return architecture
+
+
 def _check_target(study: Study, item: Item) -> Target:
     """The target, of a dimension that the study's samples can resolve."""
     with _named("targets", item):
-        target = build_target(item.spec | rescaling(item))
+        target = build_target(item.spec)
         if target.law is not None and study.pictures:
             shown = [c for c in study.pictures.coordinates if c < target.dimension]
             target.law.marginal(shown or [0])
     d = target.dimension
-    if study.n_samples < d + 3:
+    moments = any(divergence.family in BY_MOMENTS for divergence in study.divergences)
+    if moments and study.n_samples < d + 3:
         raise ValueError(
             f"n_samples = {study.n_samples}: must be at least d + 3 = {d + 3} "
             f"for the covariance of target {item.label!r} (d = {d})"
@@ -97,5 +124,5 @@ def _named(key: str, item: Item) -> Iterator[None]:
     """Prefix an error with the key and the label it belongs to."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, OverflowError, MemoryError) as error:  # the last two: of huge numbers
         raise ValueError(f"{key}: {item.label}: {error}") from error

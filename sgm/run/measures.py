@@ -30,6 +30,7 @@ __all__ = [
     "gaussian_kl",
     "gaussian_w2",
     "heldout_nll",
+    "histogram",
     "kl_bound",
     "kl_objection",
     "mmd",
@@ -166,6 +167,26 @@ def heldout_nll(
         "heldout_nll_standard_error": gap.standard_error,
         "heldout_nll_floor": gap.floor,
     }
+
+
+def histogram(
+    sample: Array, target: Target, coordinate: int, bins: int, low: float, high: float
+) -> dict[str, Any]:
+    """Frequencies of one coordinate over equal bins, as a density, and the exact ones.
+
+    In the target's original units; rows outside the bins count in the total.
+    """
+    center, scale = (float(part[coordinate]) for part in target.transform)
+    width = (high - low) / bins
+    counts, edges = np.histogram(center + scale * sample[:, coordinate], bins, (low, high))
+    density = {"sample_density": counts / (len(sample) * width)}
+    if target.law is None:
+        return density
+    nodes, weights = np.polynomial.legendre.leggauss(8)
+    points = edges[:-1, None] + width * (1 + nodes) / 2
+    law = target.law.marginal([coordinate])
+    values = np.exp(law.log_density(((points - center) / scale)[..., None])) / scale
+    return density | {"target_density": values @ weights / 2}
 
 
 def kl_bound(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sgm.processes import VPProcess
+from sgm.processes import Process
 from sgm.random import stream
 from sgm.run.build import build_process, build_steps, build_target, build_times
 from sgm.samplers import Steps
@@ -37,18 +37,18 @@ def pictures(
     density of the noised rows on a mesh where it is known.
     """
     from sgm import networks, simulation
-    from sgm.run.score_fns import build_score_fn
+    from sgm.run.score_fns import build_score_fn, load_networks
 
     target = build_target(spec["target"])
     process = build_process(spec["process"], spec["schedule"], spec["horizon"])
     solver_times = build_times(spec["time_grid"], spec["horizon"], spec["n_steps"])
     times = np.sort(np.array(spec["times"]))[::-1] * spec["horizon"]
-    score_fn, dtype = build_score_fn(
-        spec["score"], process, target, inputs, networks.resolve_device(device)
-    )
-
-    if isinstance(score_fn, networks.ScoreEnsemble):
-        score_fn = score_fn[:1]  # that of seed 0
+    place = networks.resolve_device(device)
+    trained = load_networks(inputs, place)
+    if trained is not None:  # that of the schedule and seed 0
+        first = spec["place"]["schedule"] * len(trained) // spec["place"]["schedules"]
+        trained = trained[first : first + 1]
+    score_fn, dtype = build_score_fn(spec["score"], process, target, trained, place)
 
     def reverse(sampler: Mapping[str, Any]) -> Array:
         steps = build_steps(sampler, process, solver_times)
@@ -63,7 +63,7 @@ def pictures(
             [0],
             {"target": spec["target"]["label"]},
             dtype,
-            networks.resolve_device(device),
+            place,
             watch,
         )
         return watch.finished(final[0].double().cpu().numpy())
@@ -85,7 +85,7 @@ def pictures(
         values |= _mesh(target, process, times, shown, target.restore(x0)[:, shown])
     if target.image_shape is None:
         values["coordinates"] = [f"x{c + 1}" for c in shown]
-    write_cells(outputs["pictures"], values)
+    write_cells(outputs["pictures"], values, spec)
 
 
 def _true_rows(target: Target, n: int, generator: np.random.Generator) -> Array:
@@ -117,7 +117,7 @@ class _Watch:
 
 
 def _mesh(
-    target: Target, process: VPProcess, times: Array, shown: list[int], rows: Array
+    target: Target, process: Process, times: Array, shown: list[int], rows: Array
 ) -> dict[str, Any]:
     """The density of the noised rows at each time, on a mesh around the data and the noise.
 

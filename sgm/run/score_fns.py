@@ -10,24 +10,33 @@ import torch
 
 from sgm import networks
 from sgm.networks import ScoreFn
-from sgm.processes import VPProcess
+from sgm.processes import Process
 from sgm.run.build import build
 from sgm.scores import GaussianScore
 from sgm.targets import Target
 
-__all__ = ["build_score_fn"]
+__all__ = ["build_score_fn", "load_networks"]
+
+
+def load_networks(
+    inputs: Mapping[str, Path], device: torch.device
+) -> networks.ScoreEnsemble | None:
+    """The networks among a job's inputs, if its score is trained."""
+    if "network" not in inputs:
+        return None
+    return networks.ScoreEnsemble.load(inputs["network"]).to(device)
 
 
 def build_score_fn(
     spec: Mapping[str, Any],
-    process: VPProcess,
+    process: Process,
     target: Target,
-    inputs: Mapping[str, Path],
+    trained: networks.ScoreEnsemble | None,
     device: torch.device,
 ) -> tuple[ScoreFn, torch.dtype]:
     """A score as torch evaluates it, and the type of the states that it sees."""
-    if "network" in inputs:
-        return networks.ScoreEnsemble.load(inputs["network"]).to(device), torch.float32
+    if trained is not None:
+        return trained.bind(process), torch.float32
     score = build(spec, process=process, law=target.law)
     make = networks.affine_score_fn if isinstance(score, GaussianScore) else networks.score_fn
     return make(score, torch.float64, device), torch.float64

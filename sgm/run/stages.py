@@ -1,17 +1,22 @@
 """The stages: what one job does, from files to files.
 
-Each takes the job's spec, the seeds of its block, and its input and output paths by name.
-Torch is imported by the stages that need it alone.
+Each takes the job's spec, which holds the schedules of its block, the block's seeds, and its
+input and output paths by name. Arrays of a block have a leading axis for the schedules, then
+one for the seeds; so have networks, of which a file holds S · R. A block's schedules come one
+after the other and share no numbers but the random streams, so that a schedule's numbers
+don't depend on its neighbours. Torch is imported by the stages that need it alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from sgm.processes import Process
 from sgm.random import stream
 from sgm.run.build import (
     build_process,
@@ -21,9 +26,10 @@ from sgm.run.build import (
     known_law,
     measured,
 )
+from sgm.run.likelihood import likelihood
 from sgm.run.pictures import pictures
 from sgm.run.theory import axes, exact
-from sgm.store.cells import read_cells, write_cells, written_whole
+from sgm.store.cells import canonical, read_cells, write_cells, written_whole
 from sgm.targets import DataTarget, Target
 
 __all__ = [
@@ -34,6 +40,7 @@ __all__ = [
     "divergences",
     "exact",
     "floors",
+    "likelihood",
     "network",
     "pictures",
     "samples",
@@ -41,6 +48,24 @@ __all__ = [
 
 Spec = Mapping[str, Any]
 Files = Mapping[str, Path]
+
+#: Moments of the networks' error under the forward process, over (schedule, seed, time).
+ERRORS = ("score_mse", "score_mse_standard_error", "score_cross")
+
+
+def _processes(spec: Spec) -> Iterator[tuple[str, Process]]:
+    """Label and forward process of each schedule of the block."""
+    for schedule in spec["schedules"]:
+        yield schedule["label"], build_process(spec["process"], schedule, spec["horizon"])
+
+
+def _stacked(rows: Sequence[Mapping[str, Any]], n_seeds: int) -> dict[str, npt.NDArray[np.float64]]:
+    """Variables of the schedules of a block over (schedule, seed); NaN where one is not given."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {
+        name: np.stack([np.broadcast_to(row.get(name, np.nan), n_seeds) for row in rows])
+        for name in names
+    }
 
 
 def data(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -> None:
@@ -61,82 +86,95 @@ def data(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -
         }
     else:
         arrays = {"train": np.stack([target.sample(spec["n_train"], g) for g in generators])}
-    write_cells(outputs["data"], arrays)
+    write_cells(outputs["data"], arrays, spec)
 
 
 def network(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -> None:
-    """Train one network a seed; a network that fails is marked, the others go on."""
-    from sgm import scores, training
+    """Train one network a schedule and seed; one that fails is marked, the others go on."""
+    from sgm import networks, scores, training
 
     target = build_target(spec["target"])
-    process = build_process(spec["process"], spec["schedule"], spec["horizon"])
     choices = dict(spec["score"]["parameters"]["recipe"])
     choices.pop("name")
-    recipe = training.Recipe(**choices)
-    result = training.train_networks(
-        recipe,
-        process,
-        read_cells(inputs["data"])["train"],
-        None if target.law is None else scores.exact(process, target.law),
-        spec["study_seed"],
-        list(seeds),
-        {"target": spec["target"]["label"]},
-        device,
-    )
+    recipe = training.Recipe.from_keys(choices)
+    rows = read_cells(inputs["data"])["train"]
+    results = []
+    for label, process in _processes(spec):
+        result = training.train_networks(
+            recipe,
+            process,
+            rows,
+            None if target.law is None else scores.exact(process, target.law),
+            spec["study_seed"],
+            list(seeds),
+            {"target": spec["target"]["label"]},
+            device,
+            image_shape=target.image_shape,
+        )
+        results.append(result)
+        for seed, failed, message in zip(seeds, result.failed, result.messages, strict=True):
+            if failed:
+                print(f"{label}, seed {seed}: {message}", flush=True)
     with written_whole(outputs["network"]) as aside:
-        result.networks.save(aside)
-    write_cells(
-        outputs["training"],
-        {
-            "train_loss": result.loss,
-            "train_seconds": result.seconds,
-            "loss_history": result.loss_history,
-            "failed": result.failed,
-            "message": np.array(result.messages, dtype=np.str_),
-        },
-    )
-    for seed, failed, message in zip(seeds, result.failed, result.messages, strict=True):
-        if failed:
-            print(f"seed {seed}: {message}", flush=True)
+        ensemble = networks.ScoreEnsemble.concatenate([result.networks for result in results])
+        ensemble.save(aside, canonical(spec))
+    cells: dict[str, Any] = {
+        "train_loss": [result.loss for result in results],
+        "train_seconds": [result.seconds for result in results],
+        "loss_history": [result.loss_history for result in results],
+        "failed": [result.failed for result in results],
+        "message": np.array([result.messages for result in results], dtype=np.str_),
+    }
+    write_cells(outputs["training"], cells, spec)
 
 
 def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -> None:
-    """Simulate the sampler, one generated sample a seed.
+    """Simulate the sampler, one generated sample a schedule and seed.
 
-    Where a bound asks for it, the error of the networks along the chain is measured on the
-    way, on the first rows.
+    Samples are large: each schedule has an array of its own, ``samples/LABEL`` of shape
+    (R, n, d), written before the next one is simulated. Where a bound asks for it, the error
+    of the networks along the chain is measured on the way, on the first rows.
     """
     from sgm import evaluation, networks, simulation
-    from sgm.run.score_fns import build_score_fn
+    from sgm.run.score_fns import build_score_fn, load_networks
 
     target = build_target(spec["target"])
-    process = build_process(spec["process"], spec["schedule"], spec["horizon"])
     times = build_times(spec["time_grid"], spec["horizon"], spec["n_steps"])
-    steps = build_steps(spec["sampler"], process, times)
     place = networks.resolve_device(device)
-    score_fn, dtype = build_score_fn(spec["score"], process, target, inputs, place)
-    error = None
-    if "n_score_error" in spec:
-        assert target.law is not None
-        error = evaluation.ChainError(process, target.law, steps, spec["n_score_error"])
-    generated = simulation.simulate_reverse(
-        steps,
-        score_fn,
-        process.prior_variance,
-        spec["n_samples"],
-        target.dimension,
-        spec["study_seed"],
-        list(seeds),
-        {"target": spec["target"]["label"]},
-        dtype,
-        place,
-        error,
-    )
-    center, scale = target.transform
-    values = {"samples": generated.float().cpu().numpy(), "center": center, "scale": scale}
-    if error is not None:
-        values["score_mse_generated"] = error.mse
-    write_cells(outputs["samples"], values)
+    trained = load_networks(inputs, place)
+
+    def generated() -> Iterator[tuple[str, npt.NDArray[Any]]]:
+        errors = []
+        for s, (label, process) in enumerate(_processes(spec)):
+            steps = build_steps(spec["sampler"], process, times)
+            own = None if trained is None else trained[s * len(seeds) : (s + 1) * len(seeds)]
+            score_fn, dtype = build_score_fn(spec["score"], process, target, own, place)
+            error = None
+            if "n_score_error" in spec:
+                assert target.law is not None
+                error = evaluation.ChainError(process, target.law, steps, spec["n_score_error"])
+            rows = simulation.simulate_reverse(
+                steps,
+                score_fn,
+                process.prior_variance,
+                spec["n_samples"],
+                target.dimension,
+                spec["study_seed"],
+                list(seeds),
+                {"target": spec["target"]["label"]},
+                dtype,
+                place,
+                error,
+            )
+            yield f"samples/{label}", rows.float().cpu().numpy()
+            del rows
+            if error is not None:
+                errors.append(error.mse)
+        if errors:
+            yield "score_mse_generated", np.stack(errors)
+        yield from zip(("center", "scale"), target.transform, strict=True)
+
+    write_cells(outputs["samples"], generated(), spec)
 
 
 def divergences(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -> None:
@@ -145,35 +183,41 @@ def divergences(spec: Spec, seeds: range, inputs: Files, outputs: Files, device:
     The bounds that depend on the sampler are computed here too.
     """
     target = build_target(spec["target"])
-    cells, rows = read_cells(inputs["samples"]), read_cells(inputs["data"])
-    generated = cells["samples"]
-    failed = np.array([not np.isfinite(sample).all() for sample in generated])
-    values: dict[str, Any] = {}
-    for r, (seed, sample) in enumerate(zip(seeds, generated, strict=True)):
-        if failed[r]:
-            continue
-        context = _true_rows(spec, target, rows, r, seed, len(sample))
-        generated_rows = sample.astype(np.float64)
-        context |= {"sample": generated_rows, "generated": generated_rows[: context.pop("n")]}
-        for name, value in measured(spec["divergences"], context).items():
-            values.setdefault(name, np.full(len(seeds), np.nan))[r] = value
+    rows = read_cells(inputs["data"])
+    failed = np.zeros((len(spec["schedules"]), len(seeds)), dtype=bool)
+    values: dict[str, npt.NDArray[np.float64]] = {}
+    for s, schedule in enumerate(spec["schedules"]):
+        name = f"samples/{schedule['label']}"
+        generated = read_cells(inputs["samples"], [name])[name]
+        for r, (seed, sample) in enumerate(zip(seeds, generated, strict=True)):
+            failed[s, r] = not np.isfinite(sample).all()
+            if failed[s, r]:
+                continue
+            context = _true_rows(spec, target, rows, r, seed, len(sample))
+            generated_rows = sample.astype(np.float64)
+            context |= {"sample": generated_rows, "generated": generated_rows[: context.pop("n")]}
+            for variable, value in measured(spec["divergences"], context).items():
+                shape = (*failed.shape, *np.shape(value))
+                values.setdefault(variable, np.full(shape, np.nan))[s, r] = value
     if "bounds" in inputs:
-        process = build_process(spec["process"], spec["schedule"], spec["horizon"])
-        forward = read_cells(inputs["bounds"])
-        context = {
-            "process": process,
-            "law": target.law,
-            "times": build_times(spec["time_grid"], spec["horizon"], spec["n_steps"]),
-            "score_mse": forward["score_mse"],
-            "score_mse_standard_error": forward["score_mse_standard_error"],
-            "score_cross": forward["score_cross"],
-            "score_mse_generated": cells["score_mse_generated"],
-        }
-        values |= measured(spec["bounds"], context)
-    messages = np.where(failed, "the generated sample is not finite", "")
-    write_cells(
-        outputs["divergences"], values | {"failed": failed, "message": messages.astype(np.str_)}
-    )
+        values |= _chain_bounds(spec, target, inputs, len(seeds))
+    messages = np.where(failed, "the generated sample is not finite", "").astype(np.str_)
+    write_cells(outputs["divergences"], values | {"failed": failed, "message": messages}, spec)
+
+
+def _chain_bounds(
+    spec: Spec, target: Target, inputs: Files, n_seeds: int
+) -> dict[str, npt.NDArray[np.float64]]:
+    """The bounds that need the networks' error along the generated chain."""
+    forward = read_cells(inputs["bounds"], ERRORS)
+    along = read_cells(inputs["samples"], ["score_mse_generated"])
+    times = build_times(spec["time_grid"], spec["horizon"], spec["n_steps"])
+    rows = []
+    for s, (_, process) in enumerate(_processes(spec)):
+        errors = {name: error[s] for name, error in (forward | along).items()}
+        context = {"process": process, "law": target.law, "times": times, **errors}
+        rows.append(measured(spec["bounds"], context))
+    return _stacked(rows, n_seeds)
 
 
 def _true_rows(
@@ -219,7 +263,7 @@ def floors(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str)
         found = measured(spec["divergences"], context | {"sample": sample, "generated": sample})
         for name, floor in spec["floors"].items():
             values[floor][r] = found[name]
-    write_cells(outputs["floors"], values)
+    write_cells(outputs["floors"], values, spec)
 
 
 def bounds(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -> None:
@@ -232,29 +276,33 @@ def bounds(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str)
     from sgm import evaluation, networks
 
     law = known_law(spec)
-    process = build_process(spec["process"], spec["schedule"], spec["horizon"])
     times = build_times(spec["time_grid"], spec["horizon"], spec["n_steps"])
     place = networks.resolve_device(device)
-    moments = evaluation.score_error_moments(
-        networks.ScoreEnsemble.load(inputs["network"]).to(place),
-        process,
-        law,
-        times[:-1],
-        spec["n_score_error"],
-        spec["study_seed"],
-        list(seeds),
-        {"target": spec["target"]["label"]},
-        torch.float32,
-        place,
-    )
-    errors = {
-        "score_mse": moments.mse,
-        "score_mse_standard_error": moments.mse_standard_error,
-        "score_cross": moments.cross,
-    }
-    unknown = {"score_mse_generated": np.full_like(moments.mse, np.nan)}
-    context = {"process": process, "law": law, "times": times, **errors, **unknown}
-    write_cells(outputs["bounds"], measured(spec["bounds"], context) | errors)
+    trained = networks.ScoreEnsemble.load(inputs["network"]).to(place)
+    errors: dict[str, Any] = {name: [] for name in ERRORS}
+    rows = []
+    for s, (_, process) in enumerate(_processes(spec)):
+        moments = evaluation.score_error_moments(
+            trained[s * len(seeds) : (s + 1) * len(seeds)].bind(process),
+            process,
+            law,
+            times[:-1],
+            spec["n_score_error"],
+            spec["study_seed"],
+            list(seeds),
+            {"target": spec["target"]["label"]},
+            torch.float32,
+            place,
+        )
+        own = dict(
+            zip(ERRORS, (moments.mse, moments.mse_standard_error, moments.cross), strict=True)
+        )
+        unknown = {"score_mse_generated": np.full_like(moments.mse, np.nan)}
+        context = {"process": process, "law": law, "times": times, **own, **unknown}
+        rows.append(measured(spec["bounds"], context))
+        for name, error in own.items():
+            errors[name].append(error)
+    write_cells(outputs["bounds"], _stacked(rows, len(seeds)) | errors, spec)
 
 
 STAGES: dict[str, Callable[[Spec, range, Files, Files, str], None]] = {
@@ -264,6 +312,7 @@ STAGES: dict[str, Callable[[Spec, range, Files, Files, str], None]] = {
     "divergences": divergences,
     "floors": floors,
     "bounds": bounds,
+    "likelihood": likelihood,
     "exact": exact,
     "pictures": pictures,
     "axes": axes,

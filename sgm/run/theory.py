@@ -85,9 +85,8 @@ def exact(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) 
                                     along = chain_error(scheme, score, law, prior)
                             context["score_mse_generated"] = along
                             put(measured(spec["chain_bounds"], context), **here)
-    write_cells(
-        outputs["exact"], values | {"score": np.array([score["label"] for score in spec["scores"]])}
-    )
+    labels = np.array([score["label"] for score in spec["scores"]])
+    write_cells(outputs["exact"], values | {"score": labels}, spec)
 
 
 def _distances(
@@ -124,7 +123,7 @@ def axes(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -
         ),
         "image_shapes": [" ".join(map(str, target.image_shape or ())) for target in targets],
     }
-    variance = spec["process"]["parameters"]["variance"]
+    variance = spec["process"]["parameters"].get("variance")
     for item in spec["objections"]:
         codes = [
             [build(item, law=t.law, variance=variance, sampler=name) for name in samplers]
@@ -133,4 +132,4 @@ def axes(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -
         values[item["label"]] = np.array(codes, dtype=np.float64)
         values[item["label"] + "_meanings"] = [code.reason for code in type(codes[0][0])]
     curves = {f"schedule_{name}": curve for name, curve in curves.items()}
-    write_cells(outputs["axes"], curves | values)
+    write_cells(outputs["axes"], curves | values, spec)

@@ -19,13 +19,15 @@ Files = Mapping[str, Path]
 
 
 def grid(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> None:
-    """Gather all cell files of a study into its grid."""
+    """Gather all cell files of a study into its grid; sweep up after writers that were killed."""
+    from sgm.store.cells import remove_leftovers
     from sgm.store.grid import gather, write_grid
     from sgm.store.pictures import gather_pictures
     from sgm.study import Plan, Study
 
     plan = Plan(Study.parse(spec["config"]), Path(spec["root"]))
     write_grid(gather(plan, _provenance()), outputs["grid"].parent, gather_pictures(plan))
+    remove_leftovers(plan.root, seconds=24 * 3600)  # younger ones may be a running job's
 
 
 def figures(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> None:

@@ -10,15 +10,15 @@ import csv
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from sgm.store import DONE, FAILED, NOT_APPLICABLE, NOT_RUN
-from sgm.store.cells import Arrays, read_cells, seed_range
+from sgm.store.cells import REMEDY, Arrays, read_cells, seed_range
 from sgm.study import Plan, Variable
 from sgm.study.variables import EXACT_LAW, REPLICATE
 
@@ -51,6 +51,14 @@ CURVES = tuple(
 )
 
 
+class _Members(NamedTuple):
+    """Values on one axis that both a file and the study have."""
+
+    size: int
+    in_file: list[int]
+    in_grid: list[int]
+
+
 class _Grid:
     """Arrays of the grid while they are filled, and where each label stands."""
 
@@ -60,6 +68,8 @@ class _Grid:
         labels: dict[str, list[Any]] = {axis: list(values) for axis, values in plan.axes.items()}
         labels["seed"] = list(range(study.seeds))
         labels["time_fraction"] = []
+        labels["bin"] = _bins(plan)
+        self.labels = labels
         self.position = {
             axis: {label: i for i, label in enumerate(values)} for axis, values in labels.items()
         }
@@ -77,48 +87,81 @@ class _Grid:
             for variable in item.entry.variables:
                 self.attributes[variable.name] |= parameters
         self.status = np.zeros(self.shape(REPLICATE), dtype=np.int8)
-        self.causes: dict[tuple[int, ...], str] = {}
+        self.causes: dict[tuple[Any, ...], str] = {}
         self.failures: list[dict[str, Any]] = []
 
     def shape(self, axes: tuple[str, ...]) -> tuple[int, ...]:
         return tuple(len(self.position[axis]) for axis in axes)
 
     def where(self, axes: tuple[str, ...], labels: Mapping[str, str]) -> tuple[Any, ...]:
-        return tuple(self.position[axis][labels[axis]] for axis in axes if axis != "seed")
+        """Index of a view: a place on the axes that have a label, all of the others."""
+        places = (self.position[a][labels[a]] if a in labels else slice(None) for a in axes)
+        return (*places, ...)
+
+    def members(self, labels: Mapping[str, str]) -> dict[str, _Members]:
+        """Schedules and seeds of a file that the study has."""
+        block: dict[str, Sequence[Any]] = {"seed": seed_range(labels["seeds"])}
+        if "schedules" in labels:
+            block = {"schedule": labels["schedules"].split(","), **block}
+        members = {}
+        for axis, values in block.items():
+            position = self.position[axis]
+            own = [(i, position[value]) for i, value in enumerate(values) if value in position]
+            members[axis] = _Members(len(values), *map(list, zip(*own, strict=True)))
+        return members
 
     def add_block(self, labels: Mapping[str, str], cells: Arrays) -> None:
-        """One file of a block of replicates."""
-        seeds = [s for s in seed_range(labels["seeds"]) if s in self.position["seed"]]
+        """One file of a block of schedules and replicates."""
+        members = self.members(labels)
+        shape = tuple(own.size for own in members.values())
+        from_file = np.ix_(*(own.in_file for own in members.values()))
         for name, value in cells.items():
             variable = self.variables.get(name)
-            if variable is None or not {*variable.axes, "seed"} <= {*labels, "seed"}:
+            if variable is None or not {*variable.axes} <= {*labels, *members, "bin"}:
                 continue  # a bound that depends on the sampler, from the file of one that doesn't
-            index = self.where(variable.axes, labels)
-            block = seed_range(labels["seeds"])
-            value = np.broadcast_to(value, (len(block),))
-            if "seed" in variable.axes:
-                self.values[name][(*index, seeds)] = value[[block.index(seed) for seed in seeds]]
-            elif np.isfinite(value).any():  # the same for all replicates that did not fail
-                self.values[name][index] = value[np.isfinite(value)][0]
+            bins = self.shape(tuple(axis for axis in variable.axes if axis == "bin"))
+            value = np.broadcast_to(value, (*shape, *bins))[from_file]
+            for i, axis in reversed(list(enumerate(members))):
+                if axis not in variable.axes:
+                    value = _first_finite(value, i)
+            view = self.values[name][self.where(variable.axes, labels)]
+            into = np.ix_(*(own.in_grid for axis, own in members.items() if axis in variable.axes))
+            if value.ndim < len(members) + len(bins):
+                # another block may know what no replicate of this one does
+                value = np.where(np.isfinite(value), value, view[into])
+            view[into] = value
 
     def add_status(self, labels: Mapping[str, str], cells: Arrays) -> None:
-        """Whether the runs of a block of replicates came to an end."""
-        index = self.where(REPLICATE, labels)
-        seeds = seed_range(labels["seeds"])
-        for seed, failed, message in zip(seeds, cells["failed"], cells["message"], strict=True):
-            if seed in self.position["seed"]:
-                self.status[(*index, seed)] = FAILED if failed else DONE
-                if failed:
-                    own = {key: value for key, value in labels.items() if key != "seeds"}
-                    cause = self.causes.get((*self.where(TRAINING[0].axes, labels), seed), message)
-                    self.failures.append({**own, "seed": seed, "message": str(cause)})
+        """Whether the runs of a block of schedules and replicates came to an end."""
+        members = self.members(labels)
+        from_file = np.ix_(*(own.in_file for own in members.values()))
+        failed, messages = cells["failed"][from_file], cells["message"][from_file]
+        view = self.status[self.where(REPLICATE, labels)]
+        view[np.ix_(*(own.in_grid for own in members.values()))] = np.where(failed, FAILED, DONE)
+        for place, own in self.runs(labels, members, failed):
+            cause = self.causes.get(self.network(own), str(messages[place]))
+            self.failures.append({**own, "message": cause})
 
     def add_causes(self, labels: Mapping[str, str], cells: Arrays) -> None:
         """Why networks failed: what their cells report as the cause."""
-        index = self.where(TRAINING[0].axes, labels)
-        for seed, message in zip(seed_range(labels["seeds"]), cells["message"], strict=True):
-            if message:
-                self.causes[(*index, seed)] = str(message)
+        members = self.members(labels)
+        messages = cells["message"][np.ix_(*(own.in_file for own in members.values()))]
+        for place, own in self.runs(labels, members, messages != ""):
+            self.causes[self.network(own)] = str(messages[place])
+
+    def runs(
+        self, labels: Mapping[str, str], members: Mapping[str, _Members], chosen: npt.NDArray[Any]
+    ) -> Iterator[tuple[tuple[int, ...], dict[str, Any]]]:
+        """Place and labels of some runs of a block."""
+        schedules, seeds = (own.in_grid for own in members.values())
+        for i, j in np.argwhere(chosen).tolist():
+            own = {**labels, "schedule": self.labels["schedule"][schedules[i]], "seed": seeds[j]}
+            yield (i, j), {axis: own[axis] for axis in REPLICATE if axis in own}
+
+    @staticmethod
+    def network(run: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Labels of the network of a run."""
+        return tuple(run[axis] for axis in TRAINING[0].axes)
 
     def add_exact(self, target: str, cells: Arrays) -> None:
         """The exact laws of one target: arrays over all other axes but `seed`."""
@@ -162,6 +205,22 @@ class _Grid:
                     self.status[i, :, :, j] = DONE
 
 
+def _bins(plan: Plan) -> list[float]:
+    """Centres of the bins of the study's histogram, if it has one."""
+    for item in plan.study.divergences:
+        if item.family == "histogram":
+            own = item.parameters
+            width = (own.high - own.low) / own.bins
+            return [own.low + width * (i + 0.5) for i in range(own.bins)]
+    return []
+
+
+def _first_finite(values: npt.NDArray[Any], axis: int) -> npt.NDArray[Any]:
+    """The first finite number along an axis: the same for all runs that did not fail."""
+    first = np.expand_dims(np.isfinite(values).argmax(axis), axis)
+    return np.take_along_axis(values, first, axis).squeeze(axis)
+
+
 def gather(plan: Plan, provenance: Mapping[str, str]) -> xr.Dataset:
     """Gather all cell files of a study.
 
@@ -181,15 +240,20 @@ def gather(plan: Plan, provenance: Mapping[str, str]) -> xr.Dataset:
     Raises
     ------
     ValueError
-        If a cell file can't be read.
+        If cell files can't be read; the message names all of them.
     """
     import xarray as xr
 
     grid = _Grid(plan)
     grid.add_expected_status()
-    for kind in ("floors", "training", "bounds", "divergences", "exact"):
+    damaged = []
+    for kind in ("floors", "training", "bounds", "likelihood", "divergences", "exact"):
         for labels in plan.cells(kind):
-            cells = read_cells(plan.pattern(kind).format(**labels))
+            try:
+                cells = read_cells(plan.pattern(kind).format(**labels))
+            except ValueError as error:
+                damaged.append(str(error))
+                continue
             if kind == "exact":
                 grid.add_exact(labels["target"], cells)
             else:
@@ -198,6 +262,8 @@ def gather(plan: Plan, provenance: Mapping[str, str]) -> xr.Dataset:
                 grid.add_causes(labels, cells)
             if kind == "divergences":
                 grid.add_status(labels, cells)
+    if damaged:
+        raise ValueError("\n".join(damaged))
     axes = read_cells(plan.pattern("axes"))
     grid.add_objections(axes)
     data: dict[str, Any] = {
@@ -225,7 +291,8 @@ def gather(plan: Plan, provenance: Mapping[str, str]) -> xr.Dataset:
         "study": study.study,
         "config": study.model_dump_json(),
         "config_digest": study.digest,
-        "variance": study.process.parameters.variance,
+        "process": study.process.family,
+        **study.process.spec["parameters"],
         "transforms": axes["transforms"].item(),
         "n_train": study.n_train,
         "n_samples": study.n_samples,
@@ -239,7 +306,7 @@ def gather(plan: Plan, provenance: Mapping[str, str]) -> xr.Dataset:
 
 def _coordinates(plan: Plan, axes: Arrays) -> dict[str, Any]:
     """Coordinates of the grid: labels, and what stands behind them."""
-    study = plan.study
+    study, bins = plan.study, _bins(plan)
 
     def text(values: list[str]) -> npt.NDArray[np.object_]:
         return np.array(values, dtype=object)
@@ -263,19 +330,43 @@ def _coordinates(plan: Plan, axes: Arrays) -> dict[str, Any]:
             np.array([getattr(item.parameters, "a", np.nan) for item in study.schedules]),
             {"long_name": "a of beta_a, NaN outside the family"},
         ),
+        "full_horizon": (
+            "schedule",
+            np.array([item.parameters.full_horizon or np.nan for item in study.schedules]),
+            {"long_name": "horizon of a schedule that is cut at T, NaN if it stretches to T"},
+        ),
         "score_family": ("score", text([item.family for item in study.scores])),
         "recipe": ("score", text([recipe(item.parameters) for item in study.scores])),
+        **({"bin": ("bin", np.array(bins), {"long_name": "centre of the bin"})} if bins else {}),
     }
 
 
-def _content_digest(dataset: xr.Dataset) -> str:
+def _content_digest(dataset: xr.Dataset, with_times: bool = False) -> str:
     """SHA-256 of all that a study's config and code determine: everything but times."""
     digest = hashlib.sha256()
-    for name in sorted(set(map(str, dataset.variables)) - {"train_seconds"}):
+    for name in sorted(map(str, dataset.variables)):
+        if dataset[name].attrs.get("units") == "s" and not with_times:
+            continue
         values = dataset[name].values
-        plain = "\n".join(map(str, values)).encode() if values.dtype == object else values.tobytes()
+        if values.dtype.kind in "OTU":
+            plain = "\n".join(map(str, values.flat)).encode()
+        elif values.dtype.kind == "f":  # Zarr does not keep the sign of a NaN
+            plain = np.where(np.isnan(values), np.nan, values).tobytes()
+        else:
+            plain = values.tobytes()
         digest.update(f"{name}{values.shape}".encode() + plain)
     return digest.hexdigest()
+
+
+def _with_checksum(dataset: xr.Dataset) -> xr.Dataset:
+    """The dataset with a SHA-256 of all its values, dimensions and attributes."""
+    about: dict[str, Any] = {str(name): [v.dims, v.attrs] for name, v in dataset.variables.items()}
+    about[""] = {name: value for name, value in dataset.attrs.items() if name != "stored_sha256"}
+    text = json.dumps(about, sort_keys=True, default=lambda value: value.tolist())
+    checksum = hashlib.sha256(
+        (text + _content_digest(dataset, with_times=True)).encode()
+    ).hexdigest()
+    return dataset.assign_attrs(stored_sha256=checksum)
 
 
 def _compute_seconds(folder: Path) -> float:
@@ -301,11 +392,13 @@ def write_grid(
     """
     folder = Path(folder)
     aside, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    if old.exists() and not folder.exists():  # killed between the two renames below
+        old.rename(folder)
     for leftover in (aside, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    dataset.to_zarr(aside, mode="w", consolidated=False)
+    _with_checksum(dataset).to_zarr(aside, mode="w", consolidated=False)
     for name, group in (groups or {}).items():
-        group.to_zarr(aside, group=name, mode="a", consolidated=False)
+        _with_checksum(group).to_zarr(aside, group=name, mode="a", consolidated=False)
     if folder.exists():
         folder.rename(old)
     aside.rename(folder)
@@ -313,9 +406,25 @@ def write_grid(
 
 
 def open_grid(folder: str | Path, group: str | None = None) -> xr.Dataset:
-    """Open a grid or a group of it, read into memory; labels come as Python strings."""
+    """Open a grid or a group of it, read into memory; labels come as Python strings.
+
+    Raises
+    ------
+    ValueError
+        If it can't be read, or is not what was written: Zarr takes a chunk that is missing
+        for one of NaN.
+    """
     import xarray as xr
 
-    dataset: xr.Dataset = xr.open_zarr(folder, group=group, consolidated=False).load()
-    labels = [name for name, values in dataset.coords.items() if values.dtype.kind == "T"]
-    return dataset.assign_coords({name: dataset[name].astype(object) for name in labels})
+    try:
+        dataset: xr.Dataset = xr.open_zarr(folder, group=group, consolidated=False).load()
+        labels = [name for name, values in dataset.coords.items() if values.dtype.kind == "T"]
+        dataset = dataset.assign_coords({name: dataset[name].astype(object) for name in labels})
+        checksum = dataset.attrs.get("stored_sha256")  # grids of earlier versions have none
+        if checksum is not None and checksum != _with_checksum(dataset).attrs["stored_sha256"]:
+            raise ValueError("its SHA-256 is not that of its content")
+    except MemoryError:
+        raise
+    except Exception as error:  # on a broken store, libraries raise more than they document
+        raise ValueError(f"{folder}: not a readable grid ({error}): {REMEDY}") from error
+    return dataset

@@ -1,6 +1,6 @@
 """The study: config, cells, seeds, plan and names. No torch, no mathematics."""
 
-from sgm.study.config import Item, Study, canonical, format_number, json_schema, rescaling
+from sgm.study.config import Item, Study, canonical, format_number, json_schema
 from sgm.study.plan import Plan
 from sgm.study.registry import register
 from sgm.study.variables import Variable
@@ -14,5 +14,4 @@ __all__ = [
     "format_number",
     "json_schema",
     "register",
-    "rescaling",
 ]

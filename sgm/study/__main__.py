@@ -1,7 +1,55 @@
-"""Print the JSON schema of a config: ``python -m sgm.study``."""
+"""``python -m sgm.study`` prints the JSON schema; with a config, checks it and executes nothing."""
 
+from __future__ import annotations
+
+import argparse
 import json
+import sys
+from pathlib import Path
+from typing import Any
 
-from sgm.study import json_schema
+from sgm.study.config import Study, json_schema
 
-print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+
+def inspect(path: Path) -> Study:
+    """Validate a config from elsewhere, without what it would execute.
+
+    Snakemake executes the Python of a config that sets ``__use_yte__`` before any of our code
+    runs, and `extensions` are Python by design.
+
+    Raises
+    ------
+    ValueError
+        If it is no valid config, or one that executes code.
+    """
+    import yaml
+
+    try:
+        config: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, RecursionError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: can't be read as YAML: {error}") from error
+    for key in ("__use_yte__", "extensions"):
+        if isinstance(config, dict) and config.get(key):
+            raise ValueError(f"{key} = {config[key]!r}: executes code; read it before you run it")
+    return Study.parse(config)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the schema, or one line on a config; exit status 1 if it is refused."""
+    parser = argparse.ArgumentParser(prog="python -m sgm.study", description=__doc__)
+    parser.add_argument("config", nargs="?", type=Path, help="a config to check")
+    path = parser.parse_args(arguments).config
+    if path is None:
+        print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+        return 0
+    try:
+        study = inspect(path)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"study {study.study!r}: valid, and executes no code of its own")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

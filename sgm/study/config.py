@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from reprlib import Repr
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -26,16 +26,16 @@ from pydantic import (
     model_validator,
 )
 
+from sgm.store.cells import canonical
 from sgm.study import families
 from sgm.study.families import Name, Parameters
 from sgm.study.registry import KINDS, Entry, load_extension, lookup
 
-__all__ = ["Item", "Study", "canonical", "format_number", "json_schema", "rescaling"]
+__all__ = ["Item", "Study", "canonical", "format_number", "json_schema"]
 
 
-def canonical(value: Any) -> str:
-    """JSON text that is the same for equal values: sorted keys, no spaces, 1.0 as 1.0."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+#: Kinds that a study may do without.
+MAY_BE_EMPTY = {"bound"}
 
 
 def format_number(value: float) -> str:
@@ -69,27 +69,25 @@ class Item:
     def entry(self) -> Entry:
         return lookup(self.kind, self.family)
 
-    @property
+    @cached_property
     def spec(self) -> dict[str, Any]:
         """What a job needs to build it: an address and keyword arguments."""
-        exclude = set(self.parameters.context)
+        changes = set(self.parameters.changes)
+        exclude = changes | set(self.parameters.context)
         return {
             "build": self.entry.build,
             "parameters": self.parameters.model_dump(mode="json", exclude=exclude),
+            **self.parameters.model_dump(mode="json", include=changes, exclude_none=True),
         }
-
-
-def rescaling(target: Item) -> dict[str, Any]:
-    """The change of coordinates of a target's spec, empty without one."""
-    rescale = getattr(target.parameters, "rescale", None)
-    return {"rescale": rescale.model_dump(mode="json")} if rescale else {}
 
 
 def _expand(kind: str, raw: Any) -> list[Item]:
     """The items of one line of the config: several where an axis parameter is a list."""
     raw = {"family": raw} if isinstance(raw, str) else raw
     if not isinstance(raw, Mapping) or not isinstance(raw.get("family"), str):
-        raise ValueError(f"{raw!r}: must be a family's name or a mapping with the key 'family'")
+        raise ValueError(
+            f"{shown(raw)}: must be a family's name or a mapping with the key 'family'"
+        )
     entry = lookup(kind, raw["family"])
     axes = [key for key in entry.parameters.axes if isinstance(raw.get(key), list)]
     items = []
@@ -107,6 +105,16 @@ def _expand(kind: str, raw: Any) -> list[Item]:
     return items
 
 
+_REPR = Repr()
+_REPR.maxstring = _REPR.maxother = 200
+_REPR.maxlevel = 3  # a few lines of YAML aliases unfold to gigabytes
+
+
+def shown(value: Any) -> str:
+    """A value of the config in an error: as Python writes it, cut where it is long."""
+    return _REPR.repr(value)
+
+
 def _duplicates(values: Iterable[Hashable]) -> list[Hashable]:
     return [value for value, times in Counter(values).items() if times > 1]
 
@@ -117,9 +125,10 @@ def _axis(kind: str) -> Any:
     def parse(raw: Any) -> tuple[Item, ...]:
         raw = raw if isinstance(raw, list) else [raw]
         items = [item for line in raw for item in _expand(kind, line)]
-        if not items:
+        if not items and kind not in MAY_BE_EMPTY:
             raise ValueError("must have at least one value")
-        twice = _duplicates(item.label for item in items)
+        # labels are file names, and some file systems don't tell A from a
+        twice = _duplicates(item.label.casefold() for item in items)
         if twice:
             raise ValueError(
                 f"{twice[0]!r} is given twice: values on an axis must differ "
@@ -165,6 +174,9 @@ class Study(families.Strict):
     seeds_per_job: Annotated[
         int, Field(ge=1, description="replicates in one job; numbers don't depend on it")
     ]
+    schedules_per_job: Annotated[
+        int, Field(ge=1, description="schedules in one job; numbers don't depend on it")
+    ]
     process: _one("process")  # type: ignore[valid-type]
     horizons: Annotated[Numbers, Field(description="values of T")]
     targets: _axis("target")  # type: ignore[valid-type]
@@ -178,6 +190,10 @@ class Study(families.Strict):
     n_score_error: Annotated[int, Field(ge=2, description="Monte-Carlo points a time for E2")]
     divergences: _axis("divergence")  # type: ignore[valid-type]
     bounds: _axis("bound")  # type: ignore[valid-type]
+    likelihood: Annotated[
+        families.Likelihood | None,
+        Field(description="evidence bound and likelihood of every score, or null for none"),
+    ]
     pictures: Annotated[
         families.Pictures | None, Field(description="trajectories to draw, or null for none")
     ]
@@ -203,9 +219,12 @@ class Study(families.Strict):
         ValueError
             One sentence a wrong key, with its value and what is allowed.
         """
+        if not isinstance(config, Mapping):
+            raise ValueError(f"the config is not valid\n{shown(config)}: must be a mapping")
         extensions = config.get("extensions")
         for path in extensions if isinstance(extensions, list) else ():
-            load_extension(path)
+            if isinstance(path, str):  # else the model says so
+                load_extension(path)
         try:
             return cls.model_validate(dict(config))
         except ValidationError as error:
@@ -214,7 +233,8 @@ class Study(families.Strict):
     @field_validator("horizons", "n_steps")
     @classmethod
     def _distinct(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        twice = _duplicates(values)
+        # equal in their path, be it after 12 digits
+        twice = _duplicates(format_number(v) if isinstance(v, float) else v for v in values)
         if twice:
             raise ValueError(f"{twice[0]} is given twice: values on an axis must differ")
         return values
@@ -237,6 +257,20 @@ class Study(families.Strict):
                             f"score, which target {target.label!r} has not; use 'denoising' there, "
                             "or list under `targets` those it is meant for"
                         )
+        histograms = [item.label for item in self.divergences if item.family == "histogram"]
+        if len(histograms) > 1:
+            raise ValueError(f"divergences: {histograms}: a study can have one histogram")
+        for bound in self.bounds:
+            if bound.entry.stationary and self.process.family != "vp":
+                raise ValueError(
+                    f"bounds: {bound.label!r} needs the stationary law of the process vp, which "
+                    f"{self.process.family} has not; `likelihood` gives its evidence bound"
+                )
+        if self.likelihood and not self.likelihood.cutoff < min(self.horizons):
+            raise ValueError(
+                f"likelihood: cutoff = {self.likelihood.cutoff}: must be below every horizon, "
+                f"the shortest of which is {min(self.horizons)}"
+            )
         schedules = [schedule.label for schedule in self.schedules]
         for label in self.pictures.schedules if self.pictures else ():
             if label not in schedules:
@@ -277,7 +311,7 @@ def _sentence(error: ValidationError) -> str:
         elif mistake["type"] == "value_error" or not key:
             lines.append(f"{key}: {message}" if key else message)
         else:
-            lines.append(f"{key} = {mistake['input']!r}: {message}")
+            lines.append(f"{key} = {shown(mistake['input'])}: {message}")
     return "; ".join(lines)
 
 
@@ -304,7 +338,10 @@ def json_schema() -> dict[str, Any]:
         item = {"$ref": f"#/$defs/{kind}"}
         definitions[kind] = {"anyOf": options}
         definitions[f"{kind}_axis"] = {
-            "anyOf": [item, {"type": "array", "items": item, "minItems": 1}]
+            "anyOf": [
+                item,
+                {"type": "array", "items": item, "minItems": int(kind not in MAY_BE_EMPTY)},
+            ]
         }
     schema["title"] = "sgm study"
     return schema

@@ -6,13 +6,14 @@ Nothing here imports what it names: a config is validated without NumPy or torch
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 __all__ = ["Parameters", "Recipe"]
 
 Positive = Annotated[float, Field(gt=0)]
+Width = Annotated[int, Field(ge=16, multiple_of=16)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.+-]*$", max_length=64)]
 
 
@@ -35,11 +36,14 @@ class Parameters(Strict):
     context : tuple of str
         Keys of the config that say where a family is used, not what it is; they are
         not passed to what it builds.
+    changes : tuple of str
+        Keys that change what was built: they stand beside its parameters in a spec.
     """
 
     axes: ClassVar[tuple[str, ...]] = ()
     default_name: ClassVar[str] = ""
     context: ClassVar[tuple[str, ...]] = ("family", "name")
+    changes: ClassVar[tuple[str, ...]] = ()
 
     family: str
     name: Name | None = None
@@ -65,7 +69,7 @@ class Target(Parameters):
 class KnownTarget(Target):
     """A data distribution of known density."""
 
-    context = ("family", "name", "rescale")
+    changes = ("rescale",)
     rescale: Rescale | None = None
 
 
@@ -177,7 +181,13 @@ class ImageFolder(Target):
 
 
 class Schedule(Parameters):
-    """A noise schedule β."""
+    """A noise schedule β, stretched with T; or, with `full_horizon`, cut at T."""
+
+    changes = ("full_horizon",)
+    full_horizon: Annotated[
+        Positive | None,
+        Field(description="β is that of this horizon, stopped at T; null stretches it to T"),
+    ] = None
 
 
 class Beta(Schedule):
@@ -211,6 +221,21 @@ class Cosine(Schedule):
     clip: Positive
 
 
+class Geometric(Schedule):
+    """Noise of standard deviation sigma_min (sigma_max/sigma_min)^(t/T), that of VE."""
+
+    sigma_min: Positive
+    sigma_max: Positive
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Geometric:
+        if not self.sigma_max > self.sigma_min:
+            raise ValueError(
+                f"sigma_max = {self.sigma_max}: must exceed sigma_min = {self.sigma_min}"
+            )
+        return self
+
+
 # --- processes, time grids, samplers -------------------------------------------------
 
 
@@ -222,6 +247,10 @@ class VP(Process):
     """Variance preserving, with stationary law N(0, variance·I)."""
 
     variance: Positive
+
+
+class VE(Process):
+    """Variance exploding: Brownian motion in the time ∫β, without a stationary law."""
 
 
 class TimeGrid(Parameters):
@@ -273,16 +302,20 @@ class Perturbed(Affine):
 
 
 class Recipe(Strict):
-    """How a network is built and trained; see `sgm.training.Recipe`."""
+    """How a network is built and trained; see `sgm.training.Recipe`.
+
+    Keys with a default came later than the first studies.
+    """
 
     name: Name
     objective: Literal["explicit", "denoising"]
     weight: Literal["unit", "variance", "variance_squared"]
-    width: Annotated[int, Field(ge=16, multiple_of=16)]
     layers: Annotated[int, Field(ge=1)]
-    time_width: Annotated[int, Field(ge=16, multiple_of=16)]
+    time_width: Width
     time_scale: Positive
-    output: Literal["score", "relative"]
+    time_input: Literal["fraction", "log_noise"] = "fraction"
+    output: Literal["score", "relative", "noise", "preconditioned"]
+    data_std: Positive = 1.0
     batch_size: Annotated[int, Field(ge=1)]
     steps: Annotated[int, Field(ge=1)]
     learning_rate: Positive
@@ -292,10 +325,36 @@ class Recipe(Strict):
     time_min: Annotated[float, Field(ge=0, lt=1)]
 
 
+class MLPRecipe(Recipe):
+    """A residual MLP; see `sgm.architectures.MLP`."""
+
+    architecture: Literal["mlp"] = "mlp"
+    width: Width
+
+
+class MixerRecipe(Recipe):
+    """An MLP-mixer for images; see `sgm.architectures.Mixer`."""
+
+    architecture: Literal["mixer"]
+    patch: Annotated[int, Field(ge=1)]
+    channels: Width
+    token_width: Width
+    channel_width: Width
+
+
+def _with_architecture(raw: Any) -> Any:
+    """A recipe that names no architecture is an MLP's."""
+    return {"architecture": "mlp"} | raw if isinstance(raw, dict) else raw
+
+
 class Trained(Score):
     """Networks trained per (target, schedule, horizon, seed)."""
 
-    recipe: Recipe
+    recipe: Annotated[
+        MLPRecipe | MixerRecipe,
+        Field(discriminator="architecture"),
+        BeforeValidator(_with_architecture),
+    ]
 
 
 # --- divergences ---------------------------------------------------------------------
@@ -323,6 +382,38 @@ class Projected(Divergence):
 
     projections: Annotated[int, Field(ge=1)]
     projection_seed: Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Histogram(Divergence):
+    """Frequencies of one coordinate over equal bins, in the target's original units."""
+
+    coordinate: Annotated[int, Field(ge=0)]
+    bins: Annotated[int, Field(ge=2, le=1000)]
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Histogram:
+        if not self.high > self.low:
+            raise ValueError(f"high = {self.high}: must exceed low = {self.low}")
+        return self
+
+
+# --- likelihoods -----------------------------------------------------------------------
+
+
+class Likelihood(Strict):
+    """How the evidence bound and the likelihood of the probability flow are computed."""
+
+    rows: Annotated[int, Field(ge=2, description="true rows of a run, and draws a node")]
+    nodes: Annotated[int, Field(ge=1, le=512, description="nodes in time of the evidence bound")]
+    cutoff: Annotated[Positive, Field(description="the time at which both stop, below every T")]
+    divergence: Annotated[Literal["exact", "hutchinson"], Field(description="of a network's score")]
+    directions: Annotated[int, Field(ge=1, description="random signs a row, of hutchinson")]
+    method: Annotated[Literal["RK45", "DOP853"], Field(description="the solver of the flow")]
+    rtol: Positive
+    atol: Annotated[Positive, Field(description="of the coordinates")]
+    atol_nats: Annotated[Positive, Field(description="of the log-likelihood")]
 
 
 # --- pictures ------------------------------------------------------------------------

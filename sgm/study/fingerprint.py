@@ -30,6 +30,10 @@ PACKAGE = Path(__file__).resolve().parents[1]
 IGNORED = ("sgm.study",)
 TABLES = frozenset(
     {
+        "sgm.architectures:ARCHITECTURES",
+        "sgm.architectures:OUTPUTS",
+        "sgm.architectures:TIME_INPUTS",
+        "sgm.networks:FORWARD",
         "sgm.objectives:OBJECTIVES",
         "sgm.objectives:WEIGHTS",
         "sgm.training:LEARNING_RATES",

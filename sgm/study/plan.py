@@ -1,55 +1,55 @@
 """The plan of a study: its cells, their files, and what each job must be told.
 
-A cell is one point of the grid. Jobs work on *blocks*: the replicates of one chain
-(target, schedule, horizon, score, …) whose seeds lie in one range. Blocks that are
-already on disk stay as they are and new seeds go to new blocks, so that a study grows
-without recomputing; the numbers of a cell don't depend on its block.
+A cell is one point of the grid. Jobs work on blocks of cells (`sgm.study.blocks`); the
+numbers of a cell don't depend on its block.
 
 A job's *spec* is one canonical JSON string: exactly the leaves of the config that the
-stage reads, addresses of what to build, and the fingerprint of the code it can reach.
+stage reads (`sgm.study.specs`), addresses of what to build, the fingerprint of the code it
+can reach, and a digest of the specs of the jobs whose files it reads. Result files carry
+it: a file whose spec is the plan's is up to date.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-import os
-import re
-from collections.abc import Iterable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from string import Formatter
-from typing import Any
+from typing import Any, NamedTuple
 
-from sgm.study.config import Item, Study, canonical, format_number, rescaling
+from sgm.store.cells import canonical, read_spec
+from sgm.study.blocks import PATTERNS, fields, found, schedule_blocks, seed_blocks
+from sgm.study.config import Item, Study, format_number
+from sgm.study.figures import figures
 from sgm.study.fingerprint import fingerprint
-from sgm.study.variables import EXACT_LAW, GRID, Variable
+from sgm.study.specs import labelled, leaves, roots
+from sgm.study.variables import LIKELIHOOD, Variable
 
 __all__ = ["PATTERNS", "Plan"]
 
-#: Files of a study below its results folder, by kind; the fields are labels.
-PATTERNS = {
-    "data": "data/{target}/seeds_{seeds}.npz",
-    "network": "networks/{target}/{schedule}/T={horizon}/{score}/seeds_{seeds}.safetensors",
-    "training": "cells/training/{target}/{schedule}/T={horizon}/{score}/seeds_{seeds}.npz",
-    "samples": "samples/{target}/{schedule}/T={horizon}/{score}"
-    "/{sampler}/{time_grid}-{n_steps}/seeds_{seeds}.npz",
-    "divergences": "cells/divergences/{target}/{schedule}/T={horizon}/{score}"
-    "/{sampler}/{time_grid}-{n_steps}/seeds_{seeds}.npz",
-    "bounds": "cells/bounds/{target}/{schedule}/T={horizon}/{score}"
-    "/{time_grid}-{n_steps}/seeds_{seeds}.npz",
-    "floors": "cells/floors/{target}/seeds_{seeds}.npz",
-    "pictures": "cells/pictures/{target}/{schedule}/{score}.npz",
-    "exact": "cells/exact/{target}.npz",
-    "axes": "cells/axes.npz",
-    "grid": "grid.zarr/zarr.json",
+#: Kinds of files that a stage reads, those of some scores and targets apart.
+_INPUTS = {
+    "network": ["data"],
+    "divergences": ["samples", "data"],
+    "floors": ["data"],
+    "bounds": ["network"],
 }
 
-_BLOCK = re.compile(r"^seeds_(\d+)-(\d+)\.(npz|safetensors)$")
 
+class _Chain(NamedTuple):
+    """Jobs that share a cut into blocks of schedules."""
 
-def _fields(kind: str) -> list[str]:
-    return [name for _, name, _, _ in Formatter().parse(PATTERNS[kind]) if name]
+    target: str
+    horizon: str
+    score: str
+    seeds: str
+
+    @classmethod
+    def of(cls, labels: Mapping[str, str]) -> _Chain:
+        return cls(*(labels[name] for name in cls._fields))
 
 
 @dataclass(frozen=True)
@@ -86,33 +86,106 @@ class Plan:
         labelled["n_steps"] = {str(value): value for value in study.n_steps}
         return labelled
 
+    # --- blocks ----------------------------------------------------------------------
+
+    @cached_property
+    def on_disk(self) -> tuple[tuple[str, dict[str, str]], ...]:
+        """Kind and labels of the files that are on disk: looked up once.
+
+        So the blocks don't change while they are written, and every stage of a run sees
+        the same ones.
+        """
+        return tuple(found(self.root))
+
     @cached_property
     def blocks(self) -> tuple[str, ...]:
-        """Seed ranges that cover the study: those on disk first, new ones for the rest.
+        """Seed ranges that cover the study: those on disk first, new ones for the rest."""
+        on_disk = {labels["seeds"] for _, labels in self.on_disk}
+        return seed_blocks(self.study.seeds, self.study.seeds_per_job, on_disk)
 
-        The choice does not change when the new blocks are written, so that every stage
-        of a run sees the same blocks.
+    @cached_property
+    def _chains(self) -> dict[_Chain, dict[str, list[tuple[str, dict[str, str]]]]]:
+        """The files on disk by chain and block of schedules."""
+        chains: dict[_Chain, dict[str, list[tuple[str, dict[str, str]]]]] = {}
+        for kind, labels in self.on_disk:
+            if "schedules" in labels:
+                blocks = chains.setdefault(_Chain.of(labels), {})
+                blocks.setdefault(labels["schedules"], []).append((kind, labels))
+        return chains
+
+    @cached_property
+    def schedule_blocks(self) -> Callable[[_Chain], tuple[str, ...]]:
+        """Blocks of schedules of a chain: those on disk first, new ones for the rest."""
+
+        def cut(chain: _Chain) -> tuple[str, ...]:
+            return schedule_blocks(
+                list(self.axes["schedule"]),
+                self.study.schedules_per_job,
+                self._chains.get(chain, {}).keys(),
+                lambda name: self._is_current(chain, name),
+            )
+
+        return cache(cut)
+
+    @cached_property
+    def _lost(self) -> dict[tuple[_Chain, str], dict[str, dict[str, Any]]]:
+        """Specs of the schedules of blocks on disk that the study lacks, by their labels."""
+        return {}
+
+    def _is_current(self, chain: _Chain, name: str) -> bool:
+        """Whether the first stage that left a block of schedules on disk would not run again.
+
+        Takes what the study does not say of its schedules from the files.
         """
-        on_disk = {
-            match.group(1, 2)
-            for _, _, files in os.walk(self.root)
-            for match in map(_BLOCK.match, files)
-            if match
-        }
-        wanted = set(range(self.study.seeds))
-        chosen = []
-        for first, last in sorted((int(a), int(b)) for a, b in on_disk):
-            covered = wanted & set(range(first, last + 1))
-            if covered:
-                chosen.append((first, last))
-                wanted -= covered
-        while wanted:
-            first = last = min(wanted)
-            while last + 1 in wanted and last + 1 - first < self.study.seeds_per_job:
-                last += 1
-            chosen.append((first, last))
-            wanted -= set(range(first, last + 1))
-        return tuple(f"{first}-{last}" for first, last in sorted(chosen))
+        target, score = (self._item(axis, chain._asdict()) for axis in ("target", "score"))
+        first = "divergences" if self.is_sampled(target, score) else "likelihood"
+        first = "network" if score.family == "trained" else first
+        for kind, labels in self._chains[chain][name]:
+            if kind != first:
+                continue
+            stored = read_spec(self.pattern(kind).format(**labels))
+            specs = json.loads(stored)["schedules"] if stored else []
+            self._lost[chain, name] = {
+                spec["label"]: spec for spec in specs if spec["label"] not in self.axes["schedule"]
+            }
+            try:
+                if self._spec(kind, labels) == stored:
+                    return True
+            except ValueError:  # what built them is not there any more
+                continue
+        return False
+
+    @cached_property
+    def _known(self) -> dict[str, dict[str, Any]]:
+        """Specs of the study's schedules by label."""
+        return {spec["label"]: spec for spec in labelled(self.study.schedules)}
+
+    def schedules(self, labels: Mapping[str, str]) -> list[dict[str, Any]]:
+        """Specs of the schedules of a block.
+
+        Raises
+        ------
+        ValueError
+            If neither the study nor a file on disk says what one of them is.
+        """
+        lost = self._lost.get((_Chain.of(labels), labels["schedules"]), {})
+        try:
+            return [
+                lost[label] if label in lost else self._known[label]
+                for label in labels["schedules"].split(",")
+            ]
+        except KeyError as error:
+            raise ValueError(f"schedule = {error}: not in the study, nor in a file") from None
+
+    def place(self, labels: Mapping[str, str]) -> dict[str, str]:
+        """Labels of the network that a picture shows: of seed 0 and the first horizon."""
+        place = {"seeds": self.blocks[0], "horizon": next(iter(self.axes["horizon"])), **labels}
+        for name in self.schedule_blocks(_Chain.of(place)):
+            if place["schedule"] in name.split(","):
+                return place | {"schedules": name}
+        raise ValueError(f"schedule = {place['schedule']!r}: not a schedule of the study")
+
+    # --- cells -----------------------------------------------------------------------
 
     def is_sampled(self, target: Item, score: Item) -> bool:
         """Whether replicates of a score are simulated for a target."""
@@ -142,6 +215,8 @@ class Plan:
                 return known and self.has_file("network", labels)
             case "samples" | "divergences":
                 return self.is_sampled(target, score)
+            case "likelihood":
+                return study.likelihood is not None and study.runs(target, score)
             case "pictures":
                 chosen = study.pictures is not None and labels["schedule"] in (
                     study.pictures.schedules
@@ -177,11 +252,16 @@ class Plan:
     def cells(self, kind: str) -> Iterator[dict[str, str]]:
         """Labels of every file of one kind."""
         values: dict[str, Any] = {**self.axes, "seeds": self.blocks}
-        fields = _fields(kind)
-        for labels in itertools.product(*(values[name] for name in fields)):
-            cell = dict(zip(fields, labels, strict=True))
-            if self.has_file(kind, cell):
+        own = [name for name in fields(kind) if name != "schedules"]
+        for labels in itertools.product(*(values[name] for name in own)):
+            cell = dict(zip(own, labels, strict=True))
+            if not self.has_file(kind, cell):
+                continue
+            if "schedules" not in fields(kind):
                 yield cell
+                continue
+            for block in self.schedule_blocks(_Chain.of(cell)):
+                yield cell | {"schedules": block}
 
     def files(self, kind: str) -> list[str]:
         """Paths of all files of one kind."""
@@ -189,30 +269,7 @@ class Plan:
 
     def figures(self) -> list[str]:
         """Stems of the study's figures, as ``kl/isotropic``."""
-        study = self.study
-        stems = ["schedules"]
-        calibrated = False
-        for target in study.targets:
-            scores = [score for score in study.scores if study.runs(target, score)]
-            sampled = [score for score in scores if self.is_sampled(target, score)]
-            exact = target.entry.law == "gaussian" and any(s.family != "trained" for s in scores)
-            for item in self.measures("divergences", target):
-                for variable in item.entry.variables:
-                    drawn = variable.about.get("role") == "divergence"
-                    if drawn and (sampled or (exact and "exact" in variable.about)):
-                        stems.append(f"{variable.about['figure']}/{target.label}")
-            for item in self.measures("bounds", target):
-                stems += [
-                    f"{variable.name.removesuffix('_bound')}_decomposition/{target.label}"
-                    for variable in item.entry.variables
-                    if variable.about.get("role") == "bound"
-                ]
-            if sampled and len(study.schedules) > 1 and study.seeds > 1:
-                stems.append(f"comparison/{target.label}")
-            if sampled and study.pictures is not None:
-                stems.append(f"samples/{target.label}")
-            calibrated |= exact and any(score.family != "trained" for score in sampled)
-        return stems + ["calibration"] * calibrated
+        return figures(self)
 
     def source_files(self, target: str) -> list[str]:
         """The user's own files that a target reads; all below a folder that it names."""
@@ -235,34 +292,38 @@ class Plan:
         labels : mapping or Snakemake's wildcards
             Labels of its output.
         """
-        own = {name: getattr(labels, name) for name in _fields(stage)}
-        kinds: dict[str, list[str]] = {
-            "network": ["data"],
-            "divergences": ["samples", "data"],
-            "floors": ["data"],
-            "bounds": ["network"],
+        own = {name: getattr(labels, name) for name in fields(stage)}
+        needed = self._needed(stage, own)
+        files: dict[str, Any] = {
+            kind: self.pattern(kind).format(**place) for kind, place in needed.items()
         }
-        needed = list(kinds.get(stage, []))
-        if stage == "pictures":  # of seed 0 and the first horizon
-            own |= {"seeds": self.blocks[0], "horizon": next(iter(self.axes["horizon"]))}
-        if "score" in own:
-            target, score = self.axes["target"][own["target"]], self.axes["score"][own["score"]]
-            if score.family == "trained" and stage in ("samples", "pictures"):
-                needed.append("network")
-            if stage == "divergences" and self.along_chain(target, score):
-                needed.append("bounds")
-        files: dict[str, Any] = {kind: self.pattern(kind).format(**own) for kind in needed}
         targets = [own["target"]] if "target" in own else self.axes["target"]
         source = [path for target in targets for path in self.source_files(target)]
         return files | ({"source": source} if source else {})
+
+    def _needed(self, stage: str, own: Mapping[str, str]) -> dict[str, Mapping[str, str]]:
+        """Kind and labels of the files that a job reads."""
+        needed = dict.fromkeys(_INPUTS.get(stage, []), own)
+        if "score" in own:
+            target, score = self._item("target", own), self._item("score", own)
+            if score.family == "trained" and stage in ("samples", "likelihood"):
+                needed["network"] = own
+            if score.family == "trained" and stage == "pictures":
+                needed["network"] = self.place(own)
+            if stage == "divergences" and self.along_chain(target, score):
+                needed["bounds"] = own
+            if stage == "likelihood" and not target.entry.law_known:
+                needed["data"] = own
+        return needed
 
     # --- specs -----------------------------------------------------------------------
 
     @cached_property
     def variables(self) -> dict[str, Variable]:
-        """Grid variables of the study's divergences and bounds, by name."""
+        """Grid variables of what the study measures, by name."""
         measures = (*self.study.divergences, *self.study.bounds)
         own = [variable for item in measures for variable in item.entry.variables]
+        own += LIKELIHOOD if self.study.likelihood else ()
         floors = [variable.floor for variable in own if variable.measured_floor]
         return {variable.name: variable for variable in (*own, *floors)}
 
@@ -272,147 +333,45 @@ class Plan:
         Parameters
         ----------
         stage : str
-            ``data``, ``network``, ``samples``, ``divergences``, ``bounds``, ``floors``,
-            ``pictures``, ``exact`` or ``axes``.
+            ``data``, ``network``, ``samples``, ``divergences``, ``bounds``, ``likelihood``,
+            ``floors``, ``pictures``, ``exact`` or ``axes``.
         labels : Snakemake's wildcards or any object with the labels as attributes
         """
-        leaves = getattr(self, f"_{stage}_leaves")(
-            {name: getattr(labels, name) for name in _fields(stage) if name != "seeds"}
-        )
-        roots = [f"sgm.run.stages:{stage}", *_addresses(leaves)]
-        if stage == "network":
-            roots += _rows(leaves["score"]["parameters"]["recipe"])
-        return canonical(leaves | {"code": fingerprint(roots)})
+        return self._spec(stage, {name: getattr(labels, name) for name in fields(stage)})
+
+    def _spec(self, stage: str, labels: Mapping[str, str]) -> str:
+        key = (stage, *(labels[name] for name in fields(stage)))
+        if key not in self._specs:
+            told = leaves(self, stage, labels)
+            told["code"] = self._fingerprint(frozenset(roots(stage, told)))
+            told["inputs"] = {
+                kind: hashlib.sha256(self._spec(kind, place).encode()).hexdigest()[:16]
+                for kind, place in self._needed(stage, labels).items()
+            }
+            self._specs[key] = canonical(told)
+        return self._specs[key]
+
+    @cached_property
+    def _specs(self) -> dict[tuple[str, ...], str]:
+        """Specs by stage and labels: Snakemake asks several times."""
+        return {}
+
+    @cached_property
+    def _fingerprint(self) -> Callable[[frozenset[str]], str]:
+        """Digest of the code that some addresses reach: one look a set of addresses."""
+        return cache(fingerprint)
 
     def _item(self, axis: str, labels: Mapping[str, str]) -> Any:
         return self.axes[axis][labels[axis]]
 
-    def _target(self, labels: Mapping[str, str]) -> dict[str, Any]:
-        target = self._item("target", labels)
-        return {"study_seed": self.study.study_seed, "target": _target_spec(target)}
-
-    def _schedule(self, labels: Mapping[str, str]) -> dict[str, Any]:
-        return {
-            "process": self.study.process.spec,
-            "schedule": self._item("schedule", labels).spec,
-            "horizon": self._item("horizon", labels),
-        }
-
-    def _solver(self, labels: Mapping[str, str]) -> dict[str, Any]:
-        return {
-            "time_grid": self._item("time_grid", labels).spec,
-            "n_steps": self._item("n_steps", labels),
-        }
-
-    def _axes_of_all(self) -> dict[str, Any]:
-        study = self.study
-        return {
-            "process": study.process.spec,
-            "schedules": _specs(study.schedules),
-            "horizons": study.horizons,
-            "samplers": _specs(study.samplers),
-        }
-
-    def _data_leaves(self, labels: Mapping[str, str]) -> dict[str, Any]:
-        return self._target(labels) | {"n_train": self.study.n_train}
-
-    def _network_leaves(self, labels: Mapping[str, str]) -> dict[str, Any]:
-        score = {"score": self._item("score", labels).spec}
-        return self._target(labels) | self._schedule(labels) | score
-
-    def _samples_leaves(self, labels: Mapping[str, str]) -> dict[str, Any]:
-        leaves = self._network_leaves(labels) | self._solver(labels)
-        leaves |= {"sampler": self._item("sampler", labels).spec}
-        leaves |= {"n_samples": self.study.n_samples}
-        if self.along_chain(self._item("target", labels), self._item("score", labels)):
-            leaves["n_score_error"] = self.study.n_score_error
-        return leaves
-
-    def _divergences_leaves(self, labels: Mapping[str, str]) -> dict[str, Any]:
-        target = self._item("target", labels)
-        leaves = self._target(labels)
-        leaves |= {"divergences": _specs(self.measures("divergences", target))}
-        bounds = self.along_chain(target, self._item("score", labels))
-        if bounds:
-            leaves |= self._schedule(labels) | self._solver(labels) | {"bounds": _specs(bounds)}
-        return leaves
-
-    def _floors_leaves(self, labels: Mapping[str, str]) -> dict[str, Any]:
-        target = self._item("target", labels)
-        items = self.with_floor(target)
-        measured = {
-            variable.name: variable.floor.name
-            for item in items
-            for variable in item.entry.variables
-            if variable.measured_floor
-        }
-        leaves = {"divergences": _specs(items), "floors": measured}
-        return self._target(labels) | leaves | {"n_samples": self.study.n_samples}
-
-    def _bounds_leaves(self, labels: Mapping[str, str]) -> dict[str, Any]:
-        target = self._item("target", labels)
-        leaves = self._target(labels) | self._schedule(labels) | self._solver(labels)
-        leaves |= {"bounds": _specs(self.measures("bounds", target))}
-        return leaves | {"n_score_error": self.study.n_score_error}
-
-    def _pictures_leaves(self, labels: Mapping[str, str]) -> dict[str, Any]:
-        study, pictures = self.study, self.study.pictures
-        assert pictures is not None
-        leaves = self._target(labels) | {"score": self._item("score", labels).spec}
-        leaves |= {
-            "process": study.process.spec,
-            "schedule": self._item("schedule", labels).spec,
-            "horizon": study.horizons[0],
-            "time_grid": study.time_grids[0].spec,
-            "n_steps": max(study.n_steps),
-            "samplers": _specs(study.samplers),
-        }
-        return leaves | pictures.model_dump(mode="json", exclude={"schedules"})
-
-    def _exact_leaves(self, labels: Mapping[str, str]) -> dict[str, Any]:
-        study, target = self.study, self._item("target", labels)
-        scores = [s for s in study.scores if s.family != "trained" and study.runs(target, s)]
-        bounds = self.measures("bounds", target)
-        divergences = [
-            {"build": item.entry.exact, "parameters": item.spec["parameters"]}
-            for item in self.measures("divergences", target)
-            if item.entry.exact and target.entry.law == "gaussian"
-        ]
-        leaves = self._target(labels) | self._axes_of_all() | {"scores": _specs(scores)}
-        leaves |= {"time_grids": _specs(study.time_grids), "n_steps": list(study.n_steps)}
-        leaves |= {
-            "divergences": divergences,
-            "bounds": _specs(item for item in bounds if not item.entry.along_chain),
-            "chain_bounds": _specs(item for item in bounds if item.entry.along_chain),
-        }
-        variables = [*EXACT_LAW, *(term for item in bounds for term in item.entry.terms)]
-        for item in self.measures("divergences", target):
-            variables += [v for v in item.entry.variables if item.entry.exact and v.axes == GRID]
-        return leaves | {"variables": {v.name: v.axes for v in variables}}
-
-    def _axes_leaves(self, labels: Mapping[str, str]) -> dict[str, Any]:
-        study = self.study
-        objections = [
-            {
-                "build": item.entry.objection,
-                "parameters": {"total": variable.name},
-                "label": variable.about["objection"],
-            }
-            for item in study.bounds
-            for variable in item.entry.variables
-            if item.entry.objection and "objection" in variable.about
-        ]
-        targets = [_target_spec(target) for target in study.targets]
-        return self._axes_of_all() | {"targets": targets, "objections": objections}
-
     def view_spec(self, view: str) -> str:
         """Canonical JSON of what the gather, the figures or the tables must be told."""
-        leaves: dict[str, Any] = {"code": fingerprint([f"sgm.run.views:{view}"])}
+        told: dict[str, Any] = {"code": fingerprint([f"sgm.run.views:{view}"])}
         if view == "grid":
-            leaves |= {"config": self.study.model_dump(mode="json"), "root": str(self.root)}
+            told |= {"config": self.study.model_dump(mode="json"), "root": str(self.root)}
         if view == "figures":
-            leaves |= {"stems": self.figures()}
-        return canonical(leaves)
+            told |= {"stems": self.figures()}
+        return canonical(told)
 
 
 def _files_of(path: Path) -> list[str]:
@@ -420,32 +379,3 @@ def _files_of(path: Path) -> list[str]:
     if not path.is_dir():
         return [str(path)]
     return sorted(str(file) for file in path.rglob("*") if file.is_file())
-
-
-def _specs(items: Iterable[Item]) -> list[dict[str, Any]]:
-    """Specs in the order of the grid: a list, since canonical JSON sorts mappings."""
-    return [item.spec | {"label": item.label} for item in items]
-
-
-def _target_spec(target: Item) -> dict[str, Any]:
-    return target.spec | rescaling(target) | {"label": target.label}
-
-
-def _rows(recipe: Mapping[str, Any]) -> list[str]:
-    """Addresses of the rows of the tables of choices that a recipe names."""
-    tables = {
-        "objective": "sgm.objectives:OBJECTIVES",
-        "weight": "sgm.objectives:WEIGHTS",
-        "learning_rate_schedule": "sgm.training:LEARNING_RATES",
-        "time_sampling": "sgm.training:TIME_SAMPLINGS",
-    }
-    return [f"{table}[{recipe[key]}]" for key, table in tables.items()]
-
-
-def _addresses(leaves: Any) -> Iterator[str]:
-    """Every address of a builder in a spec."""
-    if isinstance(leaves, dict) and "build" in leaves:
-        yield leaves["build"]
-    elif isinstance(leaves, dict | list | tuple):
-        for value in leaves.values() if isinstance(leaves, dict) else leaves:
-            yield from _addresses(value)

@@ -58,6 +58,8 @@ class Entry:
         Of a divergence: address of the same between two laws, for affine scores.
     objection : str
         Of a bound: address of what says where it is no theorem.
+    stationary : bool
+        Of a bound: whether it needs a process with a stationary law, VP.
     """
 
     build: str
@@ -67,6 +69,7 @@ class Entry:
     variables: tuple[Variable, ...] = ()
     exact: str = ""
     objection: str = ""
+    stationary: bool = False
 
     @property
     def terms(self) -> tuple[Variable, ...]:
@@ -128,8 +131,12 @@ KINDS: dict[str, dict[str, Entry]] = {
         "beta_a": Entry("sgm.schedules:BetaSchedule", families.Beta),
         "constant": Entry("sgm.schedules:ConstantSchedule", families.Constant),
         "cosine": Entry("sgm.schedules:CosineSchedule", families.Cosine),
+        "geometric": Entry("sgm.schedules:GeometricSchedule", families.Geometric),
     },
-    "process": {"vp": Entry("sgm.processes:VPProcess", families.VP)},
+    "process": {
+        "vp": Entry("sgm.processes:VPProcess", families.VP),
+        "ve": Entry("sgm.processes:VEProcess", families.VE),
+    },
     "score": {
         "exact": Entry("sgm.scores:exact", families.Affine, needs="law"),
         "scaled": Entry("sgm.scores:scaled", families.Perturbed, needs="law"),
@@ -205,6 +212,9 @@ KINDS: dict[str, dict[str, Entry]] = {
             needs="data",
             variables=variables.HELDOUT_NLL,
         ),
+        "histogram": Entry(
+            _measure("histogram"), families.Histogram, variables=variables.HISTOGRAM
+        ),
     },
     "bound": {
         "kl": Entry(
@@ -213,6 +223,7 @@ KINDS: dict[str, dict[str, Entry]] = {
             needs="law",
             variables=variables.KL_BOUND,
             objection=_measure("kl_objection"),
+            stationary=True,
         ),
         "w2": Entry(
             _measure("w2_bound"),
@@ -220,6 +231,7 @@ KINDS: dict[str, dict[str, Entry]] = {
             needs="law",
             variables=variables.W2_BOUND,
             objection=_measure("w2_objection"),
+            stationary=True,
         ),
     },
 }
@@ -247,7 +259,9 @@ def lookup(kind: str, family: str) -> Entry:
     """
     rows = KINDS[kind]
     if family not in rows:
-        raise ValueError(f"family = {family!r}: unknown {kind}; known: {', '.join(sorted(rows))}")
+        raise ValueError(
+            f"family = {family[:64]!r}: unknown {kind}; known: {', '.join(sorted(rows))}"
+        )
     return rows[family]
 
 
@@ -320,11 +334,15 @@ def load_extension(path: str | Path) -> Any:
     Raises
     ------
     ValueError
-        If the file does not exist.
+        If the file does not exist, or fails when it is imported.
     """
-    path = Path(path).resolve()
-    if not path.is_file():
-        raise ValueError(f"extensions: {str(path)!r} is not a file")
+    try:
+        path = Path(path).resolve()
+        found = path.suffix == ".py" and path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        found = False
+    if not found:
+        raise ValueError(f"extensions: {str(path)!r} is not a file of Python (.py)")
     name = f"extension:{path}"
     if name in sys.modules:
         return sys.modules[name]
@@ -333,5 +351,9 @@ def load_extension(path: str | Path) -> Any:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]  # half a module must not be taken for the whole one
+        raise ValueError(f"extensions: {str(path)!r}: {type(error).__name__}: {error}") from error
     return module

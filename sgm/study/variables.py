@@ -24,9 +24,11 @@ __all__ = ["GRID", "REPLICATE", "RUN", "THEORY", "VERDICT", "Variable"]
 
 GRID = ("target", "schedule", "horizon", "score", "sampler", "time_grid", "n_steps")
 REPLICATE = (*GRID, "seed")
+AXES = (*REPLICATE, "time_fraction", "bin")
 THEORY = ("target", "schedule", "horizon", "score", "time_grid", "n_steps", "seed")
 RUN = ("target", "seed")
 SCHEDULE = ("target", "schedule", "horizon")
+LEARNED = (*SCHEDULE, "score", "seed")
 SOLVER = (*SCHEDULE, "time_grid", "n_steps")
 VERDICT = ("target", "sampler")
 
@@ -54,6 +56,12 @@ class Variable:
     units: str = "nat"
     about: Mapping[str, str] = field(default_factory=dict)
     measured_floor: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.axes, str) or not set(self.axes) <= set(AXES):
+            raise ValueError(
+                f"axes = {self.axes!r} of {self.name}: must be a tuple of some of {', '.join(AXES)}"
+            )
 
     @property
     def floor(self) -> Variable:
@@ -218,8 +226,49 @@ HELDOUT_NLL = (
     Variable("heldout_nll_standard_error", REPLICATE, "standard error of that"),
     Variable("heldout_nll_floor", RUN, "the same between halves of the true data"),
 )
+HISTOGRAM = (
+    Variable(
+        "sample_density",
+        (*REPLICATE, "bin"),
+        "density of one coordinate of the generated rows, mean over each bin",
+        "1",
+    ),
+    Variable("target_density", ("target", "bin"), "the same of the target, exact", "1"),
+)
+KL_TERMINAL = Variable("kl_terminal", SCHEDULE, "KL(p_T || prior), exact")
+LIKELIHOOD = (
+    KL_TERMINAL,
+    Variable("data_log_density", ("target",), "E log p_0(X_0), exact"),
+    Variable("terminal_log_density", SCHEDULE, "E log p_T(X_T), exact"),
+    Variable("elbo_r", SCHEDULE, "R from the cutoff on, exact"),
+    Variable("elbo_k", SCHEDULE, "K from the cutoff on, exact"),
+    Variable("elbo_difference", SCHEDULE, "R - K from the cutoff on, exact"),
+    Variable("reverse_sde_kl", SCHEDULE, "KL(target || backward SDE with the exact score)"),
+    Variable("score_gap", LEARNED, "G, half the integral of the score's squared error"),
+    Variable("score_gap_standard_error", LEARNED, "Monte-Carlo standard error of G"),
+    Variable("elbo", LEARNED, "evidence bound E log p - G - KL(p_T || prior)"),
+    Variable("denoising_elbo", LEARNED, "the same from losses of denoising, by Monte Carlo"),
+    Variable("denoising_elbo_standard_error", LEARNED, "Monte-Carlo standard error of that"),
+    Variable("flow_log_likelihood", LEARNED, "mean log-likelihood under the probability flow"),
+    Variable("flow_log_likelihood_standard_error", LEARNED, "standard error over its rows"),
+    Variable("bits_per_dimension", LEARNED, "the same in bits, of the data's own levels", "bit"),
+    Variable("flow_evaluations", LEARNED, "evaluations of the score by the solver (NFE)", "1"),
+    Variable("flow_seconds", LEARNED, "wall time of the flow of all rows", "s"),
+    Variable(
+        "optimal_horizon",
+        ("target", "schedule", "score"),
+        "the horizon of the largest evidence bound, exact",
+        "1",
+    ),
+    Variable(
+        "optimal_horizon_interior",
+        ("target", "schedule", "score"),
+        "1 where it is not an end of the horizons considered",
+        "1",
+    ),
+)
 KL_BOUND = (
-    Variable("kl_terminal", SCHEDULE, "KL(p_T || prior), exact"),
+    KL_TERMINAL,
     Variable("kl_bound_mixing", SCHEDULE, "E1, mixing term", about={"label": "E1 mixing"}),
     Variable(
         "kl_bound_score",

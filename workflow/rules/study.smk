@@ -22,6 +22,7 @@ CELLS = [
         "divergences",
         "floors",
         "bounds",
+        "likelihood",
         "exact",
         "pictures",
         "axes",
@@ -36,7 +37,13 @@ FIGURES = [
 ]
 TABLES = [
     f"{plan.root}/tables/{name}"
-    for name in ("summary.csv", "ranking.csv", "comparison.csv", "comparison.txt")
+    for name in (
+        "summary.csv",
+        "ranking.csv",
+        "comparison.csv",
+        "horizons.csv",
+        "comparison.txt",
+    )
 ]
 
 
@@ -49,6 +56,7 @@ for setting in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):
 wildcard_constraints:
     target="[^/]+",
     schedule="[^/]+",
+    schedules="[^/]+",
     horizon="[^/]+",
     score="[^/]+",
     sampler="[^/]+",

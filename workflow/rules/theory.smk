@@ -21,6 +21,29 @@ rule bound:
         " --output bounds={output.bounds:q} > {log:q} 2>&1"
 
 
+# Evidence bound, and likelihood of the probability flow, of every score.
+rule likelihood:
+    input:
+        unpack(inputs("likelihood")),
+    output:
+        likelihood=plan.pattern("likelihood"),
+    log:
+        log("likelihood"),
+    benchmark:
+        times("likelihood")
+    conda:
+        "../envs/sgm.yaml"
+    resources:
+        device=study.device,
+    params:
+        spec=spec("likelihood"),
+        files=named,
+    shell:
+        "python -m sgm.run likelihood --spec {params.spec:q} --seeds {wildcards.seeds}"
+        " --device {resources.device} --input {params.files:q}"
+        " --output likelihood={output.likelihood:q} > {log:q} 2>&1"
+
+
 rule exact:
     input:
         unpack(inputs("exact")),

@@ -1,0 +1,138 @@
+"""The same study gives the same numbers: in any order, any blocks, on any number of cores."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from sgm.run.__main__ import main
+from sgm.store.grid import gather, open_grid, write_grid
+from sgm.study import Plan, Study
+from sgm.study.plan import PATTERNS
+from tests.workflow import ROOT, Workflow, tiny
+
+OUTPUTS = {"network": ("network", "training")}
+ORDER = ("data", "network", "samples", "bounds", "divergences", "floors", "exact", "axes")
+
+
+def config(**changes: Any) -> dict[str, Any]:
+    """The tiny study with three seeds, a correlated target (its products take a BLAS) and W2."""
+    correlated = {"family": "correlated", "dimension": 5, "mean": 0.5, "offset": 1.0}
+    return tiny(seeds=3, targets=[*tiny()["targets"], correlated], bounds=["kl", "w2"]) | changes
+
+
+class Labels:
+    def __init__(self, labels: dict[str, str]) -> None:
+        self.__dict__.update(labels)
+
+
+def run(study: dict[str, Any], root: Path, order: int | None = None) -> xr.Dataset:
+    """All jobs of a study, one after another; each stage's in an order of its own."""
+    plan = Plan(Study.parse(study), root)
+    for stage in ORDER:
+        jobs = list(plan.cells(stage))
+        if order is not None:
+            random.Random(order).shuffle(jobs)
+        for labels in jobs:
+            files = plan.inputs(stage, Labels(labels))
+            words = [stage, "--spec", plan.spec(stage, Labels(labels)), "--device", "cpu"]
+            words += ["--seeds", labels.get("seeds", "0-0")]
+            words += ["--input", *(f"{name}={path}" for name, path in files.items()), "--output"]
+            words += [
+                f"{kind}={plan.pattern(kind).format(**labels)}"
+                for kind in OUTPUTS.get(stage, (stage,))
+            ]
+            assert main(words) == 0
+    write_grid(gather(plan, {}), root / "grid.zarr")
+    return open_grid(root / "grid.zarr")
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
+    return run(config(), tmp_path_factory.mktemp("study") / "results")
+
+
+def test_every_stage_is_run() -> None:
+    made = {kind for stage in ORDER for kind in OUTPUTS.get(stage, (stage,))}
+    assert made == PATTERNS.keys() - {"grid", "pictures"}
+
+
+@pytest.mark.parametrize(("per_job", "order"), [(1, 0), (2, 1), (3, 2)])
+def test_blocks_and_the_order_of_jobs_change_no_bit(
+    grid: xr.Dataset, tmp_path: Path, per_job: int, order: int
+) -> None:
+    again = run(config(seeds_per_job=per_job), tmp_path, order)
+    names = sorted(set(grid.variables) - {"train_seconds"})
+    different = [
+        n
+        for n in names
+        if not np.array_equal(grid[n], again[n], equal_nan=grid[n].dtype.kind == "f")
+    ]
+    assert different == []
+    assert again.attrs["content_sha256"] == grid.attrs["content_sha256"]
+
+
+def test_another_seed_is_another_study(grid: xr.Dataset, tmp_path: Path) -> None:
+    """The digest can tell: one word of the config moves it, and no exact number."""
+    other = run(config(study_seed=2), tmp_path)
+    assert other.attrs["content_sha256"] != grid.attrs["content_sha256"]
+    np.testing.assert_array_equal(other.kl_exact, grid.kl_exact)
+    assert not np.array_equal(other.kl_plugin, grid.kl_plugin, equal_nan=True)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("workflow")
+def test_cores_and_jobs_at_once_change_no_bit(tmp_path: Path) -> None:
+    """Real jobs under Snakemake, on one core and on two, and the jobs of this process."""
+    alone = run(tiny(), tmp_path / "alone").attrs["content_sha256"]
+    for cores in ("1", "2"):
+        workflow = Workflow(tmp_path / cores)
+        workflow.write(tiny())
+        finished = workflow.run("--cores", cores)
+        assert finished.returncode == 0, finished.stderr[-4000:]
+        assert workflow.grid.attrs["content_sha256"] == alone
+
+
+# What another processor does: each library told to use older instructions only.
+OLDER = {
+    "OPENBLAS_CORETYPE": "Nehalem",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V3",
+    "ATEN_CPU_CAPABILITY": "default",
+    "MKL_CBWR": "COMPATIBLE",
+}
+CHILD = """
+import sys, pathlib
+from tests.test_determinism import config, run
+run(config(), pathlib.Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.slow
+def test_an_older_processor_moves_numbers_within_the_stated_tolerance(
+    grid: xr.Dataset, tmp_path: Path
+) -> None:
+    """docs/reliability.md: exact numbers to 1e-12, those of networks to 1 % after training."""
+    child = [sys.executable, "-c", CHILD, str(tmp_path)]
+    subprocess.run(child, env=os.environ | OLDER, check=True, cwd=ROOT)
+    older = open_grid(tmp_path / "grid.zarr")
+    untrained = grid.sel(score="scaled_eps=0.1")
+    for name, variable in grid.data_vars.items():
+        if "score" in variable.dims or variable.dtype.kind != "f":
+            continue
+        np.testing.assert_allclose(older[name], variable, rtol=1e-11, err_msg=str(name))
+    for name in ("kl_exact", "kl_reverse_exact", "kl_bound", "w2_bound"):
+        np.testing.assert_allclose(
+            older[name].sel(score="scaled_eps=0.1"), untrained[name], rtol=1e-12, err_msg=name
+        )
+    for name in ("kl_plugin", "kl_bound", "kl_path", "train_loss"):
+        trained = grid[name].sel(score="trained")
+        np.testing.assert_allclose(older[name].sel(score="trained"), trained, rtol=0.01)
+    assert not older.equals(grid)  # the switches did something

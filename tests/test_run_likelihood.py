@@ -1,0 +1,184 @@
+"""The stage of the likelihood: its terms fit together, and don't depend on blocks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sgm.architectures import MLP
+from sgm.networks import ScoreEnsemble
+from sgm.run.build import build_process
+from sgm.run.likelihood import likelihood
+from sgm.scores import scaled
+from sgm.store.cells import Arrays, read_cells
+from sgm.targets import correlated
+
+VP = {"build": "sgm.processes:VPProcess", "parameters": {"variance": 1.0}}
+VE = {"build": "sgm.processes:VEProcess", "parameters": {}}
+CUT = {
+    "build": "sgm.schedules:BetaSchedule",
+    "parameters": {"a": 0.0, "beta_min": 0.1, "beta_max": 20.0},
+    "full_horizon": 1.0,
+}
+STEEP = CUT | {"parameters": {"a": 3.0, "beta_min": 0.1, "beta_max": 20.0}}
+GEOMETRIC = {
+    "build": "sgm.schedules:GeometricSchedule",
+    "parameters": {"sigma_min": 0.01, "sigma_max": 50.0},
+    "full_horizon": 1.0,
+}
+CHOICES = {
+    "rows": 300,
+    "nodes": 32,
+    "cutoff": 1e-4,
+    "divergence": "exact",
+    "directions": 2,
+    "method": "RK45",
+    "rtol": 1e-6,
+    "atol": 1e-6,
+    "atol_nats": 1e-4,
+}
+PAIR = {
+    "build": "sgm.targets:correlated",
+    "parameters": {"dimension": 2, "mean": 0.5, "offset": 1.0},
+    "label": "pair",
+}
+MODES = {"build": "sgm.targets:two_modes", "parameters": {}, "label": "modes"}
+EXACT = {"build": "sgm.scores:exact", "parameters": {}}
+SCALED = {"build": "sgm.scores:scaled", "parameters": {"eps": 0.1}}
+TRAINED = {"build": "sgm.networks:ScoreEnsemble", "parameters": {}}
+
+
+def run(
+    folder: Path, seeds: range = range(2), inputs: dict[str, Path] | None = None, **leaves: Any
+) -> Arrays:
+    spec = {
+        "study_seed": 1,
+        "target": PAIR,
+        "process": VP,
+        "schedules": [CUT | {"label": "cut"}],
+        "horizon": 0.6,
+        "score": EXACT,
+        "likelihood": CHOICES,
+    } | leaves
+    likelihood(spec, seeds, inputs or {}, {"likelihood": folder / "cells.npz"}, "cpu")
+    return read_cells(folder / "cells.npz")
+
+
+@pytest.mark.parametrize(("process", "schedule"), [(VP, CUT), (VE, GEOMETRIC)])
+@pytest.mark.parametrize("target", [PAIR, MODES])
+def test_the_terms_make_the_bound(
+    tmp_path: Path, process: Any, schedule: Any, target: dict[str, Any]
+) -> None:
+    found = run(
+        tmp_path, process=process, schedules=[schedule], target=target, score=SCALED, horizon=0.9
+    )
+    assert all(value.shape == (1, 2) for value in found.values())
+    start = found["terminal_log_density"] + found["elbo_difference"]  # E log p at the cutoff
+    np.testing.assert_allclose(start, found["terminal_log_density"] + found["elbo_r"]
+                               - found["elbo_k"], atol=1e-9)  # fmt: skip
+    np.testing.assert_allclose(
+        found["elbo"], start - found["score_gap"] - found["kl_terminal"], rtol=1e-12
+    )
+    np.testing.assert_allclose(start, found["data_log_density"], atol=2e-3)
+    assert (found["optimal_horizon_interior"] == 1).all()
+
+
+def test_the_flow_of_the_exact_score_attains_the_bound(tmp_path: Path) -> None:
+    """E log q = ELBO for the flow; for the backward SDE the bound is not attained."""
+    found = run(tmp_path, target=MODES, likelihood=CHOICES | {"rows": 2000})
+    error = found["flow_log_likelihood"] - found["elbo"]
+    assert (abs(error) < 4 * found["flow_log_likelihood_standard_error"]).all()
+    assert (found["flow_log_likelihood_standard_error"] < 0.01).all()
+    assert (found["reverse_sde_kl"] < found["kl_terminal"] / 10).all()
+
+
+def test_the_flow_of_a_gaussian_is_gaussian(tmp_path: Path) -> None:
+    """The flow of the exact score carries N(0, σ²) at T to N(m₀ + …, …): affine in each axis.
+
+    Along axis i of the covariance, dx/dt = f x − ½ β s and s = −(x − m μ)/V: (x − m μ)/√V is
+    conserved, so that q has variance σ² V(ε)/V(T) there, and a mean that is moved likewise.
+    """
+    found = run(tmp_path, likelihood=CHOICES | {"rows": 4000})
+    process, law = build_process(VP, CUT, 0.6), correlated(2, 0.5, 1.0).law
+    early, late = (process.marginal(law, t) for t in (CHOICES["cutoff"], 0.6))
+    ratio = early.eigenvalues / late.eigenvalues
+    variance = process.prior_variance * ratio
+    mean = early.mean - np.sqrt(ratio) * late.mean
+    kl = 0.5 * np.sum(
+        law.eigenvalues / variance - 1 - np.log(law.eigenvalues / variance)
+        + law.rotate(law.mean - mean) ** 2 / variance
+    )  # fmt: skip
+    gap = found["data_log_density"] - found["flow_log_likelihood"]
+    assert (abs(gap - kl) < 4 * found["flow_log_likelihood_standard_error"]).all()
+
+
+def test_the_best_horizon_is_where_error_and_information_meet(tmp_path: Path) -> None:
+    found = run(tmp_path, score=SCALED)
+    best = found["optimal_horizon"][0, 0]
+    process, law = build_process(VP, CUT, 1.0), correlated(2, 0.5, 1.0).law
+    mse, _ = scaled(process, law, 0.1).error_moments(law, best)
+    m, v = process.mean_scale(best), process.kernel_variance(best)
+    np.testing.assert_allclose(mse, law.relative_fisher_information(1.0, m, v), rtol=1e-9)
+    stretched = {key: value for key, value in CUT.items() if key != "full_horizon"}
+    assert "optimal_horizon" not in run(tmp_path, score=SCALED, schedules=[stretched])
+
+
+def networks(folder: Path, seeds: list[int]) -> Path:
+    architecture = MLP(
+        dimension=2, width=16, layers=1, time_width=16, time_scale=1000.0, output="relative"
+    )
+    folder.mkdir(exist_ok=True)
+    ScoreEnsemble.initial(architecture, seeds).save(folder / "networks.safetensors")
+    return folder / "networks.safetensors"
+
+
+def test_both_ways_to_the_bound_of_a_network_agree(tmp_path: Path) -> None:
+    """From the error to the known score, and from losses that don't know it."""
+    file = networks(tmp_path, [1, 2])
+    found = run(
+        tmp_path, inputs={"network": file}, score=TRAINED, likelihood=CHOICES | {"rows": 2000}
+    )
+    error = np.hypot(found["score_gap_standard_error"], found["denoising_elbo_standard_error"])
+    assert (abs(found["elbo"] - found["denoising_elbo"]) < 4 * error).all()
+    assert (error < 0.05 * found["score_gap"]).all()
+
+
+@pytest.mark.parametrize("divergence", ["exact", "hutchinson"])
+def test_numbers_do_not_depend_on_the_block(tmp_path: Path, divergence: str) -> None:
+    choices = CHOICES | {"rows": 20, "divergence": divergence, "rtol": 1e-3, "atol_nats": 1e-2}
+    seeds = [4, 5, 6, 7]  # of the networks: two a schedule
+    together = run(
+        tmp_path,
+        inputs={"network": networks(tmp_path, seeds)},
+        score=TRAINED,
+        schedules=[CUT, STEEP],
+        likelihood=choices,
+    )
+    for s, schedule in enumerate((CUT, STEEP)):
+        for seed in range(2):
+            alone = run(
+                tmp_path,
+                seeds=range(seed, seed + 1),
+                inputs={"network": networks(tmp_path, [seeds[2 * s + seed]])},
+                score=TRAINED,
+                schedules=[schedule],
+                likelihood=choices,
+            )
+            for name, value in alone.items():
+                if not name.endswith("seconds"):
+                    np.testing.assert_array_equal(value[0, 0], together[name][s, seed], name)
+
+
+def test_a_failed_network_is_nan_and_its_neighbours_are_not(tmp_path: Path) -> None:
+    file = networks(tmp_path, [1, 2])
+    ensemble = ScoreEnsemble.load(file)
+    for weight in ensemble.weights.values():
+        weight[0] = torch.nan
+    ensemble.save(file)
+    found = run(tmp_path, inputs={"network": file}, score=TRAINED)
+    for name in ("elbo", "denoising_elbo", "flow_log_likelihood", "flow_evaluations"):
+        assert np.isfinite(found[name]).tolist() == [[False, True]], name
