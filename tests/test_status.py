@@ -256,18 +256,34 @@ def test_the_tables(capsys, folder):
     table = lines(capsys, "status", "tiny.yaml")
     assert row(table, "divergences") == ["divergences", number, done, "1", "0", "0", "0"]
     assert table[-1] == "Snakemake is not running here; left: 1 h 2 min of CPU time."
-    (folder / ".snakemake/locks").mkdir(parents=True)
-    (folder / ".snakemake/locks/0.input.lock").touch()
+
+
+def test_the_status_of_a_study_that_runs(capsys, folder):
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
+    plan = planned()
+    make_all(plan)
+    both = list(plan.cells("divergences"))
+    for labels in both:
+        path_of(plan, "divergences", labels).unlink()
+        benchmark(plan, "divergences", labels, 3600.0, 1.0)
+        benchmark(plan, "samples", labels, 7200.0, 1.0)
+        os.utime(plan.root / f"benchmarks/{PATTERNS['samples'].format(**labels)}.tsv", (1, 1))
+        log(plan, "samples", labels)
+    assert len(both) == 2
+    table = lines(capsys, "status", "tiny.yaml")
+    assert row(table, "samples")[2:] == ["0", "2", "0", "0", "0"]  # killed, it seems
+    assert "Snakemake is not running here" in table[-1]
+    lock = touch(folder / ".snakemake/locks/0.input.lock")
+    table = lines(capsys, "status", "tiny.yaml")
+    assert row(table, "samples")[2:] == ["0", "2", "2", "0", "0"]
+    assert table[-1] == "2 jobs at a time, as now: 3 h 0 min to the last cell."
+    log(plan, "samples", both[0], "samples: an error")
+    table = lines(capsys, "status", "tiny.yaml")
+    assert row(table, "samples")[2:] == ["0", "2", "1", "1", "0"]
+    log(plan, "samples", both[1], "samples: an error")
     assert "No job runs at this moment" in lines(capsys, "status", "tiny.yaml")[-1]
-    os.utime(plan.root / f"benchmarks/{PATTERNS['samples'].format(**labels)}.tsv", (1, 1))
-    log(plan, "samples", labels)
-    table = lines(capsys, "status", "tiny.yaml")
-    assert row(table, "samples")[3:] == ["1", "1", "0", "0"]
-    assert table[-1] == "1 jobs at a time, as now: 2 h 2 min to the last cell."
-    log(plan, "samples", labels, "samples: an error")
-    table = lines(capsys, "status", "tiny.yaml")
-    assert row(table, "samples")[3:] == ["1", "0", "1", "0"]
-    make(plan, "divergences", labels)
+    lock.unlink()
+    make_all(planned())
     assert lines(capsys, "status", "tiny.yaml")[-1] == "No cell is left."
     assert row(lines(capsys, "plan", "tiny.yaml"), "all")[-2:] == ["0", "s"]
 

@@ -134,7 +134,7 @@ def _state(plan: Plan, stage: str, labels: Labels, again: set[str]) -> State:
 
 def _newer(source: Path, files: Iterable[Path]) -> bool:
     """Whether a user's file was changed after the files that come of it."""
-    return _changed(source) > min(map(_changed, files))
+    return any(_changed(source) > _changed(file) for file in files)
 
 
 def _changed(path: Path) -> int:
