@@ -240,8 +240,14 @@ def test_a_study_without_likelihood_or_samples_has_no_horizon_figure() -> None:
     "options",
     [
         {"n_seeds": 1, "scores": ("small",), "a": (0.0, 5.0)},
-        {"a": FAMILY[:2], "cosine": True, "scores": ("exact", "small"), "horizons": (0.2, 0.5, 1)},
-        {"a": (-5.0, 5.0), "horizons": (0.01, 0.1, 1.0), "dimension": 50, "scores": ("small",)},
+        pytest.param(
+            {"a": FAMILY[:2], "cosine": True, "scores": ("exact", "small"), "horizons": (0.2, 1)},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"a": (-5.0, 5.0), "horizons": (0.01, 0.1, 1.0), "dimension": 50, "scores": ("small",)},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 @pytest.mark.parametrize("stem", ["elbo", "horizon", "histogram", "map"])
@@ -275,6 +281,7 @@ def test_the_best_time_is_by_the_flow_where_there_is_no_elbo() -> None:
     assert any("by the flow's likelihood" in text for text in legend(figure))
 
 
+@pytest.mark.slow
 def test_too_many_schedules_and_scores_are_thinned_and_said_so() -> None:
     grid = horizon_grid(a=(-8.0, -4.0, 0.0, 4.0, 8.0), n_seeds=2)
     figure, frame = plots.elbo_figure(grid, "gaussian")

@@ -139,9 +139,8 @@ def networks(folder: Path, seeds: list[int]) -> Path:
 def test_both_ways_to_the_bound_of_a_network_agree(tmp_path: Path) -> None:
     """From the error to the known score, and from losses that don't know it."""
     file = networks(tmp_path, [1, 2])
-    found = run(
-        tmp_path, inputs={"network": file}, score=TRAINED, likelihood=CHOICES | {"rows": 2000}
-    )
+    coarse = {"rows": 2000, "rtol": 0.1, "atol": 0.1, "atol_nats": 1.0}  # of the flow
+    found = run(tmp_path, inputs={"network": file}, score=TRAINED, likelihood=CHOICES | coarse)
     error = np.hypot(found["score_gap_standard_error"], found["denoising_elbo_standard_error"])
     assert (abs(found["elbo"] - found["denoising_elbo"]) < 4 * error).all()
     assert (error < 0.05 * found["score_gap"]).all()
@@ -179,6 +178,7 @@ def test_a_failed_network_is_nan_and_its_neighbours_are_not(tmp_path: Path) -> N
     for weight in ensemble.weights.values():
         weight[0] = torch.nan
     ensemble.save(file)
-    found = run(tmp_path, inputs={"network": file}, score=TRAINED)
+    coarse = {"rows": 20, "rtol": 1e-2, "atol_nats": 1e-1}
+    found = run(tmp_path, inputs={"network": file}, score=TRAINED, likelihood=CHOICES | coarse)
     for name in ("elbo", "denoising_elbo", "flow_log_likelihood", "flow_evaluations"):
         assert np.isfinite(found[name]).tolist() == [[False, True]], name

@@ -199,10 +199,12 @@ def test_the_stage_trains_images_of_the_target(tmp_path: Path) -> None:
             "build": f"{tmp_path / 'pixels.py'}:pixels", "parameters": {}, "label": "pixels"
         },
         "process": {"build": "sgm.processes:VEProcess", "parameters": {}},
-        "schedule": {
-            "build": "sgm.schedules:GeometricSchedule",
-            "parameters": {"sigma_min": 0.01, "sigma_max": 50.0},
-        },
+        "schedules": [
+            {
+                "build": "sgm.schedules:GeometricSchedule", "label": "geometric",
+                "parameters": {"sigma_min": 0.01, "sigma_max": 50.0},
+            },
+        ],
         "horizon": 1.0,
         "score": {"parameters": {"recipe": recipe}},
     }  # fmt: skip
