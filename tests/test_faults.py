@@ -24,7 +24,8 @@ import xarray as xr
 from sgm.networks import Architecture, ScoreEnsemble
 from sgm.run.__main__ import main
 from sgm.store.cells import read_cells, remove_leftovers, write_cells, written_whole
-from sgm.store.grid import gather, open_grid, write_grid
+from sgm.store.gather import gather
+from sgm.store.grid import open_grid, write_grid
 from sgm.study import Plan, Study
 from tests.workflow import tiny
 
