@@ -14,7 +14,8 @@ import pytest
 import xarray as xr
 
 from sgm.run.__main__ import main
-from sgm.store.grid import gather, open_grid, write_grid
+from sgm.store.gather import gather
+from sgm.store.grid import open_grid, write_grid
 from sgm.study import Plan, Study
 from sgm.study.plan import PATTERNS
 from tests.workflow import ROOT, Workflow, tiny

@@ -32,7 +32,8 @@ from sgm.store.cells import (
     write_cells,
     written_whole,
 )
-from sgm.store.grid import gather, open_grid, write_grid
+from sgm.store.gather import gather
+from sgm.store.grid import open_grid, write_grid
 from sgm.study import Plan, Study
 from tests.workflow import tiny
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
 from sgm.architectures import MLP
 from sgm.gaussian import kl_divergence
@@ -23,7 +24,8 @@ from sgm.samplers import euler_arrival, exponential_integrator_modified
 from sgm.schedules import BetaSchedule
 from sgm.scores import exact, scaled
 from sgm.store.cells import read_cells, read_spec, write_cells, written_whole
-from sgm.store.grid import gather, open_grid, write_grid
+from sgm.store.gather import gather
+from sgm.store.grid import open_grid, write_grid
 from sgm.study import Plan, Study, Variable, canonical
 from sgm.targets import correlated, isotropic
 from sgm.timegrids import uniform
@@ -206,6 +208,16 @@ def test_arrays_are_written_one_at_a_time(tmp_path: Path) -> None:
 
     write_cells(tmp_path / "a.npz", arrays(), {})
     assert read_cells(tmp_path / "a.npz")["x2"].tolist() == [2.0] * 4
+
+
+def test_what_is_large_has_a_chunk_a_target(tmp_path: Path) -> None:
+    large = xr.DataArray(np.random.default_rng(0).random((3, 50, 1000)), dims=("target", "a", "b"))
+    dataset = xr.Dataset({"large": large, "small": large[:, 0]})
+    write_grid(dataset, tmp_path / "grid.zarr")
+    stored = zarr.open_group(tmp_path / "grid.zarr", mode="r")
+    chunks = {name: stored[name].chunks for name in ("large", "small")}
+    assert chunks == {"large": (1, 50, 1000), "small": (3, 1000)}
+    xr.testing.assert_identical(open_grid(tmp_path / "grid.zarr").drop_attrs(), dataset)
 
 
 def test_every_stage_has_a_rule_and_a_file() -> None:

@@ -14,7 +14,8 @@ import yaml
 from sgm import plots, tables
 from sgm.run.check import check
 from sgm.store import DONE, FAILED, NOT_APPLICABLE
-from sgm.store.grid import gather, open_grid, write_grid
+from sgm.store.gather import gather
+from sgm.store.grid import open_grid, write_grid
 from sgm.store.pictures import gather_pictures
 from sgm.study import Item, Plan, Study, Variable
 from sgm.study.variables import GRID

@@ -15,7 +15,7 @@ import xarray as xr
 
 from sgm.run.check import check
 from sgm.store.cells import canonical, read_cells, read_spec
-from sgm.store.grid import gather
+from sgm.store.gather import gather
 from sgm.study import Plan, Study
 from sgm.study import fingerprint as fingerprints
 from sgm.study import plan as planning
@@ -163,6 +163,9 @@ def test_a_block_is_given_up_when_what_built_its_lost_schedule_is_gone(tmp_path:
     (network,) = (tmp_path / "networks").rglob("*.safetensors")
     changed = network.read_bytes().replace(b"BetaSchedule", b"ZetaSchedule")
     network.write_bytes(changed)
+    fewer = plan(tmp_path, schedules=with_a(3), schedules_per_job=2)
+    assert [cell["schedules"] for cell in fewer.cells("network")] == ["beta_a=3"]
+    network.write_bytes(changed[:100])  # nor is a damaged file asked what it was
     fewer = plan(tmp_path, schedules=with_a(3), schedules_per_job=2)
     assert [cell["schedules"] for cell in fewer.cells("network")] == ["beta_a=3"]
 

@@ -79,6 +79,7 @@ def save(figure: Figure, frame: pd.DataFrame, stem: str | Path) -> list[Path]:
     paths = [stem.with_name(stem.name + suffix) for suffix in (".png", ".pdf", ".csv")]
     with house_style():
         figure.savefig(paths[0], metadata={"Software": None})
+        figure.set_layout_engine("none")  # laid out already, a third of the time of drawing
         figure.savefig(paths[1], metadata={"CreationDate": None, "ModDate": None})
     frame.to_csv(paths[2], index=False)
     return paths

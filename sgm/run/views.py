@@ -7,11 +7,15 @@ import platform
 import subprocess
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sgm import __version__
+
+if TYPE_CHECKING:
+    import xarray as xr  # imported where used: the command line of every job imports this module
 
 __all__ = ["VIEWS", "figures", "grid", "tables"]
 
@@ -21,7 +25,8 @@ Files = Mapping[str, Path]
 def grid(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> None:
     """Gather all cell files of a study into its grid; sweep up after writers that were killed."""
     from sgm.store.cells import remove_leftovers
-    from sgm.store.grid import gather, write_grid
+    from sgm.store.gather import gather
+    from sgm.store.grid import write_grid
     from sgm.store.pictures import gather_pictures
     from sgm.study import Plan, Study
 
@@ -37,6 +42,8 @@ def figures(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> None:
     folder, store = outputs["figures"], inputs["grid"].parent
     jobs = [(store, stem, folder / stem) for stem in spec["stems"]]
     processes = min(spec.get("processes", 1), len(jobs))
+    _opened.cache_clear()  # another grid may have stood there
+    _opened(store, None)  # before the processes are forked: none of them reads it again
     if processes == 1:
         for job in jobs:
             _draw(*job)
@@ -48,10 +55,16 @@ def figures(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> None:
 def _draw(store: Path, stem: str, path: Path) -> None:
     """One figure; pictures of samples stand in a group of the grid of their own."""
     from sgm import plots
-    from sgm.store.grid import open_grid
 
     group = stem.replace("samples/", "pictures/", 1) if stem.startswith("samples/") else None
-    plots.save(*plots.draw(open_grid(store, group), stem), path)
+    plots.save(*plots.draw(_opened(store, group), stem), path)
+
+
+@cache
+def _opened(store: Path, group: str | None) -> xr.Dataset:
+    from sgm.store.grid import open_grid
+
+    return open_grid(store, group)
 
 
 def tables(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> None:

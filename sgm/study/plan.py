@@ -144,15 +144,17 @@ class Plan:
         for kind, labels in self._chains[chain][name]:
             if kind != first:
                 continue
-            stored = read_spec(self.pattern(kind).format(**labels))
-            specs = json.loads(stored)["schedules"] if stored else []
-            self._lost[chain, name] = {
-                spec["label"]: spec for spec in specs if spec["label"] not in self.axes["schedule"]
-            }
             try:
+                stored = read_spec(self.pattern(kind).format(**labels))
+                specs = json.loads(stored)["schedules"] if stored else []
+                self._lost[chain, name] = {
+                    spec["label"]: spec
+                    for spec in specs
+                    if spec["label"] not in self.axes["schedule"]
+                }
                 if self._spec(kind, labels) == stored:
                     return True
-            except ValueError:  # what built them is not there any more
+            except ValueError:  # it is damaged, or what built a schedule is not there any more
                 continue
         return False
 
