@@ -80,7 +80,8 @@ class TimeQuadrature:
         values = np.asarray(values, dtype=np.float64)
         if values.shape[-1:] != self.times.shape:
             raise ValueError(f"values has shape {values.shape}: must be (..., {len(self.times)})")
-        return np.asarray(values @ self.weights)
+        # row by row: a BLAS adds up in an order that depends on how many rows there are
+        return np.asarray(np.sum(values * self.weights, axis=-1))
 
 
 def time_quadrature(

@@ -166,3 +166,19 @@ def test_a_clock_that_jumps_reruns_nothing_and_hides_no_change(study: Workflow, 
     first.unlink()
     assert study.planned()["bound"] == 1
     assert study.planned(tiny(n_score_error=30))["bound"] == 2
+
+
+def test_a_clock_set_back_hides_no_change_of_what_a_job_reads(study: Workflow) -> None:
+    """New networks that look older than the bounds of the old ones: specs tell, times don't."""
+    changed = tiny()
+    changed["scores"][-1]["recipe"]["steps"] = 21
+    study.write(changed)
+    assert study.run("--until", "train").returncode == 0
+    for kind in ("networks", "cells/training"):
+        for path in (study.results / kind).rglob("*"):
+            if path.is_file():
+                os.utime(path, (0, 0))
+    planned = study.planned()
+    assert {rule: planned.get(rule) for rule in ("sample", "evaluate", "bound")} == {
+        "sample": 2, "evaluate": 2, "bound": 2
+    }  # fmt: skip

@@ -7,9 +7,10 @@ import json
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile
 
@@ -22,11 +23,13 @@ from safetensors.torch import save
 from snakemake.common.configfile import load_configfile
 from snakemake_interface_common.exceptions import WorkflowError
 
-from sgm.networks import Architecture, ScoreEnsemble
-from sgm.store.cells import read_cells, write_cells
+from sgm.architectures import MLP
+from sgm.networks import ScoreEnsemble
+from sgm.store.cells import read_cells, read_spec, write_cells
 from sgm.study import Plan, Study
 from sgm.study.__main__ import main as check_config
 from sgm.study.plan import PATTERNS
+from sgm.study.registry import KINDS
 from tests.workflow import ROOT, tiny
 
 CONFIGS = [
@@ -277,7 +280,7 @@ def test_mutated_cell_files_are_read_or_one_error(
     tmp_path: Path, examples: int, level: str
 ) -> None:
     path = tmp_path / "cells.npz"
-    write_cells(path, GOOD)
+    write_cells(path, GOOD, {})
     if level == "file":
         inputs = mutated_bytes(path.read_bytes())
     else:  # with the right CRC-32, so that the mutation reaches what reads the arrays
@@ -288,6 +291,7 @@ def test_mutated_cell_files_are_read_or_one_error(
         arrays, message = {}, ""
         try:
             arrays = read_cells(path)
+            read_spec(path)
         except ValueError as error:
             message = str(error)
         assert not message or message.startswith(str(path))
@@ -353,16 +357,19 @@ def test_entries_that_share_their_bytes_take_no_more_than_the_file(tmp_path: Pat
         read_cells(path)
 
 
-ARCHITECTURE = Architecture(3, 16, 1, 16, 1000.0, "relative", 1.0, 1.0)
+ARCHITECTURE = MLP(
+    dimension=3, width=16, layers=1, time_width=16, time_scale=1000.0, output="relative"
+)
 WRONG = [
     "", "[]", "{}", "null", "[" * 100_000,
-    json.dumps(asdict(ARCHITECTURE) | {"more": 1}),
+    json.dumps(ARCHITECTURE.keys() | {"more": 1}),
     *(
-        json.dumps(asdict(ARCHITECTURE) | change)
+        json.dumps(ARCHITECTURE.keys() | change)
         for change in (
             {"width": 2**40}, {"width": "16"}, {"layers": 10**12}, {"layers": 1.5}, {"layers": 2},
-            {"dimension": 10**12}, {"dimension": 4}, {"time_width": 2**40}, {"horizon": None},
-            {"horizon": float("nan")}, {"output": []}, {"variance": -1},
+            {"dimension": 10**12}, {"dimension": 4}, {"time_width": 2**40}, {"data_std": None},
+            {"data_std": float("nan")}, {"output": []}, {"time_input": -1}, {"architecture": []},
+            {"architecture": "mixer"}, {"architecture": "os:system"},
         )
     ),
 ]  # fmt: skip
@@ -377,8 +384,36 @@ def test_networks_of_a_wrong_architecture_are_refused(tmp_path: Path) -> None:
         with little_memory(5), pytest.raises(ValueError, match=f"{path}: not a readable network"):
             ScoreEnsemble.load(path)
     for state in ({"bias": tensors["bias"]}, {k: v.int() for k, v in tensors.items()}, {}):
-        path.write_bytes(save(state, {"architecture": json.dumps(asdict(ARCHITECTURE))}))
+        path.write_bytes(save(state, {"architecture": json.dumps(ARCHITECTURE.keys())}))
         with pytest.raises(ValueError, match="not a readable network"):
             ScoreEnsemble.load(path)
     ScoreEnsemble.initial(replace(ARCHITECTURE, width=32), [0]).save(path)
     assert ScoreEnsemble.load(path).architecture.width == 32
+
+
+@pytest.mark.parametrize(
+    ("build", "kept"), [("sgm.schedules:ConstantSchedule", 1), ("os:mkdir", 0)]
+)
+def test_a_file_says_what_to_build_only_among_families(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build: str, kept: int
+) -> None:
+    """A block holds a schedule that the study lacks: what it is stands in a file, from anyone."""
+    both = [tiny()["schedules"][0] | {"a": 3}, {"family": "constant", "rate": 1.0}]
+    labels = {"target": "isotropic", "horizon": "1", "score": "trained", "seeds": "0-1"}
+    block = "beta_a=3,constant"
+
+    def plan(schedules: list[Any]) -> Plan:
+        return Plan(Study.parse(tiny(schedules=schedules, schedules_per_job=2)), tmp_path)
+
+    with monkeypatch.context() as forging:
+        entry = replace(KINDS["schedule"]["constant"], build=build)
+        forging.setitem(KINDS["schedule"], "constant", entry)
+        forged = plan(both)
+        spec = forged.spec("network", SimpleNamespace(**labels, schedules=block))
+        assert build in spec
+        path = Path(forged.pattern("network").format(**labels, schedules=block))
+        path.parent.mkdir(parents=True)
+        ScoreEnsemble.initial(ARCHITECTURE, range(4)).save(path, spec)
+    found = {cell["schedules"] for cell in plan(both[:1]).cells("network")}
+    assert (block in found) == kept
+    assert found <= {block, "beta_a=3"}

@@ -25,6 +25,7 @@ from sgm.study.blocks import PATTERNS, fields, found, schedule_blocks, seed_bloc
 from sgm.study.config import Item, Study, format_number
 from sgm.study.figures import figures
 from sgm.study.fingerprint import fingerprint
+from sgm.study.registry import KINDS
 from sgm.study.specs import labelled, leaves, roots
 from sgm.study.variables import LIKELIHOOD, Variable
 
@@ -168,7 +169,10 @@ class Plan:
         ValueError
             If neither the study nor a file on disk says what one of them is.
         """
+        # what a file says to build is built only if it is a family: files come from others
+        families = {entry.build for entry in KINDS["schedule"].values()}
         lost = self._lost.get((_Chain.of(labels), labels["schedules"]), {})
+        lost = {label: spec for label, spec in lost.items() if spec["build"] in families}
         try:
             return [
                 lost[label] if label in lost else self._known[label]
