@@ -40,8 +40,8 @@ def titles(figure: Figure) -> str:
 def test_histograms_are_means_over_runs_beside_the_exact_density() -> None:
     grid = horizon_grid(scores=("large", "small"))
     figure, frame = plots.histogram_figure(grid, "gaussian")
-    assert "6 of 8 horizons shown" in titles(figure)
-    assert frame["horizon"].unique().tolist() == [0.1, 0.2, 0.4, 0.5, 0.8, 1.0]
+    assert "shown" not in titles(figure)
+    assert frame["horizon"].nunique() == 8
     here = grid.sample_density.sel(score="small", horizon=0.4, n_steps=500).squeeze(drop=True)
     own = {"score": "small", "horizon": 0.4}
     rows = of(frame, "density", "generated", **own)

@@ -127,18 +127,19 @@ def test_the_best_horizon_is_where_error_and_information_meet(tmp_path: Path) ->
     assert "optimal_horizon" not in run(tmp_path, score=SCALED, schedules=[stretched])
 
 
-def networks(folder: Path, seeds: list[int]) -> Path:
+def networks(folder: Path, seeds: list[int], output: str = "relative") -> Path:
     architecture = MLP(
-        dimension=2, width=16, layers=1, time_width=16, time_scale=1000.0, output="relative"
+        dimension=2, width=16, layers=1, time_width=16, time_scale=1000.0, output=output
     )
     folder.mkdir(exist_ok=True)
     ScoreEnsemble.initial(architecture, seeds).save(folder / "networks.safetensors")
     return folder / "networks.safetensors"
 
 
-def test_both_ways_to_the_bound_of_a_network_agree(tmp_path: Path) -> None:
+@pytest.mark.parametrize("output", ["relative", "preconditioned"])
+def test_both_ways_to_the_bound_of_a_network_agree(tmp_path: Path, output: str) -> None:
     """From the error to the known score, and from losses that don't know it."""
-    file = networks(tmp_path, [1, 2])
+    file = networks(tmp_path, [1, 2], output)
     coarse = {"rows": 2000, "rtol": 0.1, "atol": 0.1, "atol_nats": 1.0}  # of the flow
     found = run(tmp_path, inputs={"network": file}, score=TRAINED, likelihood=CHOICES | coarse)
     error = np.hypot(found["score_gap_standard_error"], found["denoising_elbo_standard_error"])

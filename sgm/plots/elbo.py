@@ -44,7 +44,7 @@ from sgm.plots.style import (
     set_scale,
 )
 
-SCHEDULES, SCORES = 3, 4  # drawn at most
+SCHEDULES, SCORES = 3, 5  # drawn at most
 LOWEST = 1e-5  # of the largest cost: the end of the logarithmic axis
 VARIABLES = (
     "data_log_density", "terminal_log_density", "kl_terminal", "elbo_r", "elbo_k",

@@ -27,7 +27,7 @@ from sgm.reading import over_runs, text_of
 
 Array = npt.NDArray[np.float64]
 
-COLUMNS, HORIZONS = 6, 6  # drawn at most
+COLUMNS, HORIZONS = 6, 8  # drawn at most
 TALLEST = 2.0  # times the exact density's maximum: what is higher leaves the axes
 LETTER = 0.09  # inches, in the title
 

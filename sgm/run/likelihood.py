@@ -102,15 +102,15 @@ def _of_networks(
     score_fn = ensemble.to(place)
     common = (spec["study_seed"], list(seeds), axes, torch.float32, place)
     values: Values = {}
+    # a network's relative error doesn't vanish as t → 0: each decade of noise counts alike
+    quadrature = _quadrature(spec, process, 0.0)
     if law is not None:
-        quadrature = _quadrature(spec, process, _finest_variance(law))
         moments = evaluation.score_error_moments(
             score_fn, process, law, quadrature.times, choices["rows"], *common
         )
         values |= _evidence(process, law, moments.mse, quadrature)
         errors = quadrature.weights * moments.mse_standard_error
         values["score_gap_standard_error"] = np.linalg.norm(errors, axis=-1) / 2
-    quadrature = _quadrature(spec, process, 0.0)
     losses = evaluation.denoising_losses(
         score_fn, process, np.stack(rows), quadrature.times, *common
     )
