@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+import sys
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from sgm.laws import sampler_law
 from sgm.networks import ScoreEnsemble
 from sgm.processes import VPProcess
 from sgm.run import stages
+from sgm.run.__main__ import main
 from sgm.samplers import euler_arrival, exponential_integrator_modified
 from sgm.schedules import BetaSchedule
 from sgm.scores import exact, scaled
@@ -157,6 +160,16 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_spec_may_come_from_standard_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan(Study.parse(CONFIG), tmp_path)
+    spec = plan.spec("axes", SimpleNamespace())
+    monkeypatch.setattr(sys, "stdin", io.StringIO(spec))
+    assert main(["axes", "--spec", "-", "--output", f"axes={tmp_path / 'axes.npz'}"]) == 0
+    assert read_spec(tmp_path / "axes.npz") == spec
 
 
 def test_a_file_says_what_made_it(tmp_path: Path) -> None:

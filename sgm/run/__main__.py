@@ -30,14 +30,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one stage; exit status 1 with one line on bad input, a full disk or too little memory."""
     parser = argparse.ArgumentParser(prog="python -m sgm.run", description=__doc__)
     parser.add_argument("stage", choices=[*STAGES, *views.VIEWS])
-    parser.add_argument("--spec", required=True, help="canonical JSON of what the job must know")
+    parser.add_argument(
+        "--spec", required=True, help="what the job must know: JSON, or - for stdin"
+    )
     parser.add_argument("--seeds", default="0-0", help="first and last seed of the block")
     parser.add_argument("--input", nargs="*", default=[], metavar="NAME=PATH")
     parser.add_argument("--output", nargs="*", default=[], metavar="NAME=PATH")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--processes", type=int, default=1, help="of a view that draws many")
     options = parser.parse_args(arguments)
-    spec = json.loads(options.spec)
+    spec = json.loads(sys.stdin.read() if options.spec == "-" else options.spec)
     inputs, outputs = _files(options.input), _files(options.output)
     try:
         if options.stage in views.VIEWS:

@@ -66,7 +66,11 @@ wildcard_constraints:
 
 
 def spec(stage):
-    """The params function of a stage: one canonical JSON string."""
+    """The params function of a stage: one canonical JSON string.
+
+    Jobs of the whole study take it from standard input: Linux allows an argument 128 KiB,
+    which is a thousand schedules.
+    """
     return lambda wildcards: plan.spec(stage, wildcards)
 
 

@@ -58,7 +58,7 @@ rule exact:
     params:
         spec=spec("exact"),
     shell:
-        "python -m sgm.run exact --spec {params.spec:q} --output exact={output.exact:q}"
+        "printf %s {params.spec:q} | python -m sgm.run exact --spec - --output exact={output.exact:q}"
         " > {log:q} 2>&1"
 
 
@@ -74,4 +74,5 @@ rule axes:
     params:
         spec=spec("axes"),
     shell:
-        "python -m sgm.run axes --spec {params.spec:q} --output axes={output.axes:q} > {log:q} 2>&1"
+        "printf %s {params.spec:q} | python -m sgm.run axes --spec - --output axes={output.axes:q}"
+        " > {log:q} 2>&1"

@@ -11,7 +11,7 @@ rule grid:
     params:
         spec=plan.view_spec("grid"),
     shell:
-        "python -m sgm.run grid --spec {params.spec:q} --output grid={output.grid:q}"
+        "printf %s {params.spec:q} | python -m sgm.run grid --spec - --output grid={output.grid:q}"
         " > {log:q} 2>&1"
 
 
@@ -35,7 +35,7 @@ rule figures:
         spec=plan.view_spec("figures"),
         folder=lambda wildcards, output: os.path.commonpath(output),
     shell:
-        "python -m sgm.run figures --spec {params.spec:q} --input grid={input.grid:q}"
+        "printf %s {params.spec:q} | python -m sgm.run figures --spec - --input grid={input.grid:q}"
         " --output figures={params.folder:q} --processes {threads} > {log:q} 2>&1"
 
 
