@@ -118,8 +118,8 @@ def _of_networks(
         elbo.denoising_elbo(process, x.shape[1], np.sum(x**2, axis=1), loss, quadrature)
         for x, loss in zip(rows, losses, strict=True)
     ]
-    values["denoising_elbo"] = [bound.mean() for bound in bounds]
-    values["denoising_elbo_standard_error"] = [_standard_error(bound) for bound in bounds]
+    means = [_mean(law, x, bound) for x, bound in zip(rows, bounds, strict=True)]
+    values["denoising_elbo"], values["denoising_elbo_standard_error"] = zip(*means, strict=True)
     flows = []
     for r, (seed, x) in enumerate(zip(seeds, rows, strict=True)):
         signs = None
@@ -196,10 +196,7 @@ def _finest_variance(law: Law) -> float:
 
 
 def _flow(spec: Spec, process: Process, law: Law | None, field: Any, x: Array) -> Values:
-    """Mean log-likelihood of rows under the flow, and its cost; NaN for a network that failed.
-
-    Of a known law it is E log p + mean(log q − log p): most of the noise of the rows cancels.
-    """
+    """Mean log-likelihood of rows under the flow, and its cost; NaN for a network that failed."""
     from sgm.likelihood import flow_likelihood
 
     choices = spec["likelihood"]
@@ -212,16 +209,21 @@ def _flow(spec: Spec, process: Process, law: Law | None, field: Any, x: Array) -
         names = ("flow_log_likelihood", "flow_log_likelihood_standard_error", "flow_evaluations")
         return dict.fromkeys((*names, "flow_seconds"), np.nan)
     seconds = time.perf_counter() - started
-    log_q, known = found.log_likelihood.ravel(), 0.0
-    if law is not None:
-        log_q, known = log_q - law.log_density(x).ravel(), elbo.mean_log_density(law)
+    mean, standard_error = _mean(law, x, found.log_likelihood)
     return {
-        "flow_log_likelihood": known + log_q.mean(),
-        "flow_log_likelihood_standard_error": _standard_error(log_q),
+        "flow_log_likelihood": mean,
+        "flow_log_likelihood_standard_error": standard_error,
         "flow_evaluations": float(found.evaluations),
         "flow_seconds": seconds,
     }
 
 
-def _standard_error(values: Array) -> float:
-    return float(np.std(values, ddof=1) / np.sqrt(len(values)))
+def _mean(law: Law | None, x: Array, log_q: Array) -> tuple[float, float]:
+    """Mean over rows and its standard error.
+
+    Of a known law E log p + mean(log q − log p): most of the noise of the rows cancels.
+    """
+    known = 0.0
+    if law is not None:
+        log_q, known = log_q - law.log_density(x), elbo.mean_log_density(law)
+    return known + float(log_q.mean()), float(np.std(log_q, ddof=1) / np.sqrt(log_q.size))
