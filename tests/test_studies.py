@@ -97,7 +97,7 @@ def test_study(path: Path, tmp_path: Path) -> None:
         assert figure.axes, stem
     says = {
         "summary": True,
-        "ranking": len(study.schedules) > 1,
+        "ranking": bool(study.bounds),
         "comparison": any(item.family == "beta_a" for item in study.schedules),
         "horizons": study.likelihood is not None,
     }
