@@ -217,8 +217,12 @@ def finite(cells: xr.Dataset, name: str) -> xr.DataArray:
     """The finite values of a variable; NaN everywhere where the grid has none."""
     if name not in cells:
         return xr.full_like(cells["status"], np.nan, dtype=float)
-    values = cells[name]
-    return values.where(abs(values) < np.inf)
+    return _only_finite(cells[name])
+
+
+def _only_finite(values: xr.DataArray) -> xr.DataArray:
+    # `DataArray.where` aligns coordinates first: thousands of calls on small arrays add up
+    return values.copy(data=np.where(np.isfinite(values.data), values.data, np.nan))
 
 
 def level(here: xr.Dataset, mean: str, sd: str) -> tuple[float, float]:
@@ -244,7 +248,7 @@ class Runs:
 def over_runs(values: xr.DataArray) -> Runs:
     if "seed" not in values.dims:
         values = values.expand_dims("seed")
-    values = values.where(np.isfinite(values))
+    values = _only_finite(values)
     return Runs(
         mean=values.mean("seed"),
         sd=values.std("seed", ddof=1),

@@ -98,7 +98,9 @@ def assert_bounded(vp, law, times):
             assert np.all(w2 <= total * (1 + 1e-12) + 1e-12)
 
 
-@pytest.mark.parametrize("variance", [0.5, 1.0, 4.0])
+@pytest.mark.parametrize(
+    "variance", [1.0, *(pytest.param(v, marks=pytest.mark.slow) for v in (0.5, 4.0))]
+)
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_bounds_lie_above_the_exact_distance(target, variance):
     for schedule, n in product(SCHEDULES.values(), [1, 2, 5, 40]):

@@ -106,7 +106,10 @@ def test_moments_are_those_of_the_sample(law):
 
 
 @every_law
-@every_noise
+@pytest.mark.parametrize(
+    ("scale", "variance"),
+    [NOISES[1], *(pytest.param(*noise, marks=pytest.mark.slow) for noise in NOISES[::2])],
+)
 def test_informations_and_divergences_match_monte_carlo(law, scale, variance):
     y = draw(law, scale, variance, 50_000)
     score, s2 = law.score(y, scale, variance), 1.7

@@ -73,7 +73,7 @@ def test_a_histogram_is_a_density_of_all_rows() -> None:
     np.testing.assert_array_equal(bars, frame["y"])
 
 
-@pytest.mark.parametrize("kind", ["scatter", "histogram"])
+@pytest.mark.parametrize("kind", ["scatter", pytest.param("histogram", marks=pytest.mark.slow)])
 def test_what_is_lost_or_outside_is_said(kind) -> None:
     figure, frame = plots.samples_figure(synthetic_pictures(kind, lost=True, rows=50), "x")
     rows = frame[["process", "score", "sampler"]].drop_duplicates()

@@ -125,7 +125,7 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("change", some_fast(CHANGES, 3))
+@pytest.mark.parametrize("change", some_fast(CHANGES, 1))
 def test_a_changed_config_runs_exactly_the_new_cells(study: Workflow, change: str) -> None:
     changes, jobs = CHANGES[change]
     assert study.planned(tiny(**changes)) == jobs
@@ -197,7 +197,7 @@ EDITS = {
 }
 
 
-@pytest.mark.parametrize("edit", some_fast(EDITS, 2))
+@pytest.mark.parametrize("edit", some_fast(EDITS, 1))
 def test_an_edit_of_code_reruns_what_it_touches(study: Workflow, tmp_path: Path, edit: str) -> None:
     name, old, new, jobs = EDITS[edit]
     checkout = tmp_path / "checkout"
