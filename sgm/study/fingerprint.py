@@ -50,6 +50,19 @@ class _Module:
     definitions: dict[str, list[ast.stmt]] = field(default_factory=dict)
     effects: list[ast.stmt] = field(default_factory=list)
     imports: dict[str, str] = field(default_factory=dict)
+    known: dict[str, tuple[str, set[str]]] = field(default_factory=dict)
+
+    def read(self, here: str, attribute: str) -> tuple[str, set[str]]:
+        """Syntax tree of a definition, after what its module runs, and the addresses it mentions.
+
+        Kept: a study asks for the same definitions once for each kind of job and target.
+        """
+        if attribute not in self.known:
+            nodes = self.effects + self.definitions.get(attribute, [])
+            mentioned = [_references(node, self, here) for node in nodes]
+            tree = "\n".join(ast.dump(node) for node in nodes)
+            self.known[attribute] = tree, set().union(*mentioned)
+        return self.known[attribute]
 
 
 def _file(module: str) -> Path | None:
@@ -167,30 +180,28 @@ def fingerprint(roots: Iterable[str]) -> str:
     ValueError
         If a root does not exist.
     """
-    roots = sorted(set(roots))
+    roots, load = sorted(set(roots)), cache(_load)  # one look at each file a call
     trees: dict[str, str] = {}
     waiting = list(roots)
     while waiting:
         address = waiting.pop()
         if _ROW.match(address):
             name, node = _row(address)
-            module = _load(name)
+            module = load(name)
             assert module is not None
             trees[address] = ast.dump(node)
             waiting.extend(_references(node, module, name))
             continue
         name, _, attribute = address.rpartition(":") if ":" in address else (address, "", "")
-        module = _load(name)
+        module = load(name)
         if module is None or address in trees:
             continue
-        nodes = module.effects + module.definitions.get(attribute, [])
         if address in roots and attribute not in {*module.definitions, *module.imports}:
             raise ValueError(f"{address}: no such definition")
         if attribute in module.imports:  # re-exported from elsewhere
             waiting.append(module.imports[attribute])
-        trees[address] = "\n".join(ast.dump(node) for node in nodes)
-        for node in nodes:
-            waiting.extend(_references(node, module, name))
+        trees[address], mentioned = module.read(name, attribute)
+        waiting.extend(mentioned)
     digest = hashlib.sha256()
     for address in sorted(trees):
         digest.update(f"{address}\n{trees[address]}\n".encode())
