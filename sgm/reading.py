@@ -94,10 +94,8 @@ def divergences_of(grid: xr.Dataset) -> list[Divergence]:
         If two of them ask for the same figure.
     """
     found: dict[str, Divergence] = {}
-    for name, variable in _in_name_order(grid):
+    for name, variable in _with_role(grid, "divergence"):
         attrs = variable.attrs
-        if attrs.get("role") != "divergence":
-            continue
         named = {key: str(attrs.get(key, "")) for key in COMPANIONS}
         divergence = Divergence(
             name=name,
@@ -132,15 +130,14 @@ def bounds_of(grid: xr.Dataset) -> list[Bound]:
             parts=words(variable, "parts"),
             refined=words(variable, "refined"),
         )
-        for name, variable in _in_name_order(grid)
-        if variable.attrs.get("role") == "bound"
+        for name, variable in _with_role(grid, "bound")
     ]
 
 
-def _in_name_order(grid: xr.Dataset) -> list[tuple[str, xr.DataArray]]:
-    """The variables in an order that does not depend on the folder a grid is stored in."""
+def _with_role(grid: xr.Dataset, role: str) -> list[tuple[str, xr.DataArray]]:
+    """The variables of a role, in an order that does not depend on the folder of the grid."""
     names = sorted(map(str, grid.data_vars))
-    return [(name, grid[name]) for name in names]
+    return [(name, grid[name]) for name in names if grid.variables[name].attrs.get("role") == role]
 
 
 def divergence_named(grid: xr.Dataset, name: str) -> Divergence:
@@ -222,7 +219,7 @@ def finite(cells: xr.Dataset, name: str) -> xr.DataArray:
 
 def _only_finite(values: xr.DataArray) -> xr.DataArray:
     # `DataArray.where` aligns coordinates first: thousands of calls on small arrays add up
-    return values.copy(data=np.where(np.isfinite(values.data), values.data, np.nan))
+    return values.copy(deep=False, data=np.where(np.isfinite(values.data), values.data, np.nan))
 
 
 def level(here: xr.Dataset, mean: str, sd: str) -> tuple[float, float]:
