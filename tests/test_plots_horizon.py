@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from sgm import plots
 from sgm.horizons import horizon_set
-from sgm.plots.horizon_axis import evenly, is_geometric
+from sgm.plots.horizon_axis import evenly, is_geometric, set_horizon_axis
 from tests.grids import synthetic_grid
 from tests.grids_horizon import (
     CUTOFF,
@@ -96,7 +96,7 @@ def test_the_marks_are_the_exact_optimum_and_the_set_of_the_runs() -> None:
         for t in (float(here.optimal_horizon), expected.best):
             assert is_drawn(figure, np.array([t, t]), np.array([0, 1]))
     assert "best T of the runs by the ELBO and its 95% confidence set" in legend(figure)
-    assert "beta_a=0 score small, 6 runs" in titles(figure)
+    assert "beta_a=0 score small 6 runs" in titles(figure)
 
 
 def test_an_optimum_at_an_end_is_not_drawn() -> None:
@@ -303,6 +303,12 @@ def test_losses_beyond_four_are_left_out_and_said_so() -> None:
     assert "4 of 6 losses shown" in titles(figure)
     assert frame["axis"].str.startswith("T by").sum() > 0
     assert len({axis for axis in frame["axis"] if axis.startswith("T by")}) == 4
+
+
+def test_labels_of_a_logarithmic_axis_stand_apart() -> None:
+    ax = Figure().subplots()
+    set_horizon_axis(ax, [0.2, 0.35, 0.5, 0.6, 0.8, 1.0, 1.4, 2.0])
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["0.2", "0.35", "0.6", "1", "1.4", "2"]
 
 
 def test_geometric_horizons_have_a_logarithmic_axis() -> None:

@@ -213,4 +213,4 @@ def _title(curves: Curves, rows: pd.DataFrame) -> str:
     notes = [] if trained else ["closed form"]
     if len(here):
         notes.append(("" if trained else "flow: ") + runs_text(here["n_runs"]))
-    return f"{curves.schedule}\nscore {curves.panel.labels['score']}, {', '.join(notes)}"
+    return f"{curves.schedule}\nscore {curves.panel.labels['score']}\n{', '.join(notes)}"

@@ -23,7 +23,7 @@ from sgm.store import FAILED
 T = TypeVar("T")
 
 SOLVER = ("sampler", "time_grid", "n_steps")
-TICKS = 8  # at most, on a logarithmic axis
+APART = 0.1  # ticks of a logarithmic axis, as a fraction of it: their labels must not touch
 CUT = 3.0  # times the distance from the best value to the median: what is worse may be cut
 MARKS = {
     "exact T*": Style("exact T* of the ELBO", INK, (0, (1, 1)), width=1.4),
@@ -194,11 +194,23 @@ def is_geometric(horizons: npt.ArrayLike) -> bool:
     return bool(geometric < even)
 
 
+def _ticks(horizons: npt.ArrayLike) -> list[float]:
+    """The horizons from the longest down, less those too near to their neighbour's label."""
+    at = np.unique(np.asarray(horizons, dtype=np.float64))
+    shortest, *others, longest = at.tolist()
+    gap = (longest / shortest) ** APART
+    ticks = [longest]
+    for t in reversed(others):
+        if t * gap <= ticks[-1] and shortest * gap <= t:
+            ticks.append(t)
+    return [shortest, *reversed(ticks)]
+
+
 def set_horizon_axis(ax: Axes, horizons: npt.ArrayLike, label: bool = True) -> None:
     """Logarithmic where the horizons are geometric; `label` at the bottom of a column."""
     if is_geometric(horizons):
         ax.set_xscale("log")
-        ticks, _ = evenly(np.unique(np.asarray(horizons, dtype=np.float64)).tolist(), TICKS)
+        ticks = _ticks(horizons)
         ax.set_xticks(ticks, labels=[f"{t:g}" for t in ticks])
         ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("diffusion time T" if label else "")

@@ -251,7 +251,7 @@ LIKELIHOOD = (
     Variable("denoising_elbo_standard_error", LEARNED, "Monte-Carlo standard error of that"),
     Variable("flow_log_likelihood", LEARNED, "mean log-likelihood under the probability flow"),
     Variable("flow_log_likelihood_standard_error", LEARNED, "standard error over its rows"),
-    Variable("bits_per_dimension", LEARNED, "the same in bits, of the data's own levels", "bit"),
+    Variable("bits_per_dimension", LEARNED, "bits per dimension of the data's own levels", "bit"),
     Variable("flow_evaluations", LEARNED, "evaluations of the score by the solver (NFE)", "1"),
     Variable("flow_seconds", LEARNED, "wall time of the flow of all rows", "s"),
     Variable(
