@@ -36,7 +36,7 @@ CONFIGS = [
     yaml.safe_load(path.read_text())
     for path in [ROOT / "config/config.yaml", *sorted((ROOT / "config/studies").glob("*.yaml"))]
 ]
-EXAMPLES = [100, pytest.param(5000, marks=pytest.mark.slow)]
+EXAMPLES = [100, pytest.param(3000, marks=pytest.mark.slow)]
 
 
 def fuzz(examples: int, inputs: st.SearchStrategy[Any], check: Callable[[Any], None]) -> None:

@@ -27,7 +27,10 @@ STUDIES = sorted([CONFIG / "config.yaml", *(CONFIG / "studies").glob("*.yaml")])
 
 
 def shrunk(config: dict[str, Any]) -> dict[str, Any]:
-    """The same study, its axes cut to two values and its sizes to almost nothing."""
+    """The same study, its axes cut to two values and its sizes to almost nothing.
+
+    Of targets of a family that say the same keys, such as one in several dimensions, the first.
+    """
     small = copy.deepcopy(config) | {
         "seeds": 2, "seeds_per_job": 2, "schedules_per_job": 2, "n_steps": [6], "n_train": 150,
         "n_samples": 120, "n_score_error": 10, "device": "cpu",
@@ -35,9 +38,16 @@ def shrunk(config: dict[str, Any]) -> dict[str, Any]:
     for schedule in small["schedules"]:
         if isinstance(schedule.get("a"), list):
             schedule["a"] = [-10, 0]
+    kinds = [t if isinstance(t, str) else (t["family"], *sorted(t)) for t in small["targets"]]
+    small["targets"] = [small["targets"][kinds.index(kind)] for kind in dict.fromkeys(kinds)]
     for target in small["targets"]:
         if isinstance(target, dict) and target.get("dimension", 0) > 10:
             target["dimension"] = 10
+    names = {t if isinstance(t, str) else t.get("name", t["family"]) for t in small["targets"]}
+    for score in small["scores"]:
+        if "targets" in score:
+            score["targets"] = [name for name in score["targets"] if name in names]
+    small["scores"] = [score for score in small["scores"] if score.get("targets", True)]
     for score in small["scores"]:
         if isinstance(score.get("eps"), list):
             score["eps"] = score["eps"][:2]
