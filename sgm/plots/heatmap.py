@@ -25,6 +25,7 @@ from sgm.reading import (
     Divergence,
     bounds_of,
     divergences_of,
+    finite,
     in_order,
     objections,
     over_runs,
@@ -92,8 +93,7 @@ def _surface(cells: xr.Dataset, quantity: Quantity, score: str) -> Surface:
     if isinstance(quantity.source, Divergence) and quantity.source.exact:
         names.insert(0, quantity.source.exact)
     for name in names:
-        values, solver = at_solver(cells[name].sel(score=score))
-        values = values.where(abs(values) < np.inf)
+        values, solver = at_solver(finite(cells, name).sel(score=score))
         if values.notnull().any():
             break
     runs = over_runs(values)

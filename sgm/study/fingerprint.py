@@ -50,19 +50,20 @@ class _Module:
     definitions: dict[str, list[ast.stmt]] = field(default_factory=dict)
     effects: list[ast.stmt] = field(default_factory=list)
     imports: dict[str, str] = field(default_factory=dict)
-    known: dict[str, tuple[str, set[str]]] = field(default_factory=dict)
+    known: dict[tuple[str, str], tuple[str, set[str]]] = field(default_factory=dict)
 
     def read(self, here: str, attribute: str) -> tuple[str, set[str]]:
         """Syntax tree of a definition, after what its module runs, and the addresses it mentions.
 
         Kept: a study asks for the same definitions once for each kind of job and target.
         """
-        if attribute not in self.known:
+        key = here, attribute  # a file may be named as a module and by its path
+        if key not in self.known:
             nodes = self.effects + self.definitions.get(attribute, [])
             mentioned = [_references(node, self, here) for node in nodes]
             tree = "\n".join(ast.dump(node) for node in nodes)
-            self.known[attribute] = tree, set().union(*mentioned)
-        return self.known[attribute]
+            self.known[key] = tree, set().union(*mentioned)
+        return self.known[key]
 
 
 def _file(module: str) -> Path | None:
