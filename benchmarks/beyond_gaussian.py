@@ -61,6 +61,7 @@ def noised_scores() -> None:
         "correlated Gaussian": targets.correlated(50, 1.0, 1.0).law,
         "MG25": targets.grid_mixture(50, 5, 0.01, 0.1).law,
         "funnel": targets.funnel(50, 1.0, 0.5).law,
+        "funnel of spread 3": targets.funnel(50, 3.0, 0.5).law,
     }
     base = 0.0
     for name, law in laws.items():

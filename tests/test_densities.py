@@ -469,3 +469,73 @@ def test_what_is_not_known_of_a_mixture_in_space_is_nan() -> None:
     assert np.isnan(law.fisher_information([1.0, 0.5], [0.0, 0.1])).all()
     assert law.partition().probabilities.tolist() == [1.0]
     assert np.isfinite(law.score(np.zeros(3), 0.5, 0.1)).all()
+
+
+def _by_brute_force(law, x, m, v):
+    """log p, ∂₁log p and E[1/q] by the trapezoidal rule with 4·10⁵ nodes in z."""
+    n, a, b = law.dimension - 1, law.spread, law.slope
+    rho, total = np.sum(x[1:] ** 2), m**2 * a**2 + v
+    center, width = 2 * b * m * a**2 * x[0] / total, 2 * b * a * np.sqrt(v / total)
+    right = max(0.0, (np.log(rho / n / m**2) - center) / width)
+    zeta = np.linspace(-25 - (n + 2) * width / 2, 25 + right, 400_001)
+    log_q = np.logaddexp(2 * np.log(m) + center + width * zeta, np.log(v))
+    log_weight = -0.5 * (zeta**2 + n * log_q + rho * np.exp(-log_q))
+    weight = np.exp(log_weight - log_weight.max())
+    mass, precision = weight.sum(), np.exp(-log_q)
+    ratio = np.exp(2 * np.log(m) + center + width * zeta - log_q)
+    pull = weight @ (ratio * (rho * precision - n)) / mass
+    log_p = log_weight.max() + np.log(mass * (zeta[1] - zeta[0]))
+    log_p -= 0.5 * (x[0] ** 2 / total + np.log(total) + (n + 2) * np.log(2 * np.pi))
+    return log_p, (m * a**2 * b * pull - x[0]) / total, weight @ precision / mass
+
+
+@pytest.mark.parametrize(
+    ("d", "a", "b"), [(2, 3.0, 0.5), (50, 3.0, 0.5), (2, 3.0, 1.0), (10, 2.0, 2.0), (400, 1.0, 1.0)]
+)
+def test_steep_funnels_have_posteriors_of_two_scales(d, a, b):
+    """Neal's own funnel has a = 3: nodes as wide as the prior miss the narrow mode."""
+    law, rng = Funnel(d, a, b), np.random.default_rng(d)
+    for v in (1e-4, 0.03, 0.5, 0.99):
+        m = np.sqrt(1 - v)
+        for stretch in (1.0, 0.01, 30.0):  # typical rows, and those of a radius in conflict
+            x = m * law.sample(1, rng)[0] + np.sqrt(v) * rng.standard_normal(d)
+            x[1:] *= stretch
+            log_p, first, precision = _by_brute_force(law, x, m, v)
+            score = law.score(x, m, v)
+            assert law.log_density(x, m, v) == pytest.approx(log_p, rel=1e-9, abs=1e-8)
+            size = m * a**2 * b * (d + np.sum(x[1:] ** 2) * precision) + abs(x[0])
+            assert score[0] == pytest.approx(first, abs=1e-8 * size / (m**2 * a**2 + v))
+            np.testing.assert_allclose(score[1:], -x[1:] * precision, rtol=1e-7)
+
+
+def test_a_steep_funnel_at_one_point():
+    score = Funnel(2, 3.0, 1.0).score([[0.0, 5.6]], np.exp(-2.355), -np.expm1(-4.71))
+    np.testing.assert_allclose(score, [[0.399029709, -0.293892349]], rtol=1e-7)
+
+
+@pytest.mark.parametrize(("d", "a", "b"), [(2, 3.0, 0.5), (3, 1.0, 1.5)])
+def test_the_negentropy_of_steep_funnels_is_the_closed_form(d, a, b):
+    assert Funnel(d, a, b).negentropy(0.0) == pytest.approx((d - 1) * (a * b) ** 2, rel=1e-6)
+
+
+def test_what_is_not_resolved_of_a_funnel_is_refused(monkeypatch):
+    from sgm.densities import posterior
+
+    # next to a Gaussian the excess is below rounding errors
+    with pytest.raises(ArithmeticError, match="not resolved"):
+        Funnel(50, 0.01, 0.02).kl_to_normal(1.0, 0.5, 0.5)
+    monkeypatch.setattr(posterior, "_DOUBLINGS", 0)
+    monkeypatch.setattr(posterior, "_SETTLED", 0.0)
+    rows = draw(Funnel(2, 3.0, 1.0), 1.0, 0.5, 50)
+    with pytest.raises(ArithmeticError, match=r"56 intervals don't resolve .* variance 0\.5"):
+        Funnel(2, 3.0, 1.0).score(rows, 1.0, 0.5)
+    with pytest.raises(ValueError, match=r"spread \* slope = 10\.0: must be at most 9"):
+        Funnel(2, 5.0, 2.0)
+
+
+def test_rows_of_a_funnel_that_are_not_finite_stay_alone():
+    law, x = Funnel(3), np.ones((3, 3))
+    x[1, 2], x[2, 0] = np.nan, np.inf
+    found = law.score(x, 0.8, 0.3)
+    np.testing.assert_allclose(found[0], law.score(x[0], 0.8, 0.3), rtol=1e-12)
+    assert not np.all(np.isfinite(found[1]))
