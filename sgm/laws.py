@@ -1,7 +1,8 @@
 """Exact laws of what the samplers produce when the score is affine.
 
 A stage x′ = α x + γ s(τ, x) + ρ z with Uᵀs = A Uᵀx + b acts on each coordinate of the
-basis U of the score as x′ = P x + q + ρ z, P = α + γA, q = γb. From N(c, w) the output is
+basis U of the score as x′ = P x + q + ρ z, P = α + γA, q = γb; or from the coefficients of the
+denoiser, in which the terms of P don't cancel, see `sgm.samplers`. From N(c, w) the output is
 Gaussian; with the suffix products S_k = P_{k+1} ⋯ P_{n−1},
 
     mean = S₋₁ c + Σ_k S_k q_k,     variance = S₋₁² w + Σ_k S_k² ρ_k².
@@ -55,20 +56,17 @@ def sampler_law(steps: Steps, score: GaussianScore, prior: Gaussian) -> Gaussian
         If `prior` is not isotropic.
     """
     start_variance = _isotropic_variance(prior)
-    factor, offset = score.coefficients(steps.score_time)
-    factor *= steps.score[:, None]
-    factor += steps.state[:, None]
+    factor, shift = _stages(steps, score)
     start_mean = score.law.rotate(prior.mean)
     with np.errstate(over="ignore", invalid="ignore"):
         # rows S_{n−1} = 1, S_{n−2}, …, S₀, S₋₁: the suffix products, backwards
         suffix = np.ones((len(steps) + 1, prior.dimension))
         np.cumprod(factor[::-1], axis=0, out=suffix[1:])
         suffix, whole = suffix[-2::-1], suffix[-1]
-        mean = whole * start_mean + np.einsum("k,kd,kd->d", steps.score, suffix, offset)
+        mean = whole * start_mean + np.einsum("kd,kd->d", suffix, shift)
         variance = np.einsum("k,kd,kd->d", steps.noise**2, suffix, suffix)
         variance += whole**2 * start_variance
         if not (np.all(np.isfinite(mean)) and np.all(np.isfinite(variance))):
-            shift = steps.score[:, None] * offset
             start = np.full_like(start_mean, start_variance)
             means, variances = _recursion(factor, shift, steps.noise, start_mean, start)
             mean, variance = means[-1], variances[-1]
@@ -97,14 +95,11 @@ def chain_laws(steps: Steps, score: GaussianScore, prior: Gaussian) -> Gaussian:
     ValueError
         If `prior` is not isotropic.
     """
-    factor, offset = score.coefficients(steps.score_time)
-    factor *= steps.score[:, None]
-    factor += steps.state[:, None]
-    offset *= steps.score[:, None]
+    factor, shift = _stages(steps, score)
     start_mean = score.law.rotate(prior.mean)
     start = np.full_like(start_mean, _isotropic_variance(prior))
     with np.errstate(over="ignore", invalid="ignore"):
-        means, variances = _recursion(factor, offset, steps.noise, start_mean, start)
+        means, variances = _recursion(factor, shift, steps.noise, start_mean, start)
     lost = ~np.all(np.isfinite(means) & np.isfinite(variances), axis=-1)[:-1, None]
     means = np.where(lost, 0.0, means[:-1]) @ score.law.basis.T
     return Gaussian(
@@ -151,6 +146,21 @@ def chain_error(steps: Steps, score: GaussianScore, law: Gaussian, prior: Gaussi
             linear = np.sum(weight * variance[:, None, :] * slope**2, axis=(-2, -1))
         error = linear + np.sum(shift**2, axis=-1)
     return np.asarray(np.where(lost, np.inf, error))
+
+
+def _stages(steps: Steps, score: GaussianScore) -> tuple[Array, Array]:
+    """P and q of each stage, shape (n_stages, d)."""
+    factor, shift = score.coefficients(steps.score_time)
+    with np.errstate(over="ignore", invalid="ignore"):
+        factor *= steps.score[:, None]
+        factor += steps.state[:, None]
+        shift *= steps.score[:, None]
+    known = ~np.isnan(steps.kept)
+    if np.any(known):
+        slope, offset = score.denoiser(steps.score_time[known])
+        factor[known] = steps.kept[known, None] + steps.denoiser[known, None] * slope
+        shift[known] = steps.denoiser[known, None] * offset
+    return factor, shift
 
 
 def _isotropic_variance(prior: Gaussian) -> float:

@@ -5,9 +5,17 @@ Along a grid of times T = τ₀ > τ₁ > … > τ_N each stage of a scheme is
     x′ = α x + γ s(τ, x) + ρ z,     z ~ N(0, I),
 
 where the scalars α, γ, ρ and the time τ of the score depend on the process and the
-grid alone. A scheme is one function (process, times) → `Steps`; the exact law of the
-output (`sgm.laws`) and any simulation read the same coefficients. The backward SDE and
-the probability flow that the schemes discretise are, in forward time τ run backwards,
+grid alone. With the exact score s = −(x − m μ)/V, V = m²λ + v, the factor of x is P = α − γ/V:
+the difference of two numbers as large as m(τ_{k+1})/m(τ_k) in schemes whose P is at most one.
+In terms of the denoiser x̂₀ = (x + v s)/m the same stage reads
+
+    x′ = a x + c x̂₀ + ρ z,     a = α − γ/v,     c = γ m/v,     P = a + c m λ/V.
+
+The exponential integrator of the modified score and the schemes of DDPM and DDIM have a ≥ 0
+and c ≥ 0 in closed form: nothing cancels. A scheme is one function (process, times) → `Steps`;
+the exact law of the output (`sgm.laws`) and any simulation read the same coefficients. The
+backward SDE and the probability flow that the schemes discretise are, in forward time τ run
+backwards,
 
     dX = β [X/(2σ²) + s] dt + √β dB,     dX = (β/2) [X/σ² + s] dt.
 
@@ -25,7 +33,7 @@ Strasman, Ocello, Boyer, Le Corff, Lemaire (arXiv 2402.04650) and their code; Le
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -63,16 +71,49 @@ class Steps:
     noise : ndarray, shape (n_stages,)
         ρ ≥ 0, the factor of a fresh standard Gaussian vector; zero in a stage that
         draws none.
+    kept, denoiser : ndarray, shape (n_stages,), optional
+        a = α − γ/v(τ) and c = γ m(τ)/v(τ), where they are known without this difference; NaN
+        elsewhere, and by default.
     """
 
     score_time: Array
     state: Array
     score: Array
     noise: Array
+    kept: Array = field(default_factory=lambda: np.array(np.nan))
+    denoiser: Array = field(default_factory=lambda: np.array(np.nan))
+
+    def __post_init__(self) -> None:
+        for key in ("kept", "denoiser"):
+            filled = np.broadcast_to(getattr(self, key), np.shape(self.score_time))
+            object.__setattr__(self, key, filled)
 
     def __len__(self) -> int:
         """Number of stages, which is the number of evaluations of the score."""
         return len(self.score_time)
+
+    def require_precision(self, epsilon: float) -> None:
+        """Refuse steps too long for a simulation, whose score is known to `epsilon` alone.
+
+        Unlike an exact law, which takes a and c, a simulation adds α x and γ s: the rounding
+        error of s arrives multiplied by α.
+
+        Parameters
+        ----------
+        epsilon : float
+            Relative rounding error of the score, of float32 or float64.
+
+        Raises
+        ------
+        ValueError
+            If more than 10⁻² of a standard deviation of the noise would be rounding error.
+        """
+        loss = epsilon * np.max(self.state, where=~np.isnan(self.kept), initial=0.0)
+        if loss > 1e-2:
+            raise ValueError(
+                f"times: a step multiplies rounding errors of the score, {epsilon:.1e}, by "
+                f"{loss / epsilon:.3g}: must be at most {1e-2 / epsilon:.1g}; take more steps"
+            )
 
 
 def _departures(times: npt.ArrayLike) -> tuple[Array, Array]:
@@ -101,6 +142,11 @@ def _gain(process: Process, start: Array, stop: Array, growth: Callable[[Array],
     if np.isinf(process.variance):
         return _increment(process, start, stop)
     return np.asarray(2 * process.variance * growth(_half_step(process, start, stop)))
+
+
+def _kernel(process: Process, start: Array, stop: Array) -> tuple[Array, Array, Array]:
+    """m(τ_{k+1}), v(τ_k) and v(τ_{k+1}), each of shape (N,)."""
+    return process.mean_scale(stop), process.kernel_variance(start), process.kernel_variance(stop)
 
 
 def _squared_growth(half: Array) -> Array:
@@ -141,7 +187,12 @@ def exponential_integrator_modified(process: Process, times: npt.ArrayLike) -> S
     half = _half_step(process, start, stop)
     lost = -np.expm1(-half)
     noise = np.sqrt(-process.variance * np.expm1(-2 * half))
-    return Steps(start, 1 + lost, 2 * process.variance * lost, noise)
+    score = 2 * process.variance * lost
+    m_next, v, v_next = _kernel(process, start, stop)
+    # a = e⁻ʰ [1 + m² − 2 m m′] σ²/v, a sum of squares
+    kept = np.exp(-half) * (v_next + process.variance * (m_next * lost) ** 2) / v
+    denoiser = score * process.mean_scale(start) / v
+    return Steps(start, 1 + lost, score, noise, kept, denoiser)
 
 
 def exponential_integrator(process: Process, times: npt.ArrayLike) -> Steps:
@@ -160,9 +211,10 @@ def exponential_integrator(process: Process, times: npt.ArrayLike) -> Steps:
         N stages.
     """
     start, stop = _departures(times)
-    noise = np.sqrt(_gain(process, start, stop, _squared_growth))
-    state = np.exp(_half_step(process, start, stop))
-    return Steps(start, state, _gain(process, start, stop, np.expm1), noise)
+    with np.errstate(over="ignore"):  # its linear part grows: of h > 709, without bound
+        noise = np.sqrt(_gain(process, start, stop, _squared_growth))
+        state = np.exp(_half_step(process, start, stop))
+        return Steps(start, state, _gain(process, start, stop, np.expm1), noise)
 
 
 def euler_maruyama(process: Process, times: npt.ArrayLike) -> Steps:
@@ -221,13 +273,18 @@ def probability_flow_euler(process: Process, times: npt.ArrayLike) -> Steps:
     """
     start, stop = _departures(times)
     half_growth = (start - stop) * process.schedule.beta(start) / 2
-    return Steps(start, 1 + half_growth / process.variance, half_growth, np.zeros_like(start))
+    scale, v = process.mean_scale(start), process.kernel_variance(start)
+    # 1/σ² − 1/v = −m²/v
+    kept, denoiser = 1 - half_growth * scale**2 / v, half_growth * scale / v
+    state = 1 + half_growth / process.variance
+    return Steps(start, state, half_growth, np.zeros_like(start), kept, denoiser)
 
 
 def ancestral(process: Process, times: npt.ArrayLike) -> Steps:
     """DDPM's ancestral sampler with the large variance, that of the forward step.
 
-    x′ = eʰ x + 2σ² sinh(h) s + σ √(1 − e⁻²ʰ) z.
+    x′ = eʰ x + 2σ² sinh(h) s + σ √(1 − e⁻²ʰ) z;
+    a = e⁻ʰ v(τ_{k+1})/v(τ_k) and c = σ²(1 − e⁻²ʰ) m(τ_{k+1})/v(τ_k).
 
     Parameters
     ----------
@@ -240,9 +297,13 @@ def ancestral(process: Process, times: npt.ArrayLike) -> Steps:
         N stages.
     """
     start, stop = _departures(times)
-    noise = np.sqrt(_gain(process, start, stop, _squared_decay))
-    state = np.exp(_half_step(process, start, stop))
-    return Steps(start, state, _gain(process, start, stop, np.sinh), noise)
+    forgotten = _gain(process, start, stop, _squared_decay)
+    half = _half_step(process, start, stop)
+    m_next, v, v_next = _kernel(process, start, stop)
+    with np.errstate(over="ignore"):
+        state, score = np.exp(half), _gain(process, start, stop, np.sinh)
+    kept, denoiser = np.exp(-half) * v_next / v, forgotten * m_next / v
+    return Steps(start, state, score, np.sqrt(forgotten), kept, denoiser)
 
 
 def ancestral_small(process: Process, times: npt.ArrayLike) -> Steps:
@@ -263,7 +324,7 @@ def ancestral_small(process: Process, times: npt.ArrayLike) -> Steps:
     large = ancestral(process, times)
     start, stop = _departures(times)
     shrink = process.std(stop) / process.std(start)
-    return Steps(start, large.state, large.score, large.noise * shrink)
+    return replace(large, noise=large.noise * shrink)
 
 
 def ddim(process: Process, times: npt.ArrayLike, eta: float = 0.0) -> Steps:
@@ -273,7 +334,8 @@ def ddim(process: Process, times: npt.ArrayLike, eta: float = 0.0) -> Steps:
         w = η² (v′/v) σ²(1 − e⁻²ʰ),
 
     with m, v at τ_k and m′, v′ at τ_{k+1}. The factor of s, eʰv − √(v(v′ − w)), is
-    rationalised to √v (σ²(e²ʰ − 1) + w)/(eʰ√v + √(v′ − w)), which does not cancel.
+    rationalised to eʰ√v (σ²(1 − e⁻²ʰ) + w e⁻²ʰ)/(√v + e⁻ʰ√(v′ − w)), which does not cancel;
+    a = √((v′ − w)/v).
 
     Parameters
     ----------
@@ -296,13 +358,17 @@ def ddim(process: Process, times: npt.ArrayLike, eta: float = 0.0) -> Steps:
         raise ValueError(f"eta = {eta!r}: must lie in [0, 1]")
     start, stop = _departures(times)
     half = _half_step(process, start, stop)
-    v, v_next = process.kernel_variance(start), process.kernel_variance(stop)
-    drawn = eta**2 * v_next / v * _gain(process, start, stop, _squared_decay)
+    forgotten = _gain(process, start, stop, _squared_decay)
+    m_next, v, v_next = _kernel(process, start, stop)
+    drawn = eta**2 * v_next / v * forgotten
     # v′ − w, with 1 − σ²(1 − e⁻²ʰ)/v = e⁻²ʰ v′/v
-    kept = v_next * ((1 - eta**2) + eta**2 * np.exp(-2 * half) * v_next / v)
-    gain = _gain(process, start, stop, _squared_growth) + drawn
-    score = np.sqrt(v) * gain / (np.exp(half) * np.sqrt(v) + np.sqrt(kept))
-    return Steps(start, np.exp(half), score, np.sqrt(drawn))
+    rest = v_next * ((1 - eta**2) + eta**2 * np.exp(-2 * half) * v_next / v)
+    gain = forgotten + drawn * np.exp(-2 * half)
+    gain /= np.sqrt(v) * (np.sqrt(v) + np.exp(-half) * np.sqrt(rest))
+    with np.errstate(over="ignore"):
+        state = np.exp(half)
+        score = state * gain * v
+    return Steps(start, state, score, np.sqrt(drawn), np.sqrt(rest / v), m_next * gain)
 
 
 def predictor_corrector(

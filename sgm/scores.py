@@ -69,6 +69,30 @@ class GaussianScore:
             offset += self.bias * self.law.rotate(np.ones(self.law.dimension))
         return slope, offset
 
+    def denoiser(self, t: npt.ArrayLike) -> tuple[Array, Array]:
+        """(Â, b̂) with Uᵀ x̂₀ = Â Uᵀx + b̂ for the denoiser x̂₀ = (x + v s)/m, at times with v > 0.
+
+        Â = [m² λ + (1 − scale) v]/(m V) and b̂ = v [scale · μ/V + bias/m], V = m² λ + v.
+
+        Parameters
+        ----------
+        t : array_like, shape (...)
+
+        Returns
+        -------
+        slope, offset : ndarray, shape (..., d)
+        """
+        m, v = self.process.mean_scale(t)[..., None], self.process.kernel_variance(t)[..., None]
+        noised = m**2 * self.law.eigenvalues + v
+        slope = m * self.law.eigenvalues / noised
+        offset = self.scale * self.law.rotate(self.law.mean) * (v / noised)
+        with np.errstate(divide="ignore", over="ignore"):
+            if self.scale != 1:
+                slope += (1 - self.scale) * v / noised / m
+            if self.bias:
+                offset += self.bias * v / m * self.law.rotate(np.ones(self.law.dimension))
+        return slope, offset
+
     def __call__(self, x: npt.ArrayLike, t: npt.ArrayLike) -> Array:
         """s(t, x).
 

@@ -71,7 +71,13 @@ def simulate_reverse(
     Returns
     -------
     Tensor, shape (R, n, d)
+
+    Raises
+    ------
+    ValueError
+        If steps are too long for `dtype`, see `Steps.require_precision`.
     """
+    steps.require_precision(torch.finfo(dtype).eps)
     samples = torch.empty((len(seeds), n_samples, dimension), dtype=dtype, device=device)
     stages = list(
         zip(

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from mpmath import mp, mpf
 from scipy.integrate import solve_ivp
 
 from sgm import laws, samplers, scores, targets
 from sgm.gaussian import Gaussian, kl_divergence, wasserstein2
 from sgm.processes import VPProcess
-from sgm.schedules import BetaSchedule, CosineSchedule
+from sgm.schedules import BetaSchedule, ConstantSchedule, CosineSchedule
 from sgm.timegrids import quadratic, uniform
 
 STOCHASTIC = {
@@ -250,3 +251,93 @@ def test_a_chain_that_overflows_has_an_infinite_error():
     assert error[-1] == np.inf
     lost = ~np.isfinite(laws.chain_laws(steps, scores.exact(vp, target), vp.prior(4)).mean)
     assert np.all(np.diff(lost.astype(int), axis=0) >= 0)
+
+
+def in_many_digits(name, rate, variance, times, spread, center):
+    """Mean and variance of the output on the line, stage by stage as the papers print it."""
+    mp.dps = 60 + int(rate / variance)  # P loses e^{2h}
+    sigma, beta = mpf(variance), mpf(rate)
+    mean, output = mpf(0), sigma
+    for start, stop in zip(map(mpf, times[:-1]), map(mpf, times[1:]), strict=True):
+        h, step = beta * (start - stop) / (2 * sigma), beta * (start - stop)
+        growth, decay = mp.exp(h), mp.exp(-h)
+        v, v_next = (-sigma * mp.expm1(-beta * t / sigma) for t in (start, stop))
+        match name:
+            case "exponential_integrator_modified":
+                stages = [(2 - decay, 2 * sigma * (1 - decay), sigma * (1 - decay**2), start)]
+            case "exponential_integrator":
+                stages = [(growth, 2 * sigma * (growth - 1), sigma * (growth**2 - 1), start)]
+            case "euler_maruyama":
+                stages = [(1 + step / (2 * sigma), step, step, start)]
+            case "euler_arrival":
+                stages = [(1 + step / (2 * sigma), step, step, stop)]
+            case "probability_flow_euler":
+                stages = [(1 + step / (2 * sigma), step / 2, mpf(0), start)]
+            case "ancestral":
+                stages = [(growth, 2 * sigma * mp.sinh(h), sigma * (1 - decay**2), start)]
+            case "ancestral_small":
+                noise = sigma * (1 - decay**2) * v_next / v
+                stages = [(growth, 2 * sigma * mp.sinh(h), noise, start)]
+            case "ddim":
+                stages = [(growth, growth * v - mp.sqrt(v * v_next), mpf(0), start)]
+            case "predictor_corrector":
+                stages = [(1 + step / (2 * sigma), step, step, start)]
+                stages += 2 * [(mpf(1), mpf(0.01), 2 * mpf(0.01), stop)]
+        for alpha, gamma, noise, t in stages:
+            m = mp.exp(-beta * t / (2 * sigma))
+            total = m**2 * mpf(spread) - sigma * mp.expm1(-beta * t / sigma)
+            factor = alpha - gamma / total
+            mean = factor * mean + gamma * m * mpf(center) / total
+            output = factor**2 * output + noise
+    return mean, output
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_laws_keep_their_digits_at_the_edges(name):
+    """Against 60 digits: σ² and β over decades, few and many steps, narrow and wide data.
+
+    σ² = ¼, β = 20 in one step had variance 256 with the ancestral sampler, for ¼.
+    """
+    rng = np.random.default_rng(1)
+    cases = [(0.25, 20.0, 1, 0.5), (1e-2, 4.0, 1, 1e6), (1e4, 1e3, 3, 1e-6)]
+    cases += [
+        (10.0 ** rng.uniform(-2, 4), 10.0 ** rng.uniform(-2, 1), n, 10.0 ** rng.uniform(-6, 6))
+        for n in (1, 2, 5, 30)
+    ]
+    for variance, rate, n, spread in cases:
+        vp = VPProcess(ConstantSchedule(1.0, rate), variance)
+        law, times = Gaussian.diagonal([-3.0], [spread]), quadratic(1.0, n)
+        found = laws.sampler_law(SCHEMES[name](vp, times), scores.exact(vp, law), vp.prior(1))
+        mean, output = in_many_digits(name, rate, variance, times, spread, -3.0)
+        if output > 1e300:
+            assert found.eigenvalues[0] == np.inf
+            continue
+        assert found.eigenvalues[0] == pytest.approx(float(output), rel=1e-10)
+        assert found.mean[0] == pytest.approx(
+            float(mean), rel=1e-9, abs=1e-12 * float(output) ** 0.5
+        )
+        ratio = mpf(spread) / output
+        kl = (ratio - 1 - mp.log(ratio) + (mean + 3) ** 2 / output) / 2
+        if kl < 1e300:
+            assert kl_divergence(law, found) == pytest.approx(float(kl), rel=1e-7)
+
+
+@pytest.mark.parametrize("name", ["ancestral", "ancestral_small", "ddim"])
+def test_one_step_from_pure_noise_onto_the_data(name):
+    """h = 10⁶: eʰ is no number, but the output is E X₀, with noise or without."""
+    vp, law = VPProcess(ConstantSchedule(1.0, 200.0), 1e-4), Gaussian.diagonal([2.0], [0.5])
+    found = laws.sampler_law(SCHEMES[name](vp, [1.0, 0.0]), scores.exact(vp, law), vp.prior(1))
+    assert found.mean[0] == pytest.approx(2.0, rel=1e-14)
+    noise = 0.0 if name in ("ancestral_small", "ddim") else 1e-4
+    assert found.eigenvalues[0] == pytest.approx(noise, rel=1e-12)
+
+
+@pytest.mark.parametrize(("scale", "bias"), [(1.0, 0.0), (1.3, -0.4)])
+def test_a_perturbed_denoiser_is_that_of_its_score(scale, bias):
+    vp = process()
+    score, t = scores.GaussianScore(vp, CORRELATED, scale, bias), np.array([0.01, 0.4, 1.0])
+    slope, offset = score.denoiser(t)
+    plain_slope, plain_offset = score.coefficients(t)
+    m, v = vp.mean_scale(t)[:, None], vp.kernel_variance(t)[:, None]
+    np.testing.assert_allclose(slope, (1 + v * plain_slope) / m, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(offset, v * plain_offset / m, rtol=1e-11)

@@ -6,7 +6,7 @@ import pytest
 from sgm import laws, samplers, scores
 from sgm.gaussian import Gaussian
 from sgm.processes import VEProcess, VPProcess
-from sgm.schedules import BetaSchedule, GeometricSchedule
+from sgm.schedules import BetaSchedule, ConstantSchedule, GeometricSchedule
 from sgm.timegrids import quadratic, uniform
 
 SCHEMES = {
@@ -107,6 +107,52 @@ def test_one_step_onto_the_data_from_pure_noise_keeps_the_stationary_law(name):
     steps = SCHEMES[name](vp, uniform(1.5, 3))
     factor = steps.state - steps.score / vp.variance
     np.testing.assert_allclose(factor**2 * vp.variance + steps.noise**2, vp.variance, rtol=1e-12)
+
+
+BY_DENOISER = [
+    "exponential_integrator_modified",
+    "probability_flow_euler",
+    "ancestral",
+    "ancestral_small",
+    "ddim",
+]
+
+
+@pytest.mark.parametrize("name", BY_DENOISER)
+@pytest.mark.parametrize("exploding", [False, True])
+def test_both_forms_of_a_stage_are_one(name, exploding):
+    """a = α − γ/v and c = γ m/v, on steps short enough for the differences."""
+    if exploding and name == "exponential_integrator_modified":
+        pytest.skip("needs a stationary law")
+    forward = EXPLODING if exploding else process()
+    steps = SCHEMES[name](forward, quadratic(1.5, 12))
+    m, v = forward.mean_scale(steps.score_time), forward.kernel_variance(steps.score_time)
+    np.testing.assert_allclose(steps.kept, steps.state - steps.score / v, rtol=1e-10, atol=1e-14)
+    np.testing.assert_allclose(steps.denoiser, steps.score * m / v, rtol=1e-12)
+
+
+def test_ddim_has_both_forms_at_any_eta():
+    vp = process()
+    steps = samplers.ddim(vp, uniform(1.5, 12), 0.4)
+    v = vp.kernel_variance(steps.score_time)
+    np.testing.assert_allclose(steps.kept, steps.state - steps.score / v, rtol=1e-10, atol=1e-14)
+
+
+def test_other_schemes_say_nothing_of_the_denoiser():
+    steps = samplers.euler_maruyama(process(), uniform(1.5, 3))
+    assert steps.kept.shape == steps.denoiser.shape == (3,)
+    assert np.all(np.isnan(steps.kept) & np.isnan(steps.denoiser))
+
+
+def test_steps_too_long_for_a_simulation_are_refused():
+    steps = samplers.ancestral(VPProcess(ConstantSchedule(1.0, 24.0), 1.0), [1.0, 0.0])  # e¹²
+    steps.require_precision(np.finfo(np.float64).eps)
+    with pytest.raises(ValueError, match=r"times: a step .* by 1\.63e\+05: must be at most 8e\+04"):
+        steps.require_precision(np.finfo(np.float32).eps)
+    # a scheme that diverges by itself has nothing to cancel
+    samplers.exponential_integrator(
+        VPProcess(ConstantSchedule(1.0, 24.0), 1.0), [1.0, 0.0]
+    ).require_precision(np.finfo(np.float32).eps)
 
 
 def test_predictor_corrector_interleaves():

@@ -17,7 +17,7 @@ from sgm.gaussian import Gaussian
 from sgm.networks import ScoreEnsemble, ScoreFn, affine_score_fn
 from sgm.processes import VPProcess
 from sgm.samplers import Steps
-from sgm.schedules import BetaSchedule
+from sgm.schedules import BetaSchedule, ConstantSchedule
 from sgm.simulation import CHUNK_ROWS, Observer, simulate_reverse
 
 CPU = torch.device("cpu")
@@ -120,3 +120,11 @@ def test_a_failed_network_gives_nan_and_harms_no_other() -> None:
     assert torch.all(broken[1].isnan())
     for r in (0, 2, 3):
         assert torch.equal(broken[r], sound[r])
+
+
+def test_a_step_too_long_for_the_score_s_digits_is_refused() -> None:
+    """The exact law of such a step is right; what float32 would make of it is not."""
+    process = VPProcess(ConstantSchedule(1.0, 30.0), 1.0)
+    steps = samplers.ancestral(process, timegrids.uniform(1.0, 1))
+    with pytest.raises(ValueError, match="times: a step multiplies rounding errors of the score"):
+        simulate(EXACT, 20, [0], steps)

@@ -61,6 +61,11 @@ def check(study: Study) -> None:
                 for sampler in study.samplers:
                     with _named("samplers", sampler):
                         steps = build_steps(sampler.spec, process, times)
+                        # networks are simulated in float32, other scores in float64
+                        for score in study.scores:
+                            if getattr(score.parameters, "sampled", True):
+                                kind = np.float32 if score.family == "trained" else np.float64
+                                steps.require_precision(float(np.finfo(kind).eps))
                         for score, architecture in networks:
                             with _named("scores", score):
                                 architecture.require(process, steps.score_time.min())
