@@ -111,7 +111,7 @@ def time_quadrature(
     Raises
     ------
     ValueError
-        If a parameter is out of range.
+        If a parameter is out of range, or the nodes are too few for ∫ dB, which is known.
     """
     if n_nodes < 1:
         raise ValueError(f"n_nodes = {n_nodes!r}: must be >= 1")
@@ -133,7 +133,14 @@ def time_quadrature(
     integral = gamma if np.isinf(sigma2) else sigma2 * np.log1p(gamma / sigma2)
     times = process.schedule.inverse_integral(integral)
     shrink = process.mean_scale(times) ** 2
-    return TimeQuadrature(cutoff, times, (high - low) / 2 * weights * level * shrink)
+    quadrature = TimeQuadrature(cutoff, times, (high - low) / 2 * weights * level * shrink)
+    error = float(np.sum(quadrature.weights) / np.diff(process.schedule.integral(ends))[0] - 1)
+    if abs(error) > 1e-3:
+        raise ValueError(
+            f"n_nodes = {n_nodes!r}: must be larger: over {(high - low) / np.log(10):.1f} decades "
+            f"of noise, B(T) − B(cutoff) itself has a relative error of {error:.1e}"
+        )
+    return quadrature
 
 
 @dataclass(frozen=True, eq=False)

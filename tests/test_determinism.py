@@ -31,7 +31,7 @@ def config(**changes: Any) -> dict[str, Any]:
     """The tiny study with three seeds, a correlated target (its products take a BLAS) and W2."""
     correlated = {"family": "correlated", "dimension": 5, "mean": 0.5, "offset": 1.0}
     likelihood = {
-        "rows": 20, "nodes": 4, "cutoff": 0.01, "divergence": "exact", "directions": 1,
+        "rows": 20, "nodes": 16, "cutoff": 0.01, "divergence": "exact", "directions": 1,
         "method": "RK45", "rtol": 0.001, "atol": 0.001, "atol_nats": 0.001,
     }  # fmt: skip
     own = tiny(seeds=3, targets=[*tiny()["targets"], correlated], bounds=["kl", "w2"])

@@ -46,7 +46,7 @@ def moments(law, m, v):
 def test_terms_are_the_integrals_over_the_density(name):
     process = PROCESSES[name]
     bound = elbo.evidence_bound(
-        process, TOY, np.zeros(3), elbo.time_quadrature(process, 3, smallest_variance=0.01)
+        process, TOY, np.zeros(24), elbo.time_quadrature(process, 24, smallest_variance=0.01)
     )
     m, v = float(process.mean_scale(process.horizon)), process.kernel_variance(process.horizon)
     terminal, _, kl = moments(TOY, m, float(v))
@@ -173,8 +173,8 @@ def test_exact_score_of_the_sde_does_not_attain_the_bound(name):
 def test_reverse_sde_of_the_toy_mixture(horizon, sde, terminal):
     process = VPProcess(TruncatedSchedule(horizon, BetaSchedule(1.0, 0.0, 0.1, 20.0)), 1.0)
     assert elbo.reverse_sde_kl(process, TOY) == pytest.approx(sde, rel=3e-5)
-    quadrature = elbo.time_quadrature(process, 2, smallest_variance=0.01)
-    bound = elbo.evidence_bound(process, TOY, np.zeros(2), quadrature)
+    quadrature = elbo.time_quadrature(process, 24, smallest_variance=0.01)
+    bound = elbo.evidence_bound(process, TOY, np.zeros(24), quadrature)
     assert bound.terminal_kl == pytest.approx(terminal, rel=1e-5)
 
 
@@ -182,6 +182,10 @@ def test_reverse_sde_of_the_toy_mixture(horizon, sde, terminal):
     ("build", "message"),
     [
         (lambda p: elbo.time_quadrature(p, 0, smallest_variance=1.0), "n_nodes = 0: must"),
+        (
+            lambda p: elbo.time_quadrature(p, 4, smallest_variance=1e-6),
+            r"n_nodes = 4: must be larger: over 7\.6 decades",
+        ),
         (lambda p: elbo.time_quadrature(p, 3, smallest_variance=-1.0), "smallest_variance = -1.0:"),
         (lambda p: elbo.time_quadrature(p, 3, smallest_variance=0.0), "smallest_variance = 0.0: m"),
         (

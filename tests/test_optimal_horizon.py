@@ -2,14 +2,15 @@
 
 import numpy as np
 import pytest
+from scipy.integrate import quad
 from scipy.optimize import brentq
 
 from sgm import elbo, scores
 from sgm.densities import GaussianMixture
 from sgm.gaussian import Gaussian, relative_fisher_information
-from sgm.optimal_horizon import optimal_horizon, relative_information
+from sgm.optimal_horizon import _loss_between, optimal_horizon, relative_information
 from sgm.processes import VEProcess, VPProcess
-from sgm.schedules import BetaSchedule, GeometricSchedule, TruncatedSchedule
+from sgm.schedules import BetaSchedule, ConstantSchedule, GeometricSchedule, TruncatedSchedule
 
 TOY = GaussianMixture([0.3, 0.7], [[1.0], [3.0]], [[0.01], [0.25]])
 LAW = Gaussian.from_covariance([1.0, -0.5], [[1.0, 0.3], [0.3, 0.2]])
@@ -120,3 +121,22 @@ def test_without_a_root_the_horizon_is_an_end():
 def test_values_out_of_range_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("narrow", [1e-3, 1e-8])
+def test_maxima_are_compared_by_an_integral_over_decades(narrow):
+    """½ ∫ g² e dt of a scaled score, whose error grows like 1/t down to the narrow variance."""
+    process = VPProcess(ConstantSchedule(1.0, 10.0), 1.0)
+    law = Gaussian.diagonal([0.0, 0.0], [narrow, 1.0])
+    score, ends = scores.scaled(process, law, 0.1), (1e-6, 1.0)
+
+    def rate(u):
+        return np.exp(u) * 10.0 * float(score.error_moments(law, np.exp(u))[0]) / 2
+
+    gained = quad(rate, *np.log(ends), epsrel=1e-10, limit=200)[0]
+    before, after = (
+        law.kl_to_normal(1.0, float(process.mean_scale(t)), float(process.kernel_variance(t)))
+        for t in ends
+    )
+    loss = _loss_between(process, law, lambda t: score.error_moments(law, t)[0], *ends)
+    assert loss == pytest.approx(gained + after - before, abs=1e-9)
