@@ -234,3 +234,11 @@ def test_scores_sizes_and_suprema_are_checked_too(tmp_path: Path) -> None:
     config = changed(schedules=["falling"], extensions=[str(extension)])
     with pytest.raises(ValueError, match=r"schedules: falling: supremum = 1.0: .*at least 2"):
         check(Study.parse(config))
+
+
+def test_a_step_too_long_for_a_simulation_is_refused_before_any_job() -> None:
+    long = {"process": {"family": "vp", "variance": 0.2}, "n_steps": [1], "samplers": ["ancestral"]}
+    message = "samplers: ancestral: times: a step multiplies rounding errors of the score"
+    with pytest.raises(ValueError, match=message):
+        check(Study.parse(changed(**long)))
+    check(Study.parse(changed(**long | {"n_steps": [20]})))
