@@ -539,3 +539,14 @@ def test_rows_of_a_funnel_that_are_not_finite_stay_alone():
     found = law.score(x, 0.8, 0.3)
     np.testing.assert_allclose(found[0], law.score(x[0], 0.8, 0.3), rtol=1e-12)
     assert not np.all(np.isfinite(found[1]))
+
+
+def test_a_funnel_s_rows_as_far_as_an_unstable_sampler_goes():
+    """Beyond all exponents of float64 the other coordinates' law no longer pulls inwards."""
+    law, x = Funnel(50, 2.5, 2.9), np.full((2, 50), 1e5)
+    x[:, 0] = 1e3, 9e5
+    m, v = 0.004, 1e-3
+    score = law.score(x, m, v)
+    total = m**2 * 2.5**2 + v
+    np.testing.assert_allclose(score[:, 0], -(m * 2.5**2 * 2.9 * 49 + x[:, 0]) / total, rtol=1e-10)
+    np.testing.assert_allclose(score[:, 1:], 0.0, atol=1e-100)

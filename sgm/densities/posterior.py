@@ -39,7 +39,7 @@ _LEFT_OUT = 36.0  # the weight beyond the ends is below e^{−36} of its largest
 _INTERVALS = 56
 _DOUBLINGS = 8
 _SETTLED = 4e-6  # of half the nodes, for about 10⁻¹¹ of all
-_SHARP = 1e10  # ζ² + ρ/q at the mode of a posterior whose 1/q varies by less than 10⁻⁵
+_SHARP = 1e10  # ζ² + ρ/q at the mode of a posterior that is as good as a point
 _LARGEST = 600.0  # exponent
 _ELEMENTS = 2**15  # of a table of rows and nodes
 
@@ -100,7 +100,9 @@ class Posterior:
         found, ends = np.empty((3, size)), np.empty((4, size))
         for part in _blocks(np.arange(size), _INTERVALS):
             ends[:, part] = self[part]._ends()
+        # what f is a difference of
         height = ends[0] ** 2 + self.rho * self._curves(ends[0])[1]
+        height += self.others * np.maximum(abs(self.center + self.width * ends[0]) - _LARGEST, 0.0)
         sharp = np.flatnonzero(height > _SHARP)
         if sharp.size:
             found[:, sharp] = self[sharp]._at_mode(ends[0, sharp])
