@@ -13,7 +13,7 @@ by bisection, hence no mode can hide between nodes. Next to a mode f is concave:
 has fallen by a given amount, bisection finds too.
 
 The moments asked for are E[1/q], and E[(r/q) ρ − r n]. The factor 1/q moves the weight to the
-left, by as much as a standard deviation of X₁ is steep. Therefore modes and ends are those of
+left, by up to `width`. Therefore modes and ends are those of
 the weight with n + 1 for n, halfway between the weight and its product with 1/q, and the ends
 allow for the factor q^{±½} that parts it from these: its logarithm has slope width/2 at most.
 
