@@ -118,8 +118,11 @@ def _parse(path: Path, stamp: tuple[int, int]) -> _Module:
                 for name in ast.walk(target):
                     if isinstance(name, ast.Name) and name.id != "__all__":
                         module.definitions.setdefault(name.id, []).append(node)
+        elif ast.unparse(node).startswith("if __name__ == "):
+            continue  # not run on import
         elif not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
             module.effects.append(node)
+            module.imports |= _imports(node)
     return module
 
 
@@ -197,7 +200,13 @@ def fingerprint(roots: Iterable[str]) -> str:
         module = load(name)
         if module is None or address in trees:
             continue
-        if address in roots and attribute not in {*module.definitions, *module.imports}:
+        parts = name.split(".") if not name.endswith(".py") else []
+        waiting.extend(".".join(parts[:i]) for i in range(1, len(parts)))  # imported before it
+        if (
+            address in roots
+            and attribute
+            and attribute not in {*module.definitions, *module.imports}
+        ):
             raise ValueError(f"{address}: no such definition")
         if attribute in module.imports:  # re-exported from elsewhere
             waiting.append(module.imports[attribute])

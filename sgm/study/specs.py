@@ -7,6 +7,7 @@ stands as ``build``, an address, with ``parameters``, its keyword arguments.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgm.study.config import Item
@@ -15,7 +16,7 @@ from sgm.study.variables import EXACT_LAW, GRID
 if TYPE_CHECKING:
     from sgm.study.plan import Plan
 
-__all__ = ["labelled", "leaves", "roots"]
+__all__ = ["files", "labelled", "leaves", "roots"]
 
 Labels = Mapping[str, str]
 Leaves = dict[str, Any]
@@ -28,10 +29,34 @@ def leaves(plan: Plan, stage: str, labels: Labels) -> Leaves:
 
 def roots(stage: str, told: Mapping[str, Any]) -> set[str]:
     """Addresses of the code that a job runs, given its leaves."""
-    addresses = {f"sgm.run.stages:{stage}", *_addresses(told)}
+    addresses = {"sgm.run.__main__", f"sgm.run.stages:{stage}", *_addresses(told)}
     if stage == "network":
         addresses.update(_rows(told["score"]["parameters"]["recipe"]))
     return addresses
+
+
+def files(told: Any) -> set[str]:
+    """The user's own files among the parameters of what a job builds.
+
+    A parameter `path` is one, and so is any text that names a file.
+    """
+    if isinstance(told, dict) and "build" in told:
+        return {
+            value
+            for name, value in told.get("parameters", {}).items()
+            if isinstance(value, str) and (name == "path" or _is_file(value))
+        }
+    if isinstance(told, dict | list | tuple):
+        parts = told.values() if isinstance(told, dict) else told
+        return set().union(*(files(part) for part in parts))
+    return set()
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # a text that no file can have for its name
+        return False
 
 
 def labelled(items: Iterable[Item]) -> list[Leaves]:

@@ -1,0 +1,88 @@
+"""A user's file is what it says: not its date, nor how its path is written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sgm.run.__main__ import main
+from sgm.store.content import content_of
+from sgm.study import Plan, Study
+from tests.workflow import tiny
+
+ROWS = np.random.default_rng(0).standard_normal((300, 2))
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez("mine.npz", mean=np.zeros(2), covariance=np.eye(2))
+
+
+def specs(path: str = "mine.npz", **changes: Any) -> dict[str, str]:
+    """Spec of each stage of a study whose target is a file of the user's."""
+    config = tiny(targets=[{"family": "gaussian_file", "name": "mine", "path": path}]) | changes
+    plan = Plan(Study.parse(config), Path("results"))
+    stages = ("data", "network", "samples", "divergences", "bounds", "floors", "exact", "axes")
+    return {
+        stage: plan.spec(stage, SimpleNamespace(**labels))
+        for stage in stages
+        for labels in plan.cells(stage)
+    }
+
+
+def test_a_file_replaced_by_an_older_one_runs_again() -> None:
+    before = specs()
+    stamp = Path("mine.npz").stat()
+    np.savez("mine.npz", mean=np.ones(2), covariance=np.eye(2))  # as many bytes
+    assert Path("mine.npz").stat().st_size == stamp.st_size
+    for age in (0, 10**6):  # as `cp -p` and tar leave it
+        os.utime("mine.npz", ns=(stamp.st_atime_ns - age, stamp.st_mtime_ns - age))
+        after = specs()
+        assert [stage for stage in before if before[stage] == after[stage]] == []
+
+
+def test_equal_content_runs_nothing() -> None:
+    before = specs()
+    shutil.copy("mine.npz", "copy.npz")
+    Path("copy.npz").replace("mine.npz")
+    os.utime("mine.npz", (1, 1))
+    assert specs() == before
+    assert specs("./mine.npz") == before
+    assert specs(str(Path("mine.npz").absolute())) == before
+
+
+def test_a_file_that_changed_since_planning_stops_its_job(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    told = specs()["data"]
+    np.savez("mine.npz", mean=np.ones(2), covariance=np.eye(2))
+    assert main(["data", "--spec", told, "--output", "data=data.npz"]) == 1
+    assert "mine.npz: has changed since the study was planned" in capsys.readouterr().err
+
+
+def test_names_in_a_folder_count_and_what_is_no_file_is_refused() -> None:
+    Path("folder").mkdir()
+    Path("folder/a").write_text("1")
+    before = content_of("folder")
+    Path("folder/a").rename("folder/b")
+    assert content_of("folder") != before
+    for path in ("missing", "/dev/zero"):
+        with pytest.raises(ValueError, match="must be a file or a folder"):
+            content_of(path)
+
+
+def test_a_recipes_display_name_and_the_sign_of_zero_run_nothing() -> None:
+    before = specs()
+    config = tiny()
+    config["scores"][-1]["recipe"]["name"] = "renamed"
+    assert specs(scores=config["scores"]) == before
+    schedules = tiny()["schedules"]
+    zeros = [specs(schedules=[{**schedules[0], "a": [a]}]) for a in (0, 0.0, -0.0)]
+    assert zeros[0] == zeros[1] == zeros[2]
