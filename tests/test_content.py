@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sgm.run import views
 from sgm.run.__main__ import main
+from sgm.store import cells
 from sgm.store.content import content_of
 from sgm.study import Plan, Study
 from tests.workflow import tiny
@@ -86,3 +88,22 @@ def test_a_recipes_display_name_and_the_sign_of_zero_run_nothing() -> None:
     schedules = tiny()["schedules"]
     zeros = [specs(schedules=[{**schedules[0], "a": [a]}]) for a in (0, 0.0, -0.0)]
     assert zeros[0] == zeros[1] == zeros[2]
+
+
+def test_a_grid_grown_across_versions_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The versions stand beside the spec of a cell, and rerun nothing."""
+    names = {"axes": "1.0", "exact": "1.0"}
+    plan = SimpleNamespace(files=lambda kind: [f"{kind}.npz"] if kind in names else [])
+    for kind, version in names.items():
+        monkeypatch.setattr(cells, "_versions", lambda v=version: cells.canonical({"torch": v}))
+        cells.write_cells(f"{kind}.npz", {"x": [1.0]}, {"a": 1})
+        assert list(cells.read_cells(f"{kind}.npz")) == ["x"]
+        assert cells.read_spec(f"{kind}.npz") == '{"a":1}'
+    assert views._cell_versions(plan) == {"cell_versions": '[{"torch":"1.0"}]'}
+    monkeypatch.setattr(cells, "_versions", lambda: cells.canonical({"torch": "2.0"}))
+    cells.write_cells("axes.npz", {"x": [1.0]}, {"a": 1})
+    note = views._cell_versions(plan)["cell_versions_note"]
+    assert note.endswith("several versions: torch 1.0, 2.0")
+    assert note in capsys.readouterr().out
