@@ -85,6 +85,10 @@ def test_a_recipes_display_name_and_the_sign_of_zero_run_nothing() -> None:
     config = tiny()
     config["scores"][-1]["recipe"]["name"] = "renamed"
     assert specs(scores=config["scores"]) == before
+    measures = [{"family": "gaussian_kl", "name": "mine"}, "gaussian_w2", "nll"]
+    cells_of = [specs(divergences=own) for own in (measures, ["nll", "gaussian_w2", "gaussian_kl"])]
+    for stage in ("samples", "divergences", "floors"):
+        assert cells_of[0].get(stage) == cells_of[1].get(stage)
     schedules = tiny()["schedules"]
     zeros = [specs(schedules=[{**schedules[0], "a": [a]}]) for a in (0, 0.0, -0.0)]
     assert zeros[0] == zeros[1] == zeros[2]

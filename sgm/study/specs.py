@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sgm.store.cells import canonical
 from sgm.study.config import Item
 from sgm.study.variables import EXACT_LAW, GRID
 
@@ -62,6 +63,11 @@ def _is_file(text: str) -> bool:
 def labelled(items: Iterable[Item]) -> list[Leaves]:
     """Specs in the order of the grid: a list, since canonical JSON sorts mappings."""
     return [item.spec | {"label": item.label} for item in items]
+
+
+def _measures(items: Iterable[Item]) -> list[Leaves]:
+    """Divergences or bounds: neither their names in the study nor their order make a number."""
+    return sorted((item.spec for item in items), key=canonical)
 
 
 def _item(plan: Plan, axis: str, labels: Labels) -> Any:
@@ -119,10 +125,10 @@ def _samples(plan: Plan, labels: Labels) -> Leaves:
 def _divergences(plan: Plan, labels: Labels) -> Leaves:
     target = _item(plan, "target", labels)
     told = _target(plan, labels) | _processes(plan, labels)
-    told |= {"divergences": labelled(plan.measures("divergences", target))}
+    told |= {"divergences": _measures(plan.measures("divergences", target))}
     bounds = plan.along_chain(target, _item(plan, "score", labels))
     if bounds:
-        told |= _solver(plan, labels) | {"bounds": labelled(bounds)}
+        told |= _solver(plan, labels) | {"bounds": _measures(bounds)}
     return told
 
 
@@ -134,13 +140,13 @@ def _floors(plan: Plan, labels: Labels) -> Leaves:
         for variable in item.entry.variables
         if variable.measured_floor
     }
-    told = {"divergences": labelled(items), "floors": measured}
+    told = {"divergences": _measures(items), "floors": measured}
     return _target(plan, labels) | told | {"n_samples": plan.study.n_samples}
 
 
 def _bounds(plan: Plan, labels: Labels) -> Leaves:
     told = _target(plan, labels) | _processes(plan, labels) | _solver(plan, labels)
-    told |= {"bounds": labelled(plan.measures("bounds", _item(plan, "target", labels)))}
+    told |= {"bounds": _measures(plan.measures("bounds", _item(plan, "target", labels)))}
     return told | {"n_score_error": plan.study.n_score_error}
 
 
@@ -181,8 +187,8 @@ def _exact(plan: Plan, labels: Labels) -> Leaves:
     told |= {"time_grids": labelled(study.time_grids), "n_steps": list(study.n_steps)}
     told |= {
         "divergences": divergences,
-        "bounds": labelled(item for item in bounds if not item.entry.along_chain),
-        "chain_bounds": labelled(item for item in bounds if item.entry.along_chain),
+        "bounds": _measures(item for item in bounds if not item.entry.along_chain),
+        "chain_bounds": _measures(item for item in bounds if item.entry.along_chain),
     }
     variables = [*EXACT_LAW, *(term for item in bounds for term in item.entry.terms)]
     for item in plan.measures("divergences", target):
