@@ -192,7 +192,7 @@ def test_the_stage_trains_images_of_the_target(tmp_path: Path) -> None:
         "    return LawTarget(law, None, (2, 4))\n"
     )
     recipe = {field.name: getattr(RECIPE, field.name) for field in fields(RECIPE)}
-    recipe |= {"name": "mixer", **recipe.pop("network"), **IMAGES, "steps": 3}
+    recipe |= {**recipe.pop("network"), **IMAGES, "steps": 3}
     recipe.pop("width")
     spec = {
         "study_seed": 1,
