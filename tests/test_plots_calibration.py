@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from sgm import plots
@@ -71,3 +72,14 @@ def test_a_study_without_sampled_exact_laws_says_so() -> None:
     figure, frame = plots.calibration_figure(synthetic_grid(a=(0, 5)))
     figure.draw_without_rendering()
     assert frame.empty
+
+
+def test_columns_and_rows_stand_in_the_order_of_the_divergence() -> None:
+    grid = calibrated_grid(dimensions=(2, 10))
+    _, frame = plots.calibration_figure(grid)
+    order = [axis for axis in grid.kl_plugin.dims if axis != "seed"]
+    assert list(frame.columns)[2 : 2 + len(order)] == order
+    # a store lists its arrays in any order
+    coords = dict(reversed(list(grid.coords.items())))
+    turned = grid.drop_vars(list(coords)).assign_coords(coords)
+    pd.testing.assert_frame_equal(plots.calibration_figure(turned)[1], frame)

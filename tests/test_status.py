@@ -172,7 +172,10 @@ def test_a_changed_file_of_the_users_makes_its_target_stale():
     make_all(planned(**changes))
     assert all(found[1:] == (0, 0) for found in counts(planned(**changes)).values())
     later = path_of(planned(**changes), "axes", {}).stat().st_mtime + 10
-    os.utime("moments.npz", (later, later))
+    os.utime("moments.npz", (later, later))  # a date says nothing
+    assert all(found[1:] == (0, 0) for found in counts(planned(**changes)).values())
+    np.savez("moments.npz", mean=np.ones(2), covariance=np.eye(2))
+    os.utime("moments.npz", (1, 1))
     stages = {s.name: s for s in survey(planned(**changes))}
     assert {labels["target"] for labels in stages["data"].stale} == {"mine"}
     assert {labels["target"] for labels in stages["divergences"].stale} == {"mine"}

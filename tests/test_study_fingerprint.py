@@ -105,10 +105,79 @@ def test_extensions_are_followed(tmp_path: Path) -> None:
     path.write_text("from sgm.schedules import ConstantSchedule\n\ndef rate(t):\n    return 1\n")
     root = f"{path}:rate"
     before = fingerprint([root])
-    path.write_text(path.read_text() + "# a comment\n\ndef other():\n    return 2\n")
+    path.write_text(path.read_text() + "# a comment\n")
     assert fingerprint([root]) == before
     path.write_text(path.read_text().replace("return 1", "return 3"))
     assert fingerprint([root]) != before
+
+
+BLIND = {
+    "star": "from own_module import *\n",
+    "in try": "try:\n    from own_module import value\nexcept ImportError:\n    value = 0\n",
+    "chain": "import own_module as b\nc = b\n",
+    "for effect": "import own_module\n",
+    "in a function": "def f():\n    from own_module import value\n    return value\n",
+}
+
+
+@pytest.mark.parametrize("form", BLIND)
+def test_a_module_that_an_extension_imports_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    own, path = tmp_path / "own_module.py", tmp_path / "mine.py"
+    own.write_text("value = 1\n")
+    path.write_text(BLIND[form] + "def rate(t):\n    return 1\n")
+    before = fingerprint([f"{path}:rate"])
+    own.write_text("value = 1  # one\n")
+    assert fingerprint([f"{path}:rate"]) == before
+    own.write_text("value = 2\n")
+    assert fingerprint([f"{path}:rate"]) != before
+
+
+def test_a_table_filled_by_a_decorator_and_a_file_that_is_named_count(tmp_path: Path) -> None:
+    path, table = tmp_path / "mine.py", tmp_path / "kernel.txt"
+    text = (
+        "ROWS = {}\n\ndef row(f):\n    ROWS[f.__name__] = f\n    return f\n\n"
+        "@row\ndef one(t):\n    return 1\n\n"
+        "def rate(t):\n    return ROWS['one'](t) + len(open('kernel.txt').read())\n"
+    )
+    path.write_text(text)
+    table.write_text("a")
+    before = fingerprint([f"{path}:rate"])
+    path.write_text(text.replace("return 1", "return 2"))
+    assert fingerprint([f"{path}:rate"]) != before
+    path.write_text(text)
+    assert fingerprint([f"{path}:rate"]) == before
+    table.write_text("b")
+    assert fingerprint([f"{path}:rate"]) != before
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "import sgm.schedules\nBase = sgm.schedules.ConstantSchedule\n",
+        "from sgm.schedules import *\n",
+        "from sgm import schedules\nBase = getattr(schedules, 'Constant' + 'Schedule')\n",
+    ],
+)
+def test_what_an_extension_takes_of_the_package_counts(
+    edit: Edit, tmp_path: Path, form: str
+) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(form + "def rate(t):\n    return 1\n")
+    before = fingerprint([f"{path}:rate"])
+    edit("schedules.py", "class ConstantSchedule(NoiseSchedule):", "class ConstantSchedule(Edit):")
+    assert fingerprint([f"{path}:rate"]) != before
+
+
+@pytest.mark.parametrize("name", ["__init__.py", "run/__main__.py"])
+def test_what_starts_a_job_counts(edit: Edit, tmp_path: Path, name: str) -> None:
+    roots = [*TRAIN, "sgm.run.__main__"]
+    before = fingerprint(roots)
+    path = tmp_path / "sgm" / name
+    path.write_text(path.read_text() + "\nimport os\nos.environ['OMP_NUM_THREADS'] = '3'\n")
+    assert fingerprint(roots) != before
 
 
 def test_an_address_that_leads_nowhere_is_an_error() -> None:

@@ -7,6 +7,7 @@ import pickle
 import struct
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -223,7 +224,6 @@ def test_data_and_floors_of_a_study(tmp_path):
     write_mnist(tmp_path)
     study = image_study({"family": "mnist", "path": str(tmp_path)}, n_train=6)
     plan = Plan(study, tmp_path / "results")
-    assert plan.source_files("mnist") == sorted(str(path) for path in tmp_path.glob("*idx3*"))
     target = targets.mnist(tmp_path)
     spec = {
         "study_seed": 0,
@@ -248,14 +248,20 @@ def test_data_and_floors_of_a_study(tmp_path):
     assert (floor > 0).all()
 
 
-def test_a_folder_is_a_source_by_its_files(tmp_path):
+def test_a_folder_is_known_by_the_content_of_its_files(tmp_path):
     study = image_study({"family": "cifar10", "path": str(write_cifar(tmp_path / "c"))})
-    plan = Plan(study, tmp_path / "results")
-    assert len(plan.source_files("cifar10")) == 6
+
+    def spec():
+        plan = Plan(study, tmp_path / "results")
+        return plan.spec("data", SimpleNamespace(**next(plan.cells("data"))))
+
+    before = spec()
+    for path in (tmp_path / "c").iterdir():
+        path.touch()
+    assert spec() == before
     (tmp_path / "c" / "inner").mkdir()
     (tmp_path / "c" / "inner" / "x").touch()
-    again = Plan(study, tmp_path / "results")
-    assert str(tmp_path / "c" / "inner" / "x") in again.source_files("cifar10")
+    assert spec() != before
 
 
 def spoil(folder: Path, name: str, change: Any) -> Path:

@@ -43,7 +43,7 @@ def run_jobs(plan: Plan, stages: Sequence[str] = STAGES) -> None:
             words = ["--spec", plan.spec(stage, wildcards), "--output", *outputs]
             words += ["--seeds", labels.get("seeds", "0-0"), "--input"]
             inputs = plan.inputs(stage, wildcards)
-            words += [f"{name}={path}" for name, path in inputs.items() if name != "source"]
+            words += [f"{name}={path}" for name, path in inputs.items()]
             assert main([stage, *words]) == 0, (stage, labels)
 
 

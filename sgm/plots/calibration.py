@@ -27,14 +27,16 @@ def _rows(cells: xr.Dataset, divergence: Divergence, panel: int) -> pd.DataFrame
         if not name:
             continue
         runs = over_runs(finite(cells, name))
-        table = xr.Dataset(
+        points = xr.Dataset(
             {
                 "x": finite(cells, divergence.exact),
                 "y": runs.mean,
                 "sd": runs.sd,
                 "n_runs": runs.count,
             }
-        ).to_dataframe()
+        )
+        order = [axis for axis in cells[divergence.name].dims if axis in points.sizes]
+        table = points.to_dataframe(dim_order=order)  # xarray's own order may be that of a set
         table = table[["x", "y", "sd", "n_runs"]].dropna(subset=["x", "y"]).reset_index()
         table["low"], table["high"] = table["y"] - table["sd"], table["y"] + table["sd"]
         table["relative_error"] = table["y"] / table["x"].where(table["x"] > 0) - 1

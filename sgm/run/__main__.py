@@ -17,6 +17,7 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 from sgm.run import views  # noqa: E402
 from sgm.run.stages import STAGES  # noqa: E402
 from sgm.store.cells import seed_range  # noqa: E402
+from sgm.store.content import content_of  # noqa: E402
 
 # How torch says it; NumPy and Python raise a MemoryError.
 OUT_OF_MEMORY = re.compile("out of memory|allocate memory")
@@ -42,6 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
     spec = json.loads(sys.stdin.read() if options.spec == "-" else options.spec)
     inputs, outputs = _files(options.input), _files(options.output)
     try:
+        for path, content in spec.get("files", {}).items():
+            if content_of(path) != content:
+                raise ValueError(f"{path}: has changed since the study was planned; run it again")
         if options.stage in views.VIEWS:
             views.VIEWS[options.stage](spec | {"processes": options.processes}, inputs, outputs)
         else:

@@ -223,8 +223,11 @@ def kl_bound(
         "kl_terminal": bound.terminal,
         "kl_bound_mixing": bound.mixing,
         "kl_bound_score": bound.score_error,
-        # the times' errors are estimated from independent draws
-        "kl_bound_score_standard_error": np.sqrt((score_mse_standard_error**2) @ increments**2),
+        # the times' errors are estimated from independent draws; a sum, since a matrix product
+        # rounds by the number of replicates
+        "kl_bound_score_standard_error": np.sqrt(
+            np.sum((increments * score_mse_standard_error) ** 2, axis=-1)
+        ),
         "kl_bound_discretization": bound.discretization,
         "kl_bound_discretization_refined": bound.discretization_refined,
         "kl_bound": bound.total,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -124,17 +124,9 @@ def _state(plan: Plan, stage: str, labels: Labels, again: set[str]) -> State:
     elif any(_spec(path) != plan.spec(stage, places) for path in own):
         return "stale"
     inputs = plan.inputs(stage, places)
-    sources = inputs.pop("source", [])
     if any(path in again for path in inputs.values()):
         return "stale"
-    if not used and any(_newer(Path(source), own) for source in sources):
-        return "stale"
     return "done"
-
-
-def _newer(source: Path, files: Iterable[Path]) -> bool:
-    """Whether a user's file was changed after the files that come of it."""
-    return any(_changed(source) > _changed(file) for file in files)
 
 
 def _changed(path: Path) -> int:

@@ -94,9 +94,7 @@ def network(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
     from sgm import networks, scores, training
 
     target = build_target(spec["target"])
-    choices = dict(spec["score"]["parameters"]["recipe"])
-    choices.pop("name")
-    recipe = training.Recipe.from_keys(choices)
+    recipe = training.Recipe.from_keys(spec["score"]["parameters"]["recipe"])
     rows = read_cells(inputs["data"])["train"]
     results = []
     for label, process in _processes(spec):

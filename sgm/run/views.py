@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import platform
 import subprocess
@@ -17,6 +18,8 @@ from sgm import __version__
 if TYPE_CHECKING:
     import xarray as xr  # imported where used: the command line of every job imports this module
 
+    from sgm.study import Plan
+
 __all__ = ["VIEWS", "figures", "grid", "tables"]
 
 Files = Mapping[str, Path]
@@ -31,7 +34,10 @@ def grid(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> None:
     from sgm.study import Plan, Study
 
     plan = Plan(Study.parse(spec["config"]), Path(spec["root"]))
-    write_grid(gather(plan, _provenance()), outputs["grid"].parent, gather_pictures(plan))
+    gathered = gather(plan, _provenance())
+    write_grid(
+        gathered.assign_attrs(_cell_versions(plan)), outputs["grid"].parent, gather_pictures(plan)
+    )
     remove_leftovers(plan.root, seconds=24 * 3600)  # younger ones may be a running job's
 
 
@@ -73,6 +79,27 @@ def tables(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> None:
     from sgm.tables import write_tables
 
     write_tables(open_grid(inputs["grid"].parent), outputs["tables"])
+
+
+def _cell_versions(plan: Plan) -> dict[str, str]:
+    """Versions that the cells were computed with, and what differs if they are several."""
+    from sgm.store.cells import canonical, read_versions
+
+    kinds = ("floors", "training", "bounds", "likelihood", "divergences", "exact", "axes")
+    files = [path for kind in kinds for path in plan.files(kind)]
+    found = {canonical(read_versions(path)) for path in files}
+    sets = [json.loads(text) for text in sorted(found)]
+    told = {"cell_versions": canonical(sets)}
+    if len(sets) > 1:
+        differ = {
+            name: sorted({own.get(name, "unknown") for own in sets})
+            for name in sorted({name for own in sets for name in own})
+        }
+        words = [f"{name} {', '.join(v)}" for name, v in differ.items() if len(v) > 1]
+        note = f"the cells were computed with several versions: {'; '.join(words)}"
+        print(note, flush=True)
+        told["cell_versions_note"] = note
+    return told
 
 
 def _provenance() -> dict[str, str]:

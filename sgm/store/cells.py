@@ -1,7 +1,8 @@
 """Cell files: small archives of plain arrays, written whole and read with suspicion.
 
 One .npz a job, with one entry a variable, over the schedules and the replicates of its
-block, and the entry `spec`: what the job was told, as canonical JSON. It is written aside
+block, and the entries `spec`, what the job was told, and `versions`, the libraries that
+computed it, both as canonical JSON. It is written aside
 and renamed, so that a killed job leaves nothing that could be taken for a result; equal
 numbers give equal bytes. Every entry that is read is checked against its CRC-32, and a file
 makes a reader allocate no more than its own size.
@@ -11,10 +12,13 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from struct import Struct
 from typing import Any
@@ -30,6 +34,7 @@ __all__ = [
     "canonical",
     "read_cells",
     "read_spec",
+    "read_versions",
     "remove_leftovers",
     "seed_range",
     "write_cells",
@@ -43,6 +48,9 @@ _END = Struct("<4s6xH10x")  # the archive's last record: its mark, …, number o
 
 # Of an entry's header, at most: ours have 120, and very long ones exhaust Python's parser.
 _HEADER_CHARACTERS = 1000
+
+#: Entries of a cell file that are no numbers of it.
+ABOUT = ("spec", "versions")
 
 REMEDY = "delete it, and the next run makes it again"
 """What to do about a damaged file: a job never deletes its input."""
@@ -132,6 +140,7 @@ def write_cells(
             write(name, value)
             del value  # before a generator makes the next one
         write("spec", canonical(spec))
+        write("versions", _versions())
 
 
 def read_cells(path: str | Path, names: Iterable[str] | None = None) -> Arrays:
@@ -151,7 +160,7 @@ def read_cells(path: str | Path, names: Iterable[str] | None = None) -> Arrays:
     try:
         with _opened(path) as archive:
             entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
-            chosen = [name for name in entries if name != "spec"] if names is None else names
+            chosen = [name for name in entries if name not in ABOUT] if names is None else names
             return {name: _array(archive, entries[name]) for name in chosen}
     except MemoryError:
         raise
@@ -183,6 +192,35 @@ def read_spec(path: str | Path) -> str:
         raise
     except Exception as error:
         raise ValueError(f"{path}: not a readable result file ({error}): {REMEDY}") from error
+
+
+@cache
+def _versions() -> str:
+    """Versions of Python and of the libraries that make numbers."""
+    libraries = ("numpy", "scipy", "torch", "pandas", "scikit-learn", "pot")
+    own = {library: version(library) for library in libraries}
+    return canonical({"python": platform.python_version(), **own})
+
+
+def read_versions(path: str | Path) -> dict[str, str]:
+    """Versions of the libraries that computed a cell file; empty if it does not say.
+
+    Raises
+    ------
+    ValueError
+        If it can't be read; the message names the file.
+    """
+    try:
+        with _opened(path) as archive:
+            if "versions.npy" not in archive.namelist():
+                return {}
+            text = str(_array(archive, archive.getinfo("versions.npy")))
+        found: dict[str, str] = json.loads(text)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{path}: not a readable cell file ({error}): {REMEDY}") from error
+    return found
 
 
 @contextmanager

@@ -73,7 +73,8 @@ class Item:
     def spec(self) -> dict[str, Any]:
         """What a job needs to build it: an address and keyword arguments."""
         changes = set(self.parameters.changes)
-        exclude = changes | set(self.parameters.context)
+        exclude: dict[str, Any] = dict.fromkeys((*changes, *self.parameters.context), True)
+        exclude["recipe"] = {"name"}  # shown, and no more
         return {
             "build": self.entry.build,
             "parameters": self.parameters.model_dump(mode="json", exclude=exclude),

@@ -6,9 +6,18 @@ Nothing here imports what it names: a config is validated without NumPy or torch
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 __all__ = ["Parameters", "Recipe"]
 
@@ -17,10 +26,28 @@ Width = Annotated[int, Field(ge=16, multiple_of=16)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.+-]*$", max_length=64)]
 
 
+def _plain(text: str) -> str:
+    """A path as one writes it: ``./rows.csv`` and ``rows.csv`` are one file."""
+    path = Path(text)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+UserPath = Annotated[str, AfterValidator(_plain)]
+
+
+def _without_negative_zero(value: Any) -> Any:
+    """Equal numbers as equal texts: −0.0 is 0.0."""
+    if isinstance(value, tuple):
+        return tuple(map(_without_negative_zero, value))
+    return value + 0.0 if isinstance(value, float) else value
+
+
 class Strict(BaseModel):
     """Closed: an unknown key is an error that names it. Frozen. No NaN, no infinity."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    _zero = field_validator("*")(_without_negative_zero)
 
 
 class Parameters(Strict):
@@ -113,7 +140,7 @@ class Correlated(KnownTarget):
 class GaussianFile(KnownTarget):
     """Mean and covariance from an .npz file with arrays `mean` and `covariance`."""
 
-    path: str
+    path: UserPath
 
 
 class DigitsGaussian(KnownTarget):
@@ -164,7 +191,7 @@ class ShippedData(DataTarget):
 class DataFile(DataTarget):
     """Rows of a .csv, .npy, .npz, .zarr or .parquet file of the user's."""
 
-    path: str
+    path: UserPath
     dequantise: bool
     array: str | None = None
 
@@ -172,7 +199,7 @@ class DataFile(DataTarget):
 class ImageFolder(Target):
     """Images in a local folder, as published; the test files are the held-out rows."""
 
-    path: str
+    path: UserPath
     rows: Annotated[int, Field(ge=1)] | None = None
     heldout_rows: Annotated[int, Field(ge=1)] | None = None
 

@@ -9,20 +9,29 @@ neither does a new schedule beside the one that the job uses.
 A table of choices, one of `TABLES`, counts by the rows that a job names, ``module:TABLE[row]``:
 a new row beside them is no reason to run again.
 
-What is not followed: names looked up at run time (addresses in a job's spec are passed
-in as roots instead), libraries outside the package (their versions stand in the grid),
-and `sgm.study`, which decides what runs and never what it yields.
+A user's file, an extension or a module that it imports, may do what no name tells: fill a
+table by a decorator, import inside `try`, look names up. So it counts as a whole, with the files
+that it names, and what it mentions of the package is followed.
+
+What is not followed: environment variables, names that the package looks up at run time
+(addresses in a job's spec are passed in as roots instead), libraries outside the package
+(their versions stand in the cells), and `sgm.study`, which decides what runs and never
+what it yields.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import importlib.util
 import re
-from collections.abc import Iterable
+import sysconfig
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+
+from sgm.store.content import content_of
 
 __all__ = ["fingerprint"]
 
@@ -40,6 +49,11 @@ TABLES = frozenset(
         "sgm.training:TIME_SAMPLINGS",
     }
 )
+LIBRARIES = {
+    Path(sysconfig.get_path(name)).resolve()
+    for name in ("stdlib", "platstdlib", "purelib", "platlib")
+}
+LOOKING_UP = frozenset({"getattr", "vars", "globals", "eval", "exec", "importlib", "__import__"})
 _ROW = re.compile(r"^(?P<table>[^\[]+:\w+)\[(?P<row>.+)\]$")
 
 
@@ -49,6 +63,7 @@ class _Module:
 
     definitions: dict[str, list[ast.stmt]] = field(default_factory=dict)
     effects: list[ast.stmt] = field(default_factory=list)
+    statements: list[ast.stmt] = field(default_factory=list)
     imports: dict[str, str] = field(default_factory=dict)
     known: dict[tuple[str, str], tuple[str, set[str]]] = field(default_factory=dict)
 
@@ -60,6 +75,8 @@ class _Module:
         key = here, attribute  # a file may be named as a module and by its path
         if key not in self.known:
             nodes = self.effects + self.definitions.get(attribute, [])
+            if here.endswith(".py") or attribute == "*":
+                nodes = self.statements
             mentioned = [_references(node, self, here) for node in nodes]
             tree = "\n".join(ast.dump(node) for node in nodes)
             self.known[key] = tree, set().union(*mentioned)
@@ -108,19 +125,76 @@ def _strip(node: ast.stmt) -> ast.stmt:
 def _parse(path: Path, stamp: tuple[int, int]) -> _Module:
     module = _Module()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
+            module.statements.append(_strip(node))
         if isinstance(node, ast.Import | ast.ImportFrom):
             module.imports |= _imports(node)
         elif isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
             module.definitions.setdefault(node.name, []).append(_strip(node))
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(isinstance(target, ast.Attribute | ast.Subscript) for target in targets):
+                module.effects.append(node)  # it changes what another name holds
             for target in targets:
                 for name in ast.walk(target):
                     if isinstance(name, ast.Name) and name.id != "__all__":
                         module.definitions.setdefault(name.id, []).append(node)
+        elif ast.unparse(node).startswith("if __name__ == "):
+            continue  # not run on import
         elif not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
             module.effects.append(node)
+            module.imports |= _imports(node)
     return module
+
+
+def _of_user(module: _Module, mentioned: set[str]) -> set[str]:
+    """Addresses that a user's file mentions, those of the user's other modules as files."""
+    mentioned = mentioned | set(module.imports.values())
+    names = {n.id for s in module.statements for n in ast.walk(s) if isinstance(n, ast.Name)}
+    found: set[str] = set()
+    for address in mentioned:
+        top = address.split(":")[0].split(".")[0]
+        if top != "sgm" and not address.partition(":")[0].endswith(".py"):
+            found.update(f"{path}:" for path in _own_files(top))
+        elif names & LOOKING_UP and ":" not in address:
+            found.add(f"{address}:*")
+        else:
+            found.add(address)
+    return found
+
+
+def _own_files(name: str) -> list[Path]:
+    """Files of a module or package that is neither Python's nor an installed library's."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return []
+    if spec is None or not (spec.origin or "").endswith(".py"):
+        return []
+    origin = Path(str(spec.origin)).resolve()
+    if any(origin.is_relative_to(folder) for folder in LIBRARIES):
+        return []
+    files = sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
+    here = Path.cwd()
+    return [file.relative_to(here) if file.is_relative_to(here) else file for file in files]
+
+
+def _named_files(module: _Module, here: str) -> Iterator[str]:
+    """Digests of the files whose names stand in a user's file."""
+    texts = {
+        node.value
+        for statement in module.statements
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    for text in sorted(texts):
+        for path in (Path(text), Path(here).parent / text):
+            try:
+                found = path.is_file()
+            except (OSError, ValueError):  # a text that no file can have for its name
+                continue
+            if found:
+                yield f"{text} {content_of(path)}"
 
 
 def _load(module: str) -> _Module | None:
@@ -134,14 +208,18 @@ def _load(module: str) -> _Module | None:
 def _references(node: ast.stmt, module: _Module, here: str) -> set[str]:
     """Addresses ``module:name`` that a definition mentions."""
     imports = module.imports | _imports(node)
-    found = set()
+    found: set[str] = set()
     for child in ast.walk(node):
         if isinstance(child, ast.Name):
             if child.id in module.definitions:
                 found.add(f"{here}:{child.id}")
             if child.id in imports:
                 found.add(imports[child.id])
-        elif isinstance(child, ast.Attribute) and isinstance(child.value, ast.Name):
+        elif isinstance(child, ast.Attribute) and "sgm" in imports:  # import sgm.x, without as
+            origin, _, name = ast.unparse(child).rpartition(".")
+            if origin.startswith("sgm") and _file(origin):
+                found.add(f"{origin}:{name}")
+        if isinstance(child, ast.Attribute) and isinstance(child.value, ast.Name):
             origin = imports.get(child.value.id, "")
             if origin and ":" not in origin:
                 found.add(f"{origin}:{child.attr}")
@@ -195,13 +273,27 @@ def fingerprint(roots: Iterable[str]) -> str:
             continue
         name, _, attribute = address.rpartition(":") if ":" in address else (address, "", "")
         module = load(name)
+        if name.endswith(".py") and module is not None:
+            bound = {getattr(n, "name", "") for s in module.statements for n in ast.walk(s)}
+            if address in roots and attribute not in {*bound, *module.definitions, *module.imports}:
+                raise ValueError(f"{address}: no such definition")
+            address, attribute = f"{name}:", ""
         if module is None or address in trees:
             continue
-        if address in roots and attribute not in {*module.definitions, *module.imports}:
+        parts = name.split(".") if not name.endswith(".py") else []
+        waiting.extend(".".join(parts[:i]) for i in range(1, len(parts)))  # imported before it
+        if (
+            address in roots
+            and attribute
+            and attribute not in {*module.definitions, *module.imports}
+        ):
             raise ValueError(f"{address}: no such definition")
         if attribute in module.imports:  # re-exported from elsewhere
             waiting.append(module.imports[attribute])
         trees[address], mentioned = module.read(name, attribute)
+        if name.endswith(".py"):
+            mentioned = _of_user(module, mentioned)
+            trees[f"{name}:files"] = "\n".join(_named_files(module, name))
         waiting.extend(mentioned)
     digest = hashlib.sha256()
     for address in sorted(trees):

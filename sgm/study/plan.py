@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sgm.store.cells import canonical, read_spec
+from sgm.store.content import content_of
 from sgm.study.blocks import PATTERNS, fields, found, schedule_blocks, seed_blocks
 from sgm.study.config import Item, Study, format_number
 from sgm.study.figures import figures
 from sgm.study.fingerprint import fingerprint
 from sgm.study.registry import KINDS
-from sgm.study.specs import labelled, leaves, roots
+from sgm.study.specs import files, labelled, leaves, roots
 from sgm.study.variables import LIKELIHOOD, Variable
 
 __all__ = ["PATTERNS", "Plan"]
@@ -277,20 +278,8 @@ class Plan:
         """Stems of the study's figures, as ``kl/isotropic``."""
         return figures(self)
 
-    def source_files(self, target: str) -> list[str]:
-        """The user's own files that a target reads; all below a folder that it names."""
-        return self._sources[target]
-
-    @cached_property
-    def _sources(self) -> dict[str, list[str]]:
-        paths = {
-            label: getattr(target.parameters, "path", None)
-            for label, target in self.axes["target"].items()
-        }
-        return {label: _files_of(Path(path)) if path else [] for label, path in paths.items()}
-
-    def inputs(self, stage: str, labels: Any) -> dict[str, Any]:
-        """Input files of a job, by name.
+    def inputs(self, stage: str, labels: Any) -> dict[str, str]:
+        """Input files of a job, by name; the user's own stand in its spec.
 
         Parameters
         ----------
@@ -300,12 +289,7 @@ class Plan:
         """
         own = {name: getattr(labels, name) for name in fields(stage)}
         needed = self._needed(stage, own)
-        files: dict[str, Any] = {
-            kind: self.pattern(kind).format(**place) for kind, place in needed.items()
-        }
-        targets = [own["target"]] if "target" in own else self.axes["target"]
-        source = [path for target in targets for path in self.source_files(target)]
-        return files | ({"source": source} if source else {})
+        return {kind: self.pattern(kind).format(**place) for kind, place in needed.items()}
 
     def _needed(self, stage: str, own: Mapping[str, str]) -> dict[str, Mapping[str, str]]:
         """Kind and labels of the files that a job reads."""
@@ -349,6 +333,8 @@ class Plan:
         key = (stage, *(labels[name] for name in fields(stage)))
         if key not in self._specs:
             told = leaves(self, stage, labels)
+            if own := files(told):
+                told["files"] = {path: content_of(path) for path in own}
             told["code"] = self._fingerprint(frozenset(roots(stage, told)))
             told["inputs"] = {
                 kind: hashlib.sha256(self._spec(kind, place).encode()).hexdigest()[:16]
@@ -374,14 +360,8 @@ class Plan:
         """Canonical JSON of what the gather, the figures or the tables must be told."""
         told: dict[str, Any] = {"code": fingerprint([f"sgm.run.views:{view}"])}
         if view == "grid":
+            told["variables"] = {v.name: [v.axes, v.attributes] for v in self.variables.values()}
             told |= {"config": self.study.model_dump(mode="json"), "root": str(self.root)}
         if view == "figures":
             told |= {"stems": self.figures()}
         return canonical(told)
-
-
-def _files_of(path: Path) -> list[str]:
-    """A file, or all files below a folder, so that a job runs again when one changes."""
-    if not path.is_dir():
-        return [str(path)]
-    return sorted(str(file) for file in path.rglob("*") if file.is_file())

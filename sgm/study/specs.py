@@ -7,15 +7,17 @@ stands as ``build``, an address, with ``parameters``, its keyword arguments.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sgm.store.cells import canonical
 from sgm.study.config import Item
 from sgm.study.variables import EXACT_LAW, GRID
 
 if TYPE_CHECKING:
     from sgm.study.plan import Plan
 
-__all__ = ["labelled", "leaves", "roots"]
+__all__ = ["files", "labelled", "leaves", "roots"]
 
 Labels = Mapping[str, str]
 Leaves = dict[str, Any]
@@ -28,15 +30,44 @@ def leaves(plan: Plan, stage: str, labels: Labels) -> Leaves:
 
 def roots(stage: str, told: Mapping[str, Any]) -> set[str]:
     """Addresses of the code that a job runs, given its leaves."""
-    addresses = {f"sgm.run.stages:{stage}", *_addresses(told)}
+    addresses = {"sgm.run.__main__", f"sgm.run.stages:{stage}", *_addresses(told)}
     if stage == "network":
         addresses.update(_rows(told["score"]["parameters"]["recipe"]))
     return addresses
 
 
+def files(told: Any) -> set[str]:
+    """The user's own files among the parameters of what a job builds.
+
+    A parameter `path` is one, and so is any text that names a file.
+    """
+    if isinstance(told, dict) and "build" in told:
+        return {
+            value
+            for name, value in told.get("parameters", {}).items()
+            if isinstance(value, str) and (name == "path" or _is_file(value))
+        }
+    if isinstance(told, dict | list | tuple):
+        parts = told.values() if isinstance(told, dict) else told
+        return set().union(*(files(part) for part in parts))
+    return set()
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # a text that no file can have for its name
+        return False
+
+
 def labelled(items: Iterable[Item]) -> list[Leaves]:
     """Specs in the order of the grid: a list, since canonical JSON sorts mappings."""
     return [item.spec | {"label": item.label} for item in items]
+
+
+def _measures(items: Iterable[Item]) -> list[Leaves]:
+    """Divergences or bounds: neither their names in the study nor their order make a number."""
+    return sorted((item.spec for item in items), key=canonical)
 
 
 def _item(plan: Plan, axis: str, labels: Labels) -> Any:
@@ -94,10 +125,10 @@ def _samples(plan: Plan, labels: Labels) -> Leaves:
 def _divergences(plan: Plan, labels: Labels) -> Leaves:
     target = _item(plan, "target", labels)
     told = _target(plan, labels) | _processes(plan, labels)
-    told |= {"divergences": labelled(plan.measures("divergences", target))}
+    told |= {"divergences": _measures(plan.measures("divergences", target))}
     bounds = plan.along_chain(target, _item(plan, "score", labels))
     if bounds:
-        told |= _solver(plan, labels) | {"bounds": labelled(bounds)}
+        told |= _solver(plan, labels) | {"bounds": _measures(bounds)}
     return told
 
 
@@ -109,13 +140,13 @@ def _floors(plan: Plan, labels: Labels) -> Leaves:
         for variable in item.entry.variables
         if variable.measured_floor
     }
-    told = {"divergences": labelled(items), "floors": measured}
+    told = {"divergences": _measures(items), "floors": measured}
     return _target(plan, labels) | told | {"n_samples": plan.study.n_samples}
 
 
 def _bounds(plan: Plan, labels: Labels) -> Leaves:
     told = _target(plan, labels) | _processes(plan, labels) | _solver(plan, labels)
-    told |= {"bounds": labelled(plan.measures("bounds", _item(plan, "target", labels)))}
+    told |= {"bounds": _measures(plan.measures("bounds", _item(plan, "target", labels)))}
     return told | {"n_score_error": plan.study.n_score_error}
 
 
@@ -156,8 +187,8 @@ def _exact(plan: Plan, labels: Labels) -> Leaves:
     told |= {"time_grids": labelled(study.time_grids), "n_steps": list(study.n_steps)}
     told |= {
         "divergences": divergences,
-        "bounds": labelled(item for item in bounds if not item.entry.along_chain),
-        "chain_bounds": labelled(item for item in bounds if item.entry.along_chain),
+        "bounds": _measures(item for item in bounds if not item.entry.along_chain),
+        "chain_bounds": _measures(item for item in bounds if item.entry.along_chain),
     }
     variables = [*EXACT_LAW, *(term for item in bounds for term in item.entry.terms)]
     for item in plan.measures("divergences", target):

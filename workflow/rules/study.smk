@@ -91,4 +91,4 @@ def times(kind):
 
 def named(wildcards, input):
     """Input files as NAME=PATH words for the command line."""
-    return [f"{name}={path}" for name, path in input.items() if name != "source"]
+    return [f"{name}={path}" for name, path in input.items()]
