@@ -1,6 +1,7 @@
 """Data sets: the digits' round trip, tables, the user's files in every format, refusals."""
 
 import json
+import os
 import pickle
 
 import numpy as np
@@ -124,7 +125,7 @@ def test_gaussian_file_round_trip(tmp_path):
         ({"mean": np.zeros((2, 2)), "covariance": np.eye(2)}, r"mean has shape \(2, 2\)"),
         ({"mean": np.zeros(2), "covariance": -np.eye(2)}, "2 of 2 negative"),
         ({"mean": np.array([{}]), "covariance": np.eye(1)}, "allow_pickle=False"),
-        ({"mean": np.array(["a"]), "covariance": np.eye(1)}, "could not convert"),
+        ({"mean": np.array(["a"]), "covariance": np.eye(1)}, "must be real numbers"),
     ],
 )
 def test_gaussian_file_names_what_is_wrong(tmp_path, arrays, message):
@@ -188,8 +189,8 @@ def test_shapes_of_arrays(tmp_path, suffix):
     assert np.ptp(noisy.restore(noisy.rows) - images.reshape(9, 6)) > 0.5
     coloured = np.random.default_rng(0).normal(size=(9, 2, 1, 3))
     target = targets.data_file(write(tmp_path / f"coloured.{suffix}", coloured), 0.5, False)
-    np.testing.assert_array_equal(target.rows, coloured.reshape(9, 6))
-    assert target.image_shape is None
+    np.testing.assert_array_equal(target.rows, np.moveaxis(coloured, 3, 1).reshape(9, 6))
+    assert target.image_shape == (3, 2, 1)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +219,7 @@ def test_csv_with_and_without_a_header(tmp_path, text, rows):
         ("a,b,c\n1,x,2\n2,y,z\n", "not numeric: 'b', 'c'"),
         ("a;b\n1;2\n3;4\n", "not numeric: 'a;b'"),
         ("1,x\n2,y\n", r"mixes names and numbers: \['1', 'x'\]"),
-        (",a\n0,1\n1,2\n2,4\n", "no name in the header"),
+        (",a\n0,1\n1,2\n2,4\n", "has no name: place 0"),
         ("a,b\n1,2,3\n4,5,6\n", "header has 2 names for 3 columns"),
         ("1,2\n3,4,5\n", "Expected 2 fields in line 2, saw 3"),
         ("a,b\n1,2\n3,\n4,NA\n", r"2 values, in 2 of 3 rows and 1 of 2 .* original\[1, 1\]"),
@@ -360,3 +361,167 @@ def test_nothing_in_a_file_is_executed(tmp_path, name):
 def test_values_out_of_range_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+ROWS = np.random.default_rng(3).normal(size=(40, 3))
+FRAME = pd.DataFrame(ROWS, columns=list("abc"))
+
+
+@pytest.mark.parametrize(
+    ("write", "options", "message"),
+    [
+        (lambda p: pd.DataFrame(ROWS).to_csv(p, index=False), {"header": True}, "header: true"),
+        (
+            lambda p: FRAME.set_axis([2019, 2020, 2021], axis=1).to_csv(p, index=False),
+            {"header": True},
+            "first line .* is whole numbers and no other is",
+        ),
+        (
+            lambda p: pd.DataFrame(ROWS).to_csv(p),
+            {"header": True, "columns": ["0", "1", "2"]},
+            "numbers the columns, and its first column the rows",
+        ),
+        (FRAME.to_csv, {"columns": ["a", "b", "c"]}, "a column has no name: place 0"),
+        (
+            lambda p: FRAME.reset_index(names="Unnamed: 0").to_csv(p, index=False),
+            {"columns": [1, 2, 3]},
+            "a saved index 'Unnamed: 0'",
+        ),
+        (
+            lambda p: FRAME.reset_index(names="id").to_csv(p, index=False),
+            {"columns": ["a", "b", "c"]},
+            "column 'id' numbers the rows",
+        ),
+        (
+            lambda p: p.write_text(FRAME.to_csv(index=False).replace("\n", ",\n")),
+            {"columns": [0, 1, 2]},
+            "a column has no name: place 3",
+        ),
+        (
+            lambda p: FRAME.to_csv(p, index=False, sep=";", decimal=","),
+            {"decimal": ","},
+            "begins with 0: if commas are decimal signs, say decimal",
+        ),
+        (
+            lambda p: FRAME.to_csv(p, index=False, sep="\t"),
+            {"delimiter": "\t"},
+            r"not numeric.*read with delimiter: ','",
+        ),
+        (lambda p: np.savetxt(p, ROWS), {"delimiter": " "}, "not numeric.*delimiter"),
+        (
+            lambda p: FRAME.set_axis(list("aab"), axis=1).to_csv(p, index=False),
+            {"columns": [0, 1, 2]},
+            "two columns have one name 'a'",
+        ),
+        (
+            lambda p: FRAME.assign(who="x").to_csv(p, index=False),
+            {"columns": ["a", 1, 2]},
+            "not numeric: 'who'",
+        ),
+    ],
+)
+def test_what_a_csv_leaves_open_is_asked_for_and_can_be_said(tmp_path, write, options, message):
+    path = tmp_path / "rows.csv"
+    write(path)
+    with pytest.raises(ValueError, match=message) as error:
+        targets.data_file(path, 0.3, False)
+    assert "\n" not in str(error.value)
+    np.testing.assert_allclose(targets.data_file(path, 0.3, False, **options).rows, ROWS)
+
+
+def test_decimal_commas_are_not_two_columns(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("10,00\n9,11\n10,06\n")
+    with pytest.raises(ValueError, match=r"'00' begins with 0: .* say decimal"):
+        targets.data_file(path, 0.3, False)
+    target = targets.data_file(path, 0.3, False, decimal=",")
+    np.testing.assert_array_equal(target.rows, [[10.0], [9.11], [10.06]])
+    assert targets.data_file(path, 0.3, False, decimal=".").dimension == 2
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_packed_zarr_array_is_unpacked(tmp_path, zarr_format):
+    import xarray as xr
+
+    encoding = {"dtype": "i2", "scale_factor": 1e-3, "add_offset": 5.0, "_FillValue": -32768}
+    xr.Dataset({"x": (("n", "d"), ROWS)}).to_zarr(
+        tmp_path / "rows.zarr",
+        zarr_format=zarr_format,
+        encoding={"x": encoding},
+        consolidated=False,
+    )
+    target = targets.data_file(tmp_path / "rows.zarr", 0.3, False)
+    np.testing.assert_allclose(target.rows, ROWS, atol=6e-4)
+    zarr.create_array(tmp_path / "bare.zarr", data=ROWS, attributes={"scale_factor": 0.1})
+    with pytest.raises(ValueError, match=r"its values are packed \(scale_factor\)"):
+        targets.data_file(tmp_path / "bare.zarr", 0.3, False)
+
+
+def test_missing_chunks_are_no_zeros(tmp_path):
+    array = zarr.create_array(tmp_path / "rows.zarr", shape=(40, 3), chunks=(10, 3), dtype="f8")
+    array[:10] = ROWS[:10]
+    with pytest.raises(ValueError, match="3 of its 4 chunks are missing"):
+        targets.data_file(tmp_path / "rows.zarr", 0.3, False)
+    array[10:] = ROWS[10:]
+    np.testing.assert_array_equal(targets.data_file(tmp_path / "rows.zarr", 0.3, False).rows, ROWS)
+
+
+def test_what_float64_has_no_place_for_is_refused(tmp_path):
+    np.save(tmp_path / "rows.npy", np.arange(40)[:, None] ** 2 + 2**53)
+    with pytest.raises(ValueError, match="2\\^53"):
+        targets.data_file(tmp_path / "rows.npy", 0.3, False)
+    with pytest.raises(ValueError, match="must be real"):
+        targets.EmpiricalTarget.from_rows(ROWS + 1j, 0.3)
+    np.savez(tmp_path / "law.npz", mean=np.zeros(2), covariance=np.eye(2) + 0j)
+    with pytest.raises(ValueError, match="complex128: must be real numbers"):
+        targets.gaussian_file(tmp_path / "law.npz")
+
+
+def test_an_index_of_a_parquet_file_is_asked_for(tmp_path):
+    path = tmp_path / "rows.parquet"
+    FRAME.set_index("a").to_parquet(path)
+    with pytest.raises(ValueError, match=r"the index \['a'\] beside the columns \['b', 'c'\]"):
+        targets.data_file(path, 0.3, False)
+    target = targets.data_file(path, 0.3, False, columns=["a", "b", "c"])
+    np.testing.assert_array_equal(target.rows, ROWS)
+
+
+@pytest.mark.parametrize("stored", [np.float32, np.float64])
+def test_columns_constant_up_to_rounding_are_dropped(stored):
+    rows = ROWS.astype(stored)
+    rows[:, 1] = stored(0.3)
+    rows[::2, 1] = stored(0.1) + stored(0.2)
+    rows[::3, 1] = np.nextafter(stored(0.3), stored(1))
+    assert targets.EmpiricalTarget.from_rows(rows, 0.3).dimension == 2
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.npy", "rows.zarr"])
+def test_a_pipe_and_a_device_are_not_read(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    (tmp_path / f"zero{name}").symlink_to("/dev/zero")
+    for path in (tmp_path / name, tmp_path / f"zero{name}"):
+        with pytest.raises(ValueError, match="it is a pipe or a device"):
+            targets.data_file(path, 0.3, False)
+        with pytest.raises(ValueError, match="it is a pipe or a device"):
+            targets.gaussian_file(path)
+
+
+@pytest.mark.parametrize("place", [1, 3])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_of_an_array_are_found_or_said(tmp_path, place, channels):
+    first = np.random.default_rng(0).integers(0, 256, (60, channels, 4, 2), dtype=np.uint8)
+    np.save(tmp_path / "rows.npy", np.moveaxis(first, 1, place))
+    options = {"dequantise": True, "levels": 256}
+    target = targets.data_file(tmp_path / "rows.npy", 0.3, False, **options)
+    assert target.image_shape == ((3, 4, 2) if channels == 3 else (4, 2))
+    assert (target.levels, target.span) == (256, pytest.approx(2.0))
+    assert (target.rows.min() >= -1, target.rows.max() < 1) == (True, True)
+    levels = np.floor(target.restore(target.rows) + 1e-9)
+    np.testing.assert_array_equal(levels, first.reshape(60, -1))
+    np.savetxt(tmp_path / "rows.csv", first.reshape(60, -1), delimiter=",", fmt="%d")
+    said = targets.data_file(tmp_path / "rows.csv", 0.3, True, True, image_shape=target.image_shape)
+    assert (said.image_shape, said.levels) == (target.image_shape, None)
+    with pytest.raises(ValueError, match=r"levels = 200: must be .* whole numbers from 0"):
+        targets.data_file(tmp_path / "rows.npy", 0.3, False, dequantise=True, levels=200)
+    with pytest.raises(ValueError, match="levels = 256: needs dequantise"):
+        targets.data_file(tmp_path / "rows.npy", 0.3, False, levels=256)

@@ -18,12 +18,14 @@ from sgm.run.build import build, build_process, build_steps, build_target, build
 from sgm.schedules import NoiseSchedule
 from sgm.study import Item, Study
 from sgm.study.families import Recipe
-from sgm.targets import DataTarget, Target
+from sgm.targets import DataTarget, EmpiricalTarget, Target
 
 __all__ = ["check"]
 
 #: Divergences that take the covariance of the generated rows.
 BY_MOMENTS = {"gaussian_kl", "gaussian_w2"}
+#: How far the data of a network may be, as a factor, from what it is built for.
+SCALES = 30
 
 
 def check(study: Study) -> None:
@@ -87,14 +89,38 @@ def _check_network(recipe: Recipe, item: Item, target: Target, process: Process)
     try:
         architecture = build_architecture(keys, target.dimension, target.image_shape)
         architecture.require(process, process.horizon)
+        _check_scale(recipe, target, process)
     except ValueError as error:
         raise ValueError(f"target {item.label!r}: {error}") from error
     return architecture
 
 
+def _check_scale(recipe: Recipe, target: Target, process: Process) -> None:
+    """Refuse data that neither the prior nor the recipe is meant for.
+
+    Images on disk lie in [−1, 1); nothing of them is read here.
+    """
+    if isinstance(target, EmpiricalTarget):
+        size = float(np.sqrt(np.mean(target.rows**2)))
+        prior = float(np.sqrt(process.prior(1).eigenvalues[0]))
+        low, high = sorted((prior, recipe.data_std))
+        if not low / SCALES <= size <= SCALES * high:
+            raise ValueError(
+                f"its rows have root mean square {size:.3g}: must lie between {low / SCALES:.3g} "
+                f"and {SCALES * high:.3g}, for a prior of standard deviation {prior:.3g} and "
+                f"data_std = {recipe.data_std:.3g}; say standardise: true, or the `levels` of "
+                "grey values, or the recipe's data_std"
+            )
+
+
 def _check_target(study: Study, item: Item) -> Target:
     """The target, of a dimension that the study's samples can resolve."""
     with _named("targets", item):
+        path = str(getattr(item.parameters, "path", ""))
+        if set(path) & set("{}"):
+            raise ValueError(
+                f"path = {path!r}: must have no braces, which Snakemake reads as wildcards"
+            )
         target = build_target(item.spec)
         if target.law is not None and study.pictures:
             shown = [c for c in study.pictures.coordinates if c < target.dimension]

@@ -193,7 +193,28 @@ class DataFile(DataTarget):
 
     path: UserPath
     dequantise: bool
-    array: str | None = None
+    array: Annotated[str | None, Field(description="of an .npz or .zarr file of several")] = None
+    delimiter: Annotated[
+        Literal[",", ";", "\t", "|", " "] | None,
+        Field(description="of a .csv file; null is a comma, or ; where the decimal is a comma"),
+    ] = None
+    decimal: Annotated[
+        Literal[".", ","] | None, Field(description="sign of a .csv file; null is a point")
+    ] = None
+    header: Annotated[
+        bool | None, Field(description="whether a .csv file names its columns; null finds it")
+    ] = None
+    columns: Annotated[
+        tuple[str | int, ...] | None,
+        Field(min_length=1, description="to be read, by name or place from 0; null is all"),
+    ] = None
+    image_shape: Annotated[
+        tuple[Annotated[int, Field(ge=1)], ...] | None,
+        Field(description="[height, width] or [3, height, width]; null is that of the array"),
+    ] = None
+    levels: Annotated[
+        int | None, Field(ge=2, description="L of whole numbers 0, …, L − 1; null if others")
+    ] = None
 
 
 class ImageFolder(Target):

@@ -21,8 +21,7 @@ Least angle regression, Annals of Statistics 32 (2004); S. Aeberhard, M. Forina,
 
 from __future__ import annotations
 
-from sgm.random import stream
-from sgm.targets.base import LawTarget, Transform
+from sgm.targets.base import LawTarget
 from sgm.targets.empirical import EmpiricalTarget
 
 __all__ = ["breast_cancer", "diabetes", "digits", "digits_gaussian", "digits_images", "wine"]
@@ -66,15 +65,8 @@ def digits_images(heldout_fraction: float, standardise: bool) -> EmpiricalTarget
     """
     from sklearn.datasets import load_digits
 
-    pixels, levels = load_digits().data, 17
-    pixels = pixels + stream(0, "dequantise").random(pixels.shape)
-    if standardise:
-        return EmpiricalTarget.from_rows(
-            pixels, heldout_fraction, image_shape=(8, 8), levels=levels
-        )
-    coordinates = Transform.symmetric(levels, pixels.shape[1])
-    rows = coordinates.standardise(pixels)
-    return EmpiricalTarget(rows, heldout_fraction, coordinates, (8, 8), levels)
+    pixels = load_digits().data
+    return EmpiricalTarget.from_levels(pixels, heldout_fraction, standardise, 17, (8, 8))
 
 
 def digits_gaussian() -> LawTarget:

@@ -138,7 +138,7 @@ class EmpiricalTarget(DataTarget):
         Parameters
         ----------
         original : array_like, shape (n_rows, p)
-            Constant columns are dropped; `restore` brings them back.
+            Constant columns, be it up to rounding, are dropped; `restore` brings them back.
         heldout_fraction : float
         standardise : bool
             Whether the columns are centred and divided by their standard deviation. Both
@@ -157,9 +157,12 @@ class EmpiricalTarget(DataTarget):
         -------
         EmpiricalTarget
         """
-        original = np.asarray(original, dtype=np.float64)
-        if original.ndim != 2 or original.size == 0:
-            raise ValueError(f"original has shape {original.shape}: must be (n, p), not empty")
+        given = np.asarray(original)
+        if given.ndim != 2 or given.size == 0:
+            raise ValueError(f"original has shape {given.shape}: must be (n, p), not empty")
+        if given.dtype.kind == "c":
+            raise ValueError("original: must be real; it is complex")
+        original = np.asarray(given, dtype=np.float64)
         wrong = ~np.isfinite(original)
         if wrong.any():
             first = ", ".join(str(index) for index in np.argwhere(wrong)[0])
@@ -169,7 +172,7 @@ class EmpiricalTarget(DataTarget):
                 f"{wrong.any(axis=0).sum()} of {original.shape[1]} columns, "
                 f"the first original[{first}]"
             )
-        constant = np.ptp(original, axis=0) == 0
+        constant = _is_constant(original, given.dtype)
         if constant.all():
             raise ValueError(f"original: must vary: all {len(constant)} columns are constant")
         if dequantise:
@@ -183,6 +186,51 @@ class EmpiricalTarget(DataTarget):
             np.where(constant, original[0], center), np.where(constant, 0.0, scale)
         )
         rows = coordinates.standardise(original)
+        return cls(rows, heldout_fraction, coordinates, image_shape, levels)
+
+    @classmethod
+    def from_levels(
+        cls,
+        original: npt.ArrayLike,
+        heldout_fraction: float,
+        standardise: bool,
+        levels: int,
+        image_shape: tuple[int, ...] | None = None,
+    ) -> EmpiricalTarget:
+        """A data set of grey levels or counts, all of them dequantised as in `from_rows`.
+
+        All columns are kept, constant ones too, so that a likelihood has bits per dimension.
+
+        Parameters
+        ----------
+        original : array_like, shape (n_rows, p)
+            Whole numbers from 0 to `levels` − 1.
+        heldout_fraction : float
+        standardise : bool
+            Whether the columns are centred and divided by their standard deviations; else
+            all are scaled alike from [0, levels) to [−1, 1).
+        levels : int
+            At least 2.
+        image_shape : tuple of int, optional
+            See `Target`.
+
+        Returns
+        -------
+        EmpiricalTarget
+        """
+        original = np.asarray(original)
+        wrong = ~((original >= 0) & (original < levels) & (original == np.floor(original)))
+        if levels < 2 or wrong.any():
+            found = f"; one is {original[wrong][0]:g}" if wrong.any() else ""
+            raise ValueError(
+                f"levels = {levels!r}: must be at least 2, and all values whole numbers from 0 to "
+                f"levels - 1{found}"
+            )
+        noisy = original + stream(0, "dequantise").random(original.shape)
+        if standardise:
+            return cls.from_rows(noisy, heldout_fraction, image_shape=image_shape, levels=levels)
+        coordinates = Transform.symmetric(levels, original.shape[1])
+        rows = coordinates.standardise(noisy)
         return cls(rows, heldout_fraction, coordinates, image_shape, levels)
 
     @property
@@ -210,6 +258,17 @@ class EmpiricalTarget(DataTarget):
 
     def take(self, numbers: Numbers) -> Array:
         return np.asarray(self.rows[numbers])
+
+
+def _is_constant(columns: Array, stored: np.dtype[Any]) -> npt.NDArray[np.bool_]:
+    """Which columns vary by no more than rounding, shape (p,).
+
+    Values that differ by a few units in the last place, of the precision they were stored in,
+    are one value that was computed in several ways.
+    """
+    eps = np.finfo(stored if stored.kind == "f" else np.float64).eps
+    ulps = 16 * eps * np.abs(columns).max(axis=0)
+    return np.asarray(np.ptp(columns, axis=0) <= ulps)
 
 
 def _require_full_rank(rows: Array) -> None:

@@ -1,14 +1,15 @@
 """Images in a local folder, in the formats in which they are published; π_data is unknown.
 
-    mnist      train-images-idx3-ubyte and t10k-images-idx3-ubyte, each also as .gz
+    mnist      train-images-idx3-ubyte and t10k-images-idx3-ubyte, each also as .gz,
+               where they are published or where torchvision puts them
     cifar10    data_batch_1.bin, …, data_batch_5.bin and test_batch.bin
 
 An image is a row of d bytes p, and dequantised: x = (p + u)/128 − 1 with u uniform on [0, 1)ᵈ,
 in [−1, 1). The noise of an image is the same in every study. The published test files are
 the held-out rows.
 
-Building a target reads headers and sizes alone; images are read when rows are asked for, as
-float32.
+Building a target reads headers and sizes alone, of a .gz by decompressing it; images are read
+when rows are asked for, as float32.
 
 Sources
 -------
@@ -20,8 +21,8 @@ Theis, van den Oord, Bethge (arXiv 1511.01844, section 3.1), the noise.
 from __future__ import annotations
 
 import gzip
-import os
 import struct
+import sys
 import zlib
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -198,7 +199,8 @@ def mnist(
     ----------
     path : str or Path
         Folder with the two files of images, as published or decompressed; a name may have
-        ``.idx3`` for ``-idx3``. Labels are not read.
+        ``.idx3`` for ``-idx3``. They may lie in its ``raw`` or ``MNIST/raw``, as torchvision
+        puts them. Labels are not read.
     rows, heldout_rows : int, optional
         The first so many of the training and of the test images; all by default.
 
@@ -213,6 +215,9 @@ def mnist(
         If a file is missing, no idx file of images, or not as long as it says.
     """
     folder = _folder(path, "train-images-idx3-ubyte and t10k-images-idx3-ubyte, or these .gz")
+    # torchvision's layout, of a data set and of the folder of them
+    inner = [folder, folder / "raw", folder / "MNIST" / "raw"]
+    folder = next((place for place in inner if any(place.glob("train-images?idx3*"))), folder)
     found = [_idx(folder, f"{part}-images-idx3-ubyte") for part in ("train", "t10k")]
     shapes = [shape for _, shape in found]
     if shapes[0] != shapes[1]:
@@ -295,11 +300,18 @@ def _idx(folder: Path, name: str) -> tuple[ImageFile, tuple[int, int]]:
     files = [folder / f"{stem}{suffix}" for stem in stems for suffix in ("", ".gz")]
     path = next((file for file in files if file.is_file()), None)
     if path is None:
-        raise ValueError(f"path = {str(folder)!r}: must hold {name} or {name}.gz")
+        raise ValueError(
+            f"path = {str(folder)!r}: must hold {name} or {name}.gz, itself or in raw or MNIST/raw"
+        )
     compressed = path.suffix == ".gz"
+    size = path.stat().st_size
     try:
         with gzip.open(path) if compressed else path.open("rb") as file:
             header = file.read(IDX_HEADER.size)
+            if compressed:
+                # what its end says is of the last member alone: there may be several
+                *_, count, height, width = IDX_HEADER.unpack(header.ljust(IDX_HEADER.size))
+                size = file.seek(min(len(header) + count * height * width + 1, sys.maxsize))
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: must be a readable idx file: {error}") from error
     if len(header) < IDX_HEADER.size:
@@ -309,12 +321,8 @@ def _idx(folder: Path, name: str) -> tuple[ImageFile, tuple[int, int]]:
         raise ValueError(
             f"{path}: its magic number is {magic}: must be {IDX_MAGIC}, of images of bytes"
         )
-    size, expected = path.stat().st_size, len(header) + count * height * width
-    if compressed:  # the last four bytes say how long the content is, mod 2³²
-        with path.open("rb") as file:
-            file.seek(-4, os.SEEK_END)
-            size = int.from_bytes(file.read(), "little")
-    if size != (expected % 2**32 if compressed else expected) or expected == len(header):
+    expected = len(header) + count * height * width
+    if size != expected or expected == len(header):
         raise ValueError(
             f"{path}: must be {expected} bytes long for the {count} images of {height}×{width} "
             f"pixels that its header announces; it is {size}"
