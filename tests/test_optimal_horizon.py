@@ -120,3 +120,10 @@ def test_without_a_root_the_horizon_is_an_end():
 def test_values_out_of_range_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_without_its_information_a_law_has_no_optimal_horizon():
+    """NaN compares as False: it would pass for an error below the information at every time."""
+    law = GaussianMixture([0.5, 0.5], [[0.0] * 3, [1.0] * 3], [[0.1] * 3] * 2)
+    with pytest.raises(ValueError, match="GaussianMixture: must know its Fisher information"):
+        optimal_horizon(process("vp"), law, lambda t: np.zeros(np.shape(t)))
