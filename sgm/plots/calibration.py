@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from sgm.plots.style import FAINT, INK, house_style, new_figure
-from sgm.reading import Divergence, divergences_of, finite, over_runs, with_units
+from sgm.plots.style import FAINT, INK, empty_page, house_style, new_figure
+from sgm.reading import Divergence, divergences_of, finite, over_runs, why_empty, with_units
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 NARROW = 50.0  # ratio of the ends of a logarithmic axis
@@ -91,17 +91,16 @@ def calibration_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
     bands = -(-max(1, len(chosen)) // columns)
     with house_style():
         title = "estimates against exact values"
+        if not chosen:
+            return empty_page(
+                title, f"nothing sampled whose law is exact: {why_empty(cells)}"
+            ), frame
         figure = new_figure(max(4.4, 2.9 * columns + 0.4), 4.6 * bands + 0.8, title)
         axes = figure.subplots(
             2 * bands, columns, squeeze=False, gridspec_kw={"height_ratios": [1.5, 1] * bands}
         )
         for ax in axes.ravel()[len(chosen) :]:
             ax.set_axis_off()
-        if not chosen:
-            for ax in axes.ravel():
-                ax.set_axis_off()
-            axes[0, 0].text(0.5, 0.5, "nothing was sampled whose law is exact", ha="center")
-            return figure, frame
         for i, divergence in enumerate(chosen):
             here = frame[frame["panel"] == i]
             row, column = 2 * (i // columns), i % columns
