@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal
+
+import numpy as np
 
 from sgm.store import cells
 from sgm.study import Plan
@@ -173,18 +175,34 @@ def _estimate(plan: Plan, stage: Stage) -> None:
     if not known and stage.left:
         return
     stage.seconds = sum(
-        _runs(labels)
-        * (known.get((labels.get("target"), labels.get("score"))) or known[None, None])
+        _seconds(
+            known.get((labels.get("target"), labels.get("score"))) or known[None, None],
+            _runs(labels),
+        )
         for labels in stage.left
     )
 
 
-def _costs(plan: Plan, stage: str) -> dict[tuple[str | None, str | None], float]:
-    """Mean seconds of a run (one seed of one schedule) by (target, score); of the stage under
-    (None, None)."""
+def _seconds(known: Sequence[tuple[int, float]], runs: int) -> float:
+    """Time of a job of some runs, from the (runs, seconds) of others.
+
+    A job's start costs as much for one run as for ten. Jobs of two sizes tell it from the cost
+    of a run; of one size alone, a smaller job is taken to last as long.
+    """
+    sizes, seconds = np.transpose(known)
+    if np.ptp(sizes) > 0:
+        slope, start = np.polyfit(sizes, seconds, 1)
+        if min(slope, start) > 0:
+            return float(start + slope * runs)
+    return float(np.mean(seconds / sizes) * max(runs, sizes.min()))
+
+
+def _costs(plan: Plan, stage: str) -> dict[tuple[str | None, str | None], list[tuple[int, float]]]:
+    """Runs (seeds of schedules) and seconds of the jobs that ran, by (target, score); those of
+    the stage under (None, None)."""
     folder = plan.root / "benchmarks"
     pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(PATTERNS[stage]))
-    found: dict[tuple[str | None, str | None], list[float]] = {}
+    found: dict[tuple[str | None, str | None], list[tuple[int, float]]] = {}
     for path in folder.joinpath(PATTERNS[stage].split("{")[0]).rglob("*.tsv"):
         match = re.fullmatch(pattern + r"\.tsv", path.relative_to(folder).as_posix())
         seconds = _benchmark(path)
@@ -192,8 +210,8 @@ def _costs(plan: Plan, stage: str) -> dict[tuple[str | None, str | None], float]
             continue
         labels = match.groupdict()
         for key in {(labels.get("target"), labels.get("score")), (None, None)}:
-            found.setdefault(key, []).append(seconds / _runs(labels))
-    return {key: sum(costs) / len(costs) for key, costs in found.items()}
+            found.setdefault(key, []).append((_runs(labels), seconds))
+    return found
 
 
 def _runs(labels: Labels) -> int:
