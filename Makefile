@@ -35,7 +35,7 @@ study: $(VENV)/$(if $(PROFILE),cluster,run).stamp  ## run a study: make study [S
 report: $(VENV)/run.stamp     ## a self-contained HTML report of a study that has run
 	snakemake --cores $(CORES) --configfile $(STUDY) --report report.html
 
-plan: $(VENV)/run.stamp       ## what is done, new, stale and failed of a study, and the CPU time of what is left
+plan: $(VENV)/run.stamp       ## what is done, new, stale and failed of a study, and the time of the jobs left
 	@python -m sgm.run.status plan $(STUDY)
 
 status: $(VENV)/run.stamp     ## the same beside a running study: what runs, when it ends

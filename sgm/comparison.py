@@ -16,12 +16,15 @@ It takes the two halves as independent. They are not quite where schedules are n
 each half's choice then correlates with the other's average, and an interval of nominal 95 %
 covers 92 to 95 %, where one at the a chosen on the same ten runs covers 82 % among 21 equal
 schedules (tests/test_comparison.py measures both). With fewer runs a is chosen on all of
-them, and the sentence says so. No correction is made for the number of comparisons.
+them, and the sentence says so.
+
+Intervals are not corrected for their number, since each is of interest on its own; of n at 95 %
+about n/20 exclude zero by chance where nothing differs, and `multiplicity` says so beside them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,10 +41,20 @@ from sgm.reading import (
     finite,
     in_order,
     level,
+    lowest,
     settings,
+    why_empty,
 )
+from sgm.store import FAILED
 
-__all__ = ["Comparison", "compare", "comparison_table", "comparison_text"]
+__all__ = [
+    "Comparison",
+    "compare",
+    "comparison_table",
+    "comparison_text",
+    "multiplicity",
+    "nothing_compared",
+]
 
 Array = npt.NDArray[np.float64]
 
@@ -169,7 +182,8 @@ def compare(here: xr.Dataset, divergence: Divergence) -> list[Comparison]:
     -------
     list of Comparison
         Empty without a β_a schedule or without a number, and for a divergence of which less
-        is not better. Exact values are compared where nothing was sampled.
+        is not better; `nothing_compared` says why. A schedule that shares no surviving seed
+        with the best a is left out. Exact values are compared where nothing was sampled.
     """
     if not divergence.ranks:
         return []
@@ -194,6 +208,8 @@ def compare(here: xr.Dataset, divergence: Divergence) -> list[Comparison]:
         if not np.isfinite(other).any():
             continue
         difference, low, high, pairs = _paired(best - other, half)
+        if not pairs:  # no seed of which both runs survived
+            continue
         result.append(
             Comparison(
                 divergence=divergence,
@@ -217,13 +233,35 @@ def compare(here: xr.Dataset, divergence: Divergence) -> list[Comparison]:
 
 
 def _lowest(values: Array) -> int:
-    """Row of the lowest mean over runs, among those that lost the fewest.
-
-    A mean over the runs that survived would reward a schedule for the runs it lost.
-    """
+    """Row of the lowest mean over runs, among those that lost the fewest."""
     count = np.isfinite(values).sum(1)
-    kept = count == count.max()
-    return int(np.argmin(np.where(kept, np.nansum(values, 1) / np.maximum(count, 1), np.inf)))
+    return lowest(np.nansum(values, 1) / np.where(count, count, np.nan), count) or 0
+
+
+def nothing_compared(here: xr.Dataset) -> str:
+    """Why cells, over axes `schedule` and `seed` at least, hold nothing to compare, in words."""
+    family, others = in_order(here)
+    at = set(here["a"].sel(schedule=family).values.tolist())
+    if not family:
+        families = ", ".join(dict.fromkeys(map(str, here["family"].values)))
+        return f"the study has no schedule of the family beta_a, only of {families}"
+    if not others and (0.0 not in at or len(at) < 2):
+        return "the study has no schedule to compare beta_a with: neither a = 0 nor another family"
+    if not any(divergence.ranks for divergence in divergences_of(here)):
+        return "the study has no divergence of which less is better"
+    return why_empty(here)
+
+
+def multiplicity(comparisons: Iterable[Comparison]) -> str:
+    """How many intervals exclude zero, and how many would by chance; empty without intervals."""
+    judged = [c.beyond_noise for c in comparisons if c.beyond_noise is not None and not c.same]
+    if len(judged) < 2:
+        return ""
+    chance = (1 - CONFIDENCE) * len(judged)
+    return (
+        f"of {len(judged)} intervals at 95%, {sum(judged)} exclude zero; "
+        f"about {chance:.2g} would by chance if no schedules differed"
+    )
 
 
 def _cross_fitted(values: Array) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
@@ -312,17 +350,30 @@ def comparison_table(grid: xr.Dataset) -> pd.DataFrame:
 
 
 def comparison_text(grid: xr.Dataset) -> str:
-    """Every comparison in words, as reStructuredText: a list of sentences a setting."""
-    paragraphs: dict[str, list[str]] = {}
+    """Every comparison in words, as reStructuredText: a list of sentences a setting.
+
+    First how many intervals exclude zero; where a setting or the study has no comparison, why.
+    """
+    found: dict[str, list[Comparison]] = {}
     for labels, comparison in _comparisons(grid):
-        heading = (
-            f"{labels['target']}: score {labels['score']}, sampler {labels['sampler']}, "
-            f"T = {labels['horizon']:g}, {labels['n_steps']} steps, "
-            f"{labels['time_grid']} time grid"
-        )
-        paragraphs.setdefault(heading, []).append(f"- {comparison.sentence}")
+        found.setdefault(_heading(labels), []).append(comparison)
+    paragraphs = {
+        heading: "\n".join(f"- {comparison.sentence}" for comparison in comparisons)
+        for heading, comparisons in found.items()
+    }
     if not paragraphs:
-        return "The study has no β_a schedule to compare with another.\n"
-    return "\n".join(
-        f"{heading}\n\n" + "\n".join(lines) + "\n" for heading, lines in paragraphs.items()
+        return f"Nothing to compare: {nothing_compared(grid)}.\n"
+    for labels in settings(grid):
+        here, heading = grid.sel(labels), _heading(labels)
+        if heading not in paragraphs and (here["status"] == FAILED).any():
+            paragraphs[heading] = f"- Nothing to compare: {nothing_compared(here)}."
+    count = multiplicity(comparison for found_here in found.values() for comparison in found_here)
+    head = [f"{count[0].upper()}{count[1:]}.\n"] if count else []
+    return "\n".join([*head, *(f"{heading}\n\n{lines}\n" for heading, lines in paragraphs.items())])
+
+
+def _heading(labels: dict[str, Any]) -> str:
+    return (
+        f"{labels['target']}: score {labels['score']}, sampler {labels['sampler']}, "
+        f"T = {labels['horizon']:g}, {labels['n_steps']} steps, {labels['time_grid']} time grid"
     )

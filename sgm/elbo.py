@@ -185,6 +185,11 @@ def mean_log_density(law: Law, scale: float = 1.0, variance: float = 0.0) -> flo
     law : Law
     scale, variance : float
         m > 0 and v ≥ 0.
+
+    Returns
+    -------
+    float
+        NaN if the law does not know its entropy.
     """
     spread = scale**2 * law.principal_variances + variance
     gaussian = -0.5 * float(np.sum(np.log(2 * np.pi * spread) + 1))

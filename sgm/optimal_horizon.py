@@ -107,7 +107,8 @@ def optimal_horizon(
     Raises
     ------
     ValueError
-        If the error is negative or not finite somewhere.
+        If the error is negative or not finite somewhere, or the law does not know its
+        information.
     """
     from scipy.optimize import brentq
 
@@ -119,7 +120,10 @@ def optimal_horizon(
         wrong = ~(np.isfinite(errors) & (errors >= 0))
         if np.any(wrong):
             raise ValueError(f"error = {float(errors[wrong][0])!r}: must be finite and >= 0")
-        return errors - relative_information(process, law, t)
+        information = relative_information(process, law, t)
+        if not np.all(np.isfinite(information)):
+            raise ValueError(f"law = {type(law).__name__}: must know its Fisher information")
+        return errors - information
 
     grid = process.horizon * np.geomspace(1e-6, 1, n_scan)
     positive = excess(grid) > 0

@@ -31,6 +31,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from sgm.store import DONE, FAILED, NOT_RUN
+
 __all__ = [
     "SETTING",
     "Bound",
@@ -43,11 +45,13 @@ __all__ = [
     "finite",
     "in_order",
     "level",
+    "lowest",
     "objections",
     "over_runs",
     "settings",
     "text_of",
     "units_of",
+    "why_empty",
     "with_units",
 ]
 
@@ -254,6 +258,32 @@ def over_runs(values: xr.DataArray) -> Runs:
         highest=values.max("seed"),
         count=values.count("seed"),
     )
+
+
+def lowest(means: npt.ArrayLike, counts: npt.ArrayLike = 1) -> int | None:
+    """Flat index of the lowest finite mean, among those of the most runs; None without one.
+
+    A mean over the runs that survived would reward a schedule for the runs it lost.
+    """
+    values = np.asarray(means, dtype=np.float64)
+    runs = np.broadcast_to(np.where(np.isfinite(values), counts, 0), values.shape)
+    if not runs.any():
+        return None
+    return int(np.argmin(np.where(runs == runs.max(), values, np.inf)))
+
+
+def why_empty(cells: xr.Dataset) -> str:
+    """Why cells without a number have none, in words."""
+    status = cells["status"]
+    failed, tried = (
+        int(status.isin(states).sum()) for states in ([FAILED], [NOT_RUN, DONE, FAILED])
+    )
+    if not tried:
+        return "no run in the study"
+    if failed < tried:
+        return "no finite value" + (f": {failed} of {tried} runs failed" if failed else "")
+    runs = "the only run" if tried == 1 else f"all {tried} runs"
+    return f"{runs} failed: the grid's attribute `failures` says why"
 
 
 def in_order(cells: xr.Dataset) -> tuple[list[str], list[str]]:

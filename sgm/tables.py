@@ -28,6 +28,7 @@ from sgm.reading import (
     bounds_of,
     divergences_of,
     finite,
+    lowest,
     objections,
     over_runs,
     settings,
@@ -188,8 +189,10 @@ def _ranking(
         "bound": _mean(here, bound.name).values,
         **{name: _mean(here, name).values for name in bound.refined},
     }
-    best = _lowest(error, np.isfinite(a))
-    by_bound = _lowest(criteria["bound"], np.isfinite(a))
+    family = np.isfinite(a)
+    runs = values.count("seed").values if empirical_error and "seed" in values.dims else 1
+    best = _lowest(error, family, runs)
+    by_bound = _lowest(criteria["bound"], family)
     return {
         "recipe": str(here["recipe"].item()),
         "divergence": divergence.name,
@@ -200,17 +203,18 @@ def _ranking(
         "n_runs": int(np.isfinite(values).sum()),
         "n_failed": int((here["status"] == FAILED).sum()),
         "a_error": _at(a, best),
-        **{f"a_{name}": _at(a, _lowest(v, np.isfinite(a))) for name, v in criteria.items()},
+        **{f"a_{name}": _at(a, _lowest(v, family)) for name, v in criteria.items()},
         "error_at_a_error": _at(error, best),
         "error_at_a_bound": _at(error, by_bound),
         **{f"spearman_{name}": _spearman(v, error) for name, v in criteria.items()},
     }
 
 
-def _lowest(values: npt.NDArray[Any], among: npt.NDArray[np.bool_]) -> int | None:
-    """Index of the lowest finite value among those marked; None if there is none."""
-    allowed = np.where(among & np.isfinite(values), values, np.inf)
-    return int(np.argmin(allowed)) if np.isfinite(allowed).any() else None
+def _lowest(
+    values: npt.NDArray[Any], among: npt.NDArray[np.bool_], runs: npt.ArrayLike = 1
+) -> int | None:
+    """Index of the lowest finite value among those marked, of the most runs; None without one."""
+    return lowest(np.where(among, values, np.nan), runs)
 
 
 def _at(values: npt.NDArray[Any], index: int | None) -> float:

@@ -193,8 +193,47 @@ def test_every_divergence_of_every_setting_has_its_rows() -> None:
     assert set(trained.loc["digits", "em"].index) == {"kl_plugin", "mmd", "heldout_nll_gap"}
 
 
-@pytest.mark.parametrize("options", [{"a": ()}, {"a": (3.0,), "cosine": False}])
-def test_a_study_with_nothing_to_compare_has_an_empty_table(options) -> None:
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"a": ()}, "the study has no schedule of the family beta_a, only of cosine"),
+        ({"a": (3.0,), "cosine": False}, "the study has no schedule to compare beta_a with"),
+    ],
+)
+def test_a_study_with_nothing_to_compare_has_an_empty_table(options, why) -> None:
     grid = synthetic_grid(**options, constant=False)
     assert comparison.comparison_table(grid).empty
-    assert "no β_a schedule to compare" in comparison.comparison_text(grid)
+    assert comparison.comparison_text(grid).startswith(f"Nothing to compare: {why}")
+
+
+def test_runs_that_failed_are_no_lack_of_schedules() -> None:
+    grid = fail(synthetic_grid(a=(0, 3), scores=("trained",)))
+    text = comparison.comparison_text(grid)
+    assert text.startswith("Nothing to compare: all 30 runs failed")
+    # of two samplers one: the other's comparisons stand, and this one says why it has none
+    grid = fail(
+        synthetic_grid(a=(0, 3), scores=("trained",), samplers=("one", "two")), sampler="two"
+    )
+    lines = comparison.comparison_text(grid).splitlines()
+    assert any(line.startswith("- Nothing to compare: all 30 runs failed") for line in lines)
+    assert sum(line.startswith("- beta_a at a = ") for line in lines) >= 4
+
+
+def test_schedules_without_a_common_seed_are_not_compared() -> None:
+    """The mean of no differences is NaN, which is not below zero, hence was called higher."""
+    grid = synthetic_grid(a=(0, 3), n_seeds=4)
+    for schedule, seeds in (("beta_a=3", [0, 1]), ("beta_a=0", [0, 1]), ("cosine", [2, 3])):
+        grid = fail(grid, schedule=schedule, seed=seeds)
+    assert set(of_kl(grid).index) == {"beta_a=0"}
+
+
+def test_the_text_says_how_many_intervals_would_exclude_zero_by_chance() -> None:
+    grid = synthetic_grid(samplers=("one", "two"))
+    table = comparison.comparison_table(grid)
+    judged = table.dropna(subset=["beyond_noise"])
+    judged = judged[~judged["sentence"].str.contains("the best a is 0")]
+    first = comparison.comparison_text(grid).splitlines()[0]
+    excluding = int(((judged["low"] > 0) | (judged["high"] < 0)).sum())
+    chance = f"{0.05 * len(judged):.2g}"
+    assert first.startswith(f"Of {len(judged)} intervals at 95%, {excluding} exclude zero; ")
+    assert f"about {chance} would by chance" in first

@@ -140,3 +140,10 @@ def test_maxima_are_compared_by_an_integral_over_decades(narrow):
     )
     loss = _loss_between(process, law, lambda t: score.error_moments(law, t)[0], *ends)
     assert loss == pytest.approx(gained + after - before, abs=1e-9)
+
+
+def test_without_its_information_a_law_has_no_optimal_horizon():
+    """NaN compares as False: it would pass for an error below the information at every time."""
+    law = GaussianMixture([0.5, 0.5], [[0.0] * 3, [1.0] * 3], [[0.1] * 3] * 2)
+    with pytest.raises(ValueError, match="GaussianMixture: must know its Fisher information"):
+        optimal_horizon(process("vp"), law, lambda t: np.zeros(np.shape(t)))

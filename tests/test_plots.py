@@ -71,7 +71,7 @@ def test_levels_and_minima_of_the_kl_frame() -> None:
     trained = grid.sel(score="trained").squeeze(drop=True).kl_plugin
     labels = {"level a = 0": "beta_a=0", "level cosine": "cosine", "level constant": "constant"}
     for level, schedule in labels.items():
-        (row,) = curve(frame, level).to_dict("records")
+        (row,) = curve(frame, level, axis="kl").to_dict("records")
         runs = trained.sel(schedule=schedule).values
         assert np.isnan(row["x"])
         np.testing.assert_allclose(row["y"], runs.mean())
@@ -260,8 +260,9 @@ def test_without_a_beta_a_schedule_each_schedule_is_a_column(scores) -> None:
     if "trained" in scores:
         kl = grid.kl_plugin.sel(score="trained").squeeze(drop=True).mean("seed")
     np.testing.assert_allclose(rows["y"], kl)
-    ticks = [text.get_text() for text in figure.axes[0].get_xticklabels()]
+    ticks = [text.get_text() for text in figure.axes[-1].get_xticklabels()]
     assert ticks == ["cosine", "constant"]
+    assert curve(frame, "minimum").empty  # of the β_a family
     drawn = np.concatenate(drawn_lines(figure))
     assert np.isin(rows["y"], drawn).all()
 
@@ -299,7 +300,7 @@ def test_an_exact_study_shows_its_law() -> None:
     assert titles(figure)[0].splitlines()[-1] == "closed form, no runs"
     assert curve(frame, "minimum")["x"].tolist() == [BEST_A["kl_exact"]]
     level = float(grid.kl_exact.sel(schedule="cosine").item())
-    assert curve(frame, "level cosine")["y"].tolist() == [level]
+    assert curve(frame, "level cosine", axis="kl")["y"].tolist() == [level]
 
 
 def test_data_of_unknown_law_have_no_bound_but_a_heldout_figure() -> None:
@@ -404,7 +405,7 @@ def test_a_divergence_of_the_user_needs_no_companion() -> None:
     grid["mine"].attrs = {"role": "divergence", "units": "bananas"}
     figure, frame = plots.draw(grid, "mine/isotropic")
     assert set(frame["curve"]) == {
-        "empirical", "empirical median", "minimum", "level a = 0", "level cosine",
+        "empirical", "empirical median", "minimum", "minimum of all", "level a = 0", "level cosine",
     }  # fmt: skip
     assert figure.axes[0].get_ylabel() == "mine, bananas"
 
@@ -422,7 +423,7 @@ def test_a_level_far_from_zero_is_drawn_in_its_own_range() -> None:
     figure, _ = plots.draw(synthetic_grid(a=(-5, 0, 5)), "nll/isotropic")
     (ax,) = figure.axes
     assert ax.get_ylim()[0] > 49
-    assert "axis not from 0" in ax.get_ylabel()
+    assert "axis not from 0" in ax.get_ylabel().replace("\n", " ")
     figure, _ = kl_figure(synthetic_grid(a=(-5, 0, 5)), "isotropic")
     assert figure.axes[1].get_ylim()[0] == 0
 
@@ -454,7 +455,7 @@ def test_a_bound_whose_theorem_fails_never_looks_like_one() -> None:
     assert colors(figure, rows["y"].to_numpy()) == {(plots.style.GREY_OUT, "--")}
     assert f"does NOT apply: {reason}" in titles(figure)[0].replace("\n", " ")
     assert any(reason in label.replace("\n", " ") for label in legend(figure))
-    assert figure.axes[0].get_ylabel() == "upper bound on W2, NOT valid"
+    assert figure.axes[0].get_ylabel().split() == ["upper", "bound", "on", "W2,", "NOT", "valid"]
     # the KL theorem asks less: its bound of the same target is valid
     assert len(curve(plots.draw(grid, "kl/funnel")[1], "bound"))
 
@@ -565,3 +566,52 @@ def test_no_schedule_is_best_by_a_divergence_of_which_less_is_not_better() -> No
     frame = plots.draw(grid, "nll/isotropic")[1]
     assert len(curve(frame, "empirical", axis="nll")) > 0
     assert len(curve(frame, "minimum", axis="nll")) == 0
+
+
+def test_the_best_of_the_family_is_not_called_the_best_of_all() -> None:
+    grid = synthetic_grid(a=(-5, 0, 5))
+    for name in ("kl_plugin", "kl_bound"):
+        lower = grid[name].copy()
+        lower.loc[{"schedule": "cosine"}] = 0.9 * lower.min("schedule")
+        grid[name] = lower
+    figure, frame = kl_figure(grid, "isotropic")
+    for axis, best in (("bound", "minimum of bound"), ("kl", "minimum")):
+        (star,) = curve(frame, best, axis=axis).to_dict("records")
+        (ring,) = curve(frame, "minimum of all", axis=axis).to_dict("records")
+        assert star["schedule"].startswith("beta_a=")
+        assert ring["schedule"] == "cosine"
+        assert np.isnan(ring["x"])
+        assert ring["y"] == curve(frame, "level cosine", axis=axis)["y"].item()
+    assert {"lowest error of β_a", "lowest of all schedules"} <= set(legend(figure))
+    _, frame = kl_figure(synthetic_grid(cosine=False), "isotropic")  # the family is all there is
+    assert curve(frame, "minimum of all").empty
+
+
+def test_a_schedule_is_not_marked_lowest_for_the_runs_it_lost() -> None:
+    grid = synthetic_grid(a=(-5, 0, 5))
+    kl = grid.kl_plugin.copy()
+    kl.loc[{"schedule": "beta_a=-5"}] = np.nan
+    kl.loc[{"schedule": "beta_a=-5", "seed": 0}] = 1e-6
+    grid["kl_plugin"] = kl
+    _, frame = kl_figure(grid, "isotropic")
+    assert curve(frame, "minimum")["schedule"].tolist() == ["beta_a=5"]
+
+
+def test_no_two_scales_share_a_panel() -> None:
+    figure, _ = kl_figure(synthetic_grid(a=(-5, 0, 5), horizons=(1.0, 2.0)), "isotropic")
+    figure.draw_without_rendering()
+    boxes = [ax.get_position() for ax in figure.axes]
+    assert len(boxes) == 4
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[i + 1 :])
+
+
+@pytest.mark.parametrize("stem", ["kl", "kl_decomposition", "comparison"])
+def test_a_figure_of_failed_runs_says_so(stem: str) -> None:
+    figure, _ = plots.draw(fail(synthetic_grid(a=(0, 5), scores=("trained",))), f"{stem}/isotropic")
+    figure.draw_without_rendering()
+    texts = [
+        text.get_text() for ax in figure.axes for text in (*ax.texts, ax.title, ax._left_title)
+    ]
+    assert any("failed" in text for text in texts)
+    assert not any("no β_a schedule" in text for text in texts)

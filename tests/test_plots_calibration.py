@@ -83,3 +83,18 @@ def test_columns_and_rows_stand_in_the_order_of_the_divergence() -> None:
     coords = dict(reversed(list(grid.coords.items())))
     turned = grid.drop_vars(list(coords)).assign_coords(coords)
     pd.testing.assert_frame_equal(plots.calibration_figure(turned)[1], frame)
+
+
+def test_values_below_zero_have_linear_axes() -> None:
+    """An entropy may be negative: a logarithmic axis has no place for it, nor limits."""
+    grid = calibrated_grid(dimensions=(2, 10))
+    for name in ("kl_exact", "kl_plugin", "kl_unbiased", "kl_floor"):
+        grid[name] = (-grid[name]).assign_attrs(grid[name].attrs)
+    figure, frame = plots.calibration_figure(grid)
+    figure.draw_without_rendering()
+    upper, lower = (next(ax for ax in figure.axes if label in ax.get_ylabel())
+                    for label in ("estimate, nats", "error, nats"))  # fmt: skip
+    assert {upper.get_xscale(), upper.get_yscale(), lower.get_yscale()} == {"linear"}
+    kl = frame[(frame["axis"] == "kl") & (frame["curve"] == "estimate")]
+    drawn = np.concatenate([line.get_ydata() for line in lower.lines])
+    assert np.isin(kl["y"] - kl["x"], drawn).all()

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from sgm import plots
 from sgm.horizons import horizon_set
 from sgm.plots.horizon_axis import evenly, is_geometric, set_horizon_axis
-from tests.grids import synthetic_grid
+from tests.grids import FAILED, synthetic_grid
 from tests.grids_horizon import (
     CUTOFF,
     DATA_VARIANCE,
@@ -226,6 +226,20 @@ def test_a_grid_without_what_a_figure_draws_is_refused(stem, message) -> None:
         plots.draw(grid, f"{stem}/isotropic")
     with pytest.raises(ValueError, match="target = 'other': the grid has gaussian"):
         plots.draw(horizon_grid(n_seeds=2), f"{stem}/other")
+
+
+@pytest.mark.parametrize("stem", ["elbo", "horizon"])
+def test_a_figure_whose_every_number_failed_is_a_page_that_says_so(stem: str) -> None:
+    """It would take all other figures of the study with it."""
+    grid = horizon_grid(n_seeds=2)
+    lost = {
+        name: values.where(False) if values.dtype.kind == "f" else xr.full_like(values, FAILED)
+        for name, values in grid.data_vars.items()
+    }
+    figure, frame = plots.draw(grid.assign(lost), f"{stem}/gaussian")
+    figure.draw_without_rendering()
+    assert frame.empty
+    assert "runs failed: the grid's attribute `failures`" in figure.axes[0].texts[0].get_text()
 
 
 def test_a_study_without_likelihood_or_samples_has_no_horizon_figure() -> None:

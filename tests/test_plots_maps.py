@@ -189,3 +189,16 @@ def test_exact_values_are_preferred_to_those_of_samples() -> None:
 def test_edges_are_midpoints() -> None:
     np.testing.assert_allclose(edges([1.0, 2.0, 5.0]), [0.5, 1.5, 3.5, 6.5])
     np.testing.assert_allclose(edges([1.0, 4.0], geometric=True), [0.5, 2.0, 8.0])
+
+
+def test_a_map_is_not_lowest_where_runs_were_lost() -> None:
+    grid = horizon_grid(a=FAMILY, n_seeds=3, scores=("large",))
+    measure = "kl_plugin"
+    lost = grid[measure].copy()
+    place = {"schedule": lost.schedule.values[0], "horizon": lost.horizon.values[0]}
+    lost.loc[place] = np.nan
+    lost.loc[place | {"seed": 0}] = 1e-9
+    _, frame = plots.map_figure(grid.assign({measure: lost}), "gaussian")
+    low = of(frame, measure, "minimum").iloc[0]
+    assert low["value"] > 1e-9
+    assert low["n_runs"] == 3

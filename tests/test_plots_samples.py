@@ -55,6 +55,18 @@ def test_contours_are_half_a_decade_apart_below_the_maximum() -> None:
     )
 
 
+def test_a_round_law_looks_round() -> None:
+    pictures = synthetic_pictures("scatter", rows=200)
+    pictures["forward"] = pictures["forward"] * np.array([1.0, 0.5])  # spread more across than up
+    figure, _ = plots.samples_figure(pictures, "two_modes")
+    for ax in axes_of(figure):
+        assert ax.get_aspect() == 1
+        np.testing.assert_allclose(np.ptp(ax.get_xlim()), np.ptp(ax.get_ylim()))
+    # of data the columns may have different units
+    figure, _ = plots.samples_figure(pictures.drop_vars("density"), "data")
+    assert {ax.get_aspect() for ax in axes_of(figure)} == {"auto"}
+
+
 def test_a_histogram_is_a_density_of_all_rows() -> None:
     pictures = synthetic_pictures("histogram", rows=3000)
     figure, frame = plots.samples_figure(pictures, "two_modes")

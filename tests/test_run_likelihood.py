@@ -183,3 +183,56 @@ def test_a_failed_network_is_nan_and_its_neighbours_are_not(tmp_path: Path) -> N
     found = run(tmp_path, inputs={"network": file}, score=TRAINED, likelihood=CHOICES | coarse)
     for name in ("elbo", "denoising_elbo", "flow_log_likelihood", "flow_evaluations"):
         assert np.isfinite(found[name]).tolist() == [[False, True]], name
+    assert found["failed"].tolist() == [[True, False]]
+    assert "the score is not finite" in found["message"][0, 0]
+
+
+TRIPLE = {
+    "build": "sgm.targets:mixture",
+    "parameters": {
+        "weights": [0.5, 0.5],
+        "means": [[-1.0, 0.0, 0.0], [1.0, 0.0, 0.0]],
+        "variances": [[0.1, 0.1, 0.1], [0.1, 0.1, 0.1]],
+    },
+    "label": "triple",
+}
+
+
+def test_an_unknown_entropy_leaves_what_needs_it_unknown_and_nothing_else(tmp_path: Path) -> None:
+    """Independent coordinates: the flow of the mixture on the line, and of two Gaussians."""
+    choices = CHOICES | {"rows": 100}
+    found = run(tmp_path, target=TRIPLE, seeds=range(1), likelihood=choices)
+    for name in ("elbo", "kl_terminal", "data_log_density", "elbo_difference"):
+        assert np.isnan(found[name]).all(), name
+    assert "optimal_horizon" not in found
+    assert not found["failed"].any()
+    parameters = TRIPLE["parameters"]
+    known = {
+        part: TRIPLE
+        | {
+            "parameters": parameters
+            | {key: [row[axis] for row in parameters[key]] for key in ("means", "variances")}
+        }
+        for part, axis in (("mixture", slice(0, 1)), ("rest", slice(1, 3)))
+    }
+    parts = [
+        run(tmp_path, target=law, seeds=range(1), likelihood=choices) for law in known.values()
+    ]
+    expected = sum(part["flow_log_likelihood"] for part in parts)
+    error = found["flow_log_likelihood_standard_error"]
+    assert np.isfinite(error).all()
+    assert (abs(found["flow_log_likelihood"] - expected) < 4 * error).all()
+
+
+def test_a_flow_that_is_not_solved_is_marked_with_its_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def give_up(*arguments: Any) -> float:
+        raise ArithmeticError("q has mass 0.9")
+
+    monkeypatch.setattr("sgm.elbo.reverse_sde_kl", give_up)
+    found = run(tmp_path, target=MODES, likelihood=CHOICES | {"rows": 20})
+    assert found["failed"].all()
+    assert (found["message"] == "reverse_sde_kl: q has mass 0.9").all()
+    assert np.isfinite(found["flow_log_likelihood"]).all()
+    assert "seed 1: reverse_sde_kl: q has mass 0.9" in capsys.readouterr().out

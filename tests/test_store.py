@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import sys
 import weakref
 from collections.abc import Iterator
@@ -94,6 +95,34 @@ def test_every_exact_number_stands_at_its_label(grid: xr.Dataset) -> None:
             np.testing.assert_allclose(
                 here.schedule_beta, process.schedule.beta(horizon * grid.time_fraction)
             )
+
+
+def test_a_likelihood_that_failed_is_among_the_failures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number is NaN, and the grid says why."""
+
+    def unsolved(*arguments: Any, **options: Any) -> None:
+        raise ArithmeticError("the probability flow was not solved")
+
+    monkeypatch.setattr("sgm.likelihood.flow_likelihood", unsolved)
+    likelihood = {
+        "rows": 4, "nodes": 4, "cutoff": 0.01, "divergence": "exact", "directions": 1,
+        "method": "RK45", "rtol": 0.1, "atol": 0.1, "atol_nats": 0.1,
+    }  # fmt: skip
+    changes = {"seeds": 1, "horizons": [1.0], "n_steps": [5], "likelihood": likelihood}
+    plan = Plan(Study.parse(CONFIG | changes), tmp_path)
+    run_jobs(plan, ("likelihood", "exact", "axes"))
+    failures = json.loads(gather(plan, {}).attrs["failures"])
+    assert len(failures) == 2 * 3 * 3  # targets, schedules, scores
+    assert failures[0] == {
+        "target": "isotropic",
+        "schedule": "beta_a=5",
+        "horizon": "1",
+        "score": "scaled_eps=0.2",
+        "seed": 0,
+        "message": "the probability flow was not solved",
+    }
 
 
 def test_proved_flags_belong_to_their_samplers(grid: xr.Dataset) -> None:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from sgm.run.check import check
-from sgm.study import Study, format_number, json_schema
+from sgm.study import Plan, Study, format_number, json_schema
 from sgm.study.registry import KINDS
 from tests.images import with_images
 
@@ -22,6 +22,9 @@ CONFIGS = sorted([ROOT / "config/config.yaml", *(ROOT / "config/studies").glob("
 TINY = yaml.safe_load((ROOT / "tests/data/tiny.yaml").read_text())
 
 DIGITS = {"family": "digits", "heldout_fraction": 0.5, "standardise": True}
+
+BETA = {"family": "beta_a", "beta_min": 0.1, "beta_max": 20.0}
+POWER = {"family": "power", "exponent": [1, 2], "beta_min": 0.1, "beta_max": 20.0}
 
 
 def changed(**changes: Any) -> dict[str, Any]:
@@ -242,3 +245,25 @@ def test_a_step_too_long_for_a_simulation_is_refused_before_any_job() -> None:
     with pytest.raises(ValueError, match=message):
         check(Study.parse(changed(**long)))
     check(Study.parse(changed(**long | {"n_steps": [20]})))
+
+
+@pytest.mark.parametrize(
+    ("schedules", "divergences", "compared", "mapped"),
+    [
+        ([BETA | {"a": [0, 3]}], ["gaussian_kl"], True, True),
+        ([BETA | {"a": [2, 3]}], ["gaussian_kl"], False, True),
+        ([BETA | {"a": 2}, POWER], ["gaussian_kl"], True, False),
+        ([POWER], ["gaussian_kl"], False, False),  # a family of the user's
+        ([BETA | {"a": [0, 3]}], ["nll"], False, True),  # of which less is not better
+    ],
+)
+def test_a_comparison_is_drawn_where_there_is_something_to_compare(
+    schedules: Any, divergences: Any, compared: bool, mapped: bool
+) -> None:
+    config = changed(
+        schedules=schedules, divergences=divergences, horizons=[0.5, 1.0],
+        extensions=[str(ROOT / "tests/data/extension.py")],
+    )  # fmt: skip
+    stems = Plan(Study.parse(config), Path("results/tiny")).figures()
+    assert ("comparison/isotropic" in stems) == compared
+    assert ("map/isotropic" in stems) == mapped

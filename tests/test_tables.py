@@ -167,3 +167,12 @@ def test_a_study_without_a_measure_has_the_others(missing) -> None:
         "w2": {"w2_plugin", "sliced_w2"},
     }[missing]
     assert set(tables.ranking_table(grid)["divergence"]) == left
+
+
+def test_no_a_is_best_for_the_runs_it_lost() -> None:
+    grid = synthetic_grid(a=(-5, 0, 5))
+    kl = grid.kl_plugin.copy()
+    kl.loc[{"schedule": "beta_a=-5"}] = np.nan
+    kl.loc[{"schedule": "beta_a=-5", "seed": 0}] = 1e-6
+    row = of_kl(tables.ranking_table(grid.assign(kl_plugin=kl))).loc["trained"]
+    assert row["a_error"] == 5

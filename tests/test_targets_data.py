@@ -227,6 +227,8 @@ def test_csv_with_and_without_a_header(tmp_path, text, rows):
         ("1,2\n3,inf\n5,7\n", "missing or infinite: 1 values"),
         ("a,b\n1,2\n1,2\n1,2\n", "all 2 columns are constant"),
         ("1,2\n3,4\n", "rows: must be more than d = 2 .* there are 2"),
+        ("1e200,2\n2e200,1\n1e200,0\n5e200,7\n", "column 0, of values up to 5e\\+200"),
+        ("1e-200,2\n2e-200,1\n1e-200,0\n", "column 0, of values up to 2e-200"),
         ("1,2,3\n3,1,4\n2,0,2\n5,7,12\n", "1 of 3 columns are linear combinations"),
         ("1,2,3\n3,6,9\n2,4,6\n5,10,15\n", "2 of 3 columns are linear combinations"),
         ("1\n2\n\x80", "not numeric"),

@@ -35,10 +35,13 @@ from sgm.plots.elbo import elbo_figure
 from sgm.plots.heatmap import map_figure
 from sgm.plots.histogram import histogram_figure
 from sgm.plots.horizon import horizon_figure
+from sgm.plots.horizon_axis import NoNumbersError
+from sgm.plots.panels import target_title
+from sgm.plots.rows import make_frame
 from sgm.plots.samples import samples_figure
 from sgm.plots.schedules import schedules_figure
-from sgm.plots.style import house_style
-from sgm.reading import bounds_of
+from sgm.plots.style import empty_page, house_style
+from sgm.reading import bounds_of, why_empty
 
 __all__ = [
     "FIGURES",
@@ -57,6 +60,8 @@ __all__ = [
 ]
 
 Drawn: TypeAlias = tuple[Figure, pd.DataFrame]
+
+EMPTY = make_frame("", [])  # beside a page that says why there is no number
 
 
 def save(figure: Figure, frame: pd.DataFrame, stem: str | Path) -> list[Path]:
@@ -114,7 +119,7 @@ def draw(data: xr.Dataset, stem: str) -> Drawn:
     -------
     figure : Figure
     frame : DataFrame
-        The numbers drawn.
+        The numbers drawn; empty where there are none, for a page that says why.
 
     Raises
     ------
@@ -124,7 +129,12 @@ def draw(data: xr.Dataset, stem: str) -> Drawn:
     name, _, target = stem.partition("/")
     labels = [target] if target else []
     if name in FIGURES:
-        return FIGURES[name](data, *labels)
+        try:
+            return FIGURES[name](data, *labels)
+        except NoNumbersError:
+            cells = data.sel(target=target)
+            with house_style():
+                return empty_page(f"{target_title(cells)}: {name}", why_empty(cells)), EMPTY
     for bound in bounds_of(data):
         if name == f"{bound.figure}_decomposition":
             return decomposition_figure(data, target, bound.name)

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from sgm.plots.style import FAINT, INK, house_style, new_figure
-from sgm.reading import Divergence, divergences_of, finite, over_runs, with_units
+from sgm.plots.style import FAINT, INK, empty_page, house_style, new_figure
+from sgm.reading import Divergence, divergences_of, finite, over_runs, why_empty, with_units
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 NARROW = 50.0  # ratio of the ends of a logarithmic axis
@@ -39,6 +39,7 @@ def _rows(cells: xr.Dataset, divergence: Divergence, panel: int) -> pd.DataFrame
         table = points.to_dataframe(dim_order=order)  # xarray's own order may be that of a set
         table = table[["x", "y", "sd", "n_runs"]].dropna(subset=["x", "y"]).reset_index()
         table["low"], table["high"] = table["y"] - table["sd"], table["y"] + table["sd"]
+        table["error"] = table["y"] - table["x"]
         table["relative_error"] = table["y"] / table["x"].where(table["x"] > 0) - 1
         table["relative_sd"] = table["sd"] / table["x"].where(table["x"] > 0)
         tables.append(table.assign(curve=curve).drop(columns="sd"))
@@ -59,7 +60,8 @@ def calibration_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
     A pair of axes a divergence. Above, mean ± 1 sd over runs against the exact
     value of the sampler's law, on logarithmic axes; filled, the estimate; open, the same
     without its bias; dashed, the noise floor of each target; the diagonal is the truth.
-    Below, the relative error, linear within ± 10 % and logarithmic beyond.
+    Below, the relative error, linear within ± 10 % and logarithmic beyond. Of a divergence
+    that may be negative, such as an NLL, axes are linear, and the error is the difference.
 
     Parameters
     ----------
@@ -69,8 +71,8 @@ def calibration_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
     -------
     figure : Figure
     frame : DataFrame
-        The numbers drawn, a row a cell: `x` the exact value, `y` the mean, its band,
-        `relative_error` and `relative_sd`. An estimate at or below zero has no place on
+        The numbers drawn, a row a cell: `x` the exact value, `y` the mean, its band, its
+        `error`, `relative_error` and `relative_sd`. An estimate at or below zero has no place on
         the upper axis; the panel's title counts them.
     """
     cells = grid.drop_dims("time_fraction", errors="ignore").load()
@@ -93,17 +95,16 @@ def calibration_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
     bands = -(-max(1, len(chosen)) // columns)
     with house_style():
         title = "estimates against exact values"
+        if not chosen:
+            return empty_page(
+                title, f"nothing sampled whose law is exact: {why_empty(cells)}"
+            ), frame
         figure = new_figure(max(4.4, 2.9 * columns + 0.4), 4.6 * bands + 0.8, title)
         axes = figure.subplots(
             2 * bands, columns, squeeze=False, gridspec_kw={"height_ratios": [1.5, 1] * bands}
         )
         for ax in axes.ravel()[len(chosen) :]:
             ax.set_axis_off()
-        if not chosen:
-            for ax in axes.ravel():
-                ax.set_axis_off()
-            axes[0, 0].text(0.5, 0.5, "nothing was sampled whose law is exact", ha="center")
-            return figure, frame
         for i, divergence in enumerate(chosen):
             here = frame[frame["panel"] == i]
             row, column = 2 * (i // columns), i % columns
@@ -117,14 +118,21 @@ def calibration_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
     return figure, frame
 
 
+def _is_linear(rows: pd.DataFrame) -> bool:
+    """Whether exact values are no positive numbers, such as an NLL's may be."""
+    x = rows.loc[rows["curve"] != "floor", "x"]
+    return bool((x < 0).any() or (x == 0).all())
+
+
 def _draw_values(
     ax: Axes, rows: pd.DataFrame, divergence: Divergence, looks: dict[str, tuple[object, str]]
 ) -> None:
-    points = rows[(rows["curve"] != "floor") & (rows["x"] > 0)]
-    shown = points[points["y"] > 0]
+    points, linear = rows[rows["curve"] != "floor"], _is_linear(rows)
+    points = points if linear else points[points["x"] > 0]
+    shown = points if linear else points[points["y"] > 0]
     for (target, curve), part in shown.groupby(["target", "curve"], sort=False):
         color, marker = looks[str(target)]
-        low = part["low"].clip(lower=part["y"] / 1e3)  # to the edge of the axis
+        low = part["low"] if linear else part["low"].clip(lower=part["y"] / 1e3)  # to the edge
         ax.errorbar(
             part["x"],
             part["y"],
@@ -137,15 +145,16 @@ def _draw_values(
             markeredgewidth=0.8,
             zorder=4 if curve == "unbiased" else 3,
         )
-    floors = rows[(rows["curve"] == "floor") & (rows["y"] > 0)]
+    floors = rows[(rows["curve"] == "floor") & ((rows["y"] > 0) | linear)]
     for _, level in floors.iterrows():
         ax.axhline(level["y"], color=looks[str(level["target"])][0], linestyle="--", linewidth=0.8)
     ends = points["x"].min(), points["x"].max()
     ax.plot(ends, ends, color=INK, linewidth=0.8, zorder=2)
-    ax.set_xscale("log")
-    ax.set_yscale("log", nonpositive="clip")
-    values = pd.concat([points["x"], shown["y"], floors["y"]])
-    ax.set_ylim(values.min() / 2, values.max() * 2)
+    if not linear:
+        ax.set_xscale("log")
+        ax.set_yscale("log", nonpositive="clip")
+        values = pd.concat([points["x"], shown["y"], floors["y"]])
+        ax.set_ylim(values.min() / 2, values.max() * 2)
     ax.set_ylabel(with_units("estimate", divergence.units))
     lost = len(points) - len(shown)
     note = f"\n{lost} means ≤ 0 not shown" if lost else ""
@@ -155,13 +164,15 @@ def _draw_values(
 def _draw_errors(
     ax: Axes, rows: pd.DataFrame, divergence: Divergence, looks: dict[str, tuple[object, str]]
 ) -> None:
-    points = rows[rows["curve"] != "floor"].dropna(subset="relative_error")
+    linear = _is_linear(rows)
+    error = "error" if linear else "relative_error"
+    points = rows[rows["curve"] != "floor"].dropna(subset=error)
     for (target, curve), part in points.groupby(["target", "curve"], sort=False):
         color, marker = looks[str(target)]
         ax.errorbar(
             part["x"],
-            part["relative_error"],
-            yerr=np.nan_to_num(part["relative_sd"]),
+            part[error],
+            yerr=np.nan_to_num(part["high"] - part["y"] if linear else part["relative_sd"]),
             fmt=marker,
             color=color,
             markersize=3.2,
@@ -171,14 +182,15 @@ def _draw_errors(
             zorder=4 if curve == "unbiased" else 3,
         )
     ax.axhline(0, color=INK, linewidth=0.8, zorder=2)
-    ax.axhspan(-LINEAR, LINEAR, color=FAINT, alpha=0.08, linewidth=0)
-    ax.set_yscale("symlog", linthresh=LINEAR, linscale=0.8)
-    low, high = ax.get_xlim()
-    if high < NARROW * low:  # too few powers of ten to read a value from
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_ylabel("relative error")
+    if not linear:
+        ax.axhspan(-LINEAR, LINEAR, color=FAINT, alpha=0.08, linewidth=0)
+        ax.set_yscale("symlog", linthresh=LINEAR, linscale=0.8)
+        low, high = ax.get_xlim()
+        if high < NARROW * low:  # too few powers of ten to read a value from
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_ylabel(with_units("error", divergence.units) if linear else "relative error")
     ax.set_xlabel(with_units("exact value", divergence.units))
 
 

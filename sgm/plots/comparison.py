@@ -16,7 +16,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from sgm.comparison import Comparison, compare
+from sgm.comparison import Comparison, compare, multiplicity, nothing_compared
 from sgm.plots.panels import Panel, find_panels, panel_title, target_title
 from sgm.plots.rows import Rows, make_frame
 from sgm.plots.style import (
@@ -32,6 +32,7 @@ from sgm.plots.style import (
     Style,
     add_legend,
     draw_level,
+    empty_page,
     house_style,
     is_log,
     new_figure,
@@ -76,9 +77,10 @@ def comparison_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFra
 
     For each panel of `divergence_figure` and each divergence a row of two axes: left, a
     box and the runs of each schedule, with the noise floor; right, the paired differences
-    best − other, a point a run, their mean and its 95 % interval. The title says in words
-    whether a difference exceeds the noise. With six runs or more, each half of them is
-    shown at the a that is best on the other half (`sgm.comparison`).
+    best − other, a point a run, their mean and its 95 % interval. The titles say in words
+    whether a difference exceeds the noise, and how many intervals would by chance. With six
+    runs or more, each half of them is shown at the a that is best on the other half
+    (`sgm.comparison`).
 
     Parameters
     ----------
@@ -106,7 +108,9 @@ def comparison_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFra
         ]
         for panel in panels
     }
+    lost = len(panels)
     panels = [panel for panel in panels if compared[panel.number]]
+    lost -= len(panels)
     frame = make_frame(
         target,
         (
@@ -121,12 +125,13 @@ def comparison_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFra
         for panel in panels
     ]
     with house_style():
-        figure = new_figure(8.6, max(2.0, sum(heights) + 0.8), target_title(cells))
         if not panels:
-            ax = figure.subplots()
-            ax.set_axis_off()
-            ax.text(0.5, 0.5, "no β_a schedule to compare with another", ha="center")
-            return figure, frame
+            why = f"nothing to compare: {nothing_compared(cells)}"
+            return empty_page(target_title(cells), why), frame
+        every = (c for panel in panels for found in compared[panel.number] for c in found)
+        notes = [f"{lost} of {lost + len(panels)} settings have no runs to compare"] * (lost > 0)
+        title = "\n".join(filter(None, [target_title(cells), multiplicity(every), *notes]))
+        figure = new_figure(8.6, sum(heights) + 0.8 + 0.18 * title.count("\n"), title)
         drawn: list[Axes] = []
         blocks = figure.subfigures(len(panels), 1, squeeze=False, height_ratios=heights)
         for panel, block in zip(panels, blocks.ravel(), strict=True):

@@ -31,6 +31,7 @@ from sgm.plots.style import (
     Style,
     add_legend,
     draw_level,
+    empty_page,
     house_style,
     new_figure,
 )
@@ -45,6 +46,7 @@ from sgm.reading import (
     objections,
     over_runs,
     text_of,
+    why_empty,
     with_units,
 )
 from sgm.store import FAILED
@@ -55,7 +57,7 @@ TERMS = (
     (BLUE, BLUE, "v"),
     (ORANGE, ORANGE, "^"),
     ("#BFDCEF", SKY, "_"),
-    ("#D9CBE2", PURPLE, "|"),
+    ("#E9E2B4", "#9A8C1F", "|"),
     ("#CFE8DD", GREEN, "1"),
 )
 REFINED: tuple[tuple[str, LineStyle, str], ...] = (
@@ -201,12 +203,14 @@ def decomposition_figure(
     )
     styles = _styles(cells, total, errors)
     with house_style():
+        if not panels:
+            return empty_page(target_title(cells), why_empty(cells)), frame
         first = errors[0] if errors else None
         titles = [panel_title(panel, grid, first, total) for panel in panels]
-        heights = [3.2 + LINE * (title.count("\n") + 1) for title in titles] or [3.2]
+        heights = [3.2 + LINE * (title.count("\n") + 1) for title in titles]
         figure = new_figure(8.6, sum(heights) + 0.4, target_title(cells))
         axes = figure.subplots(
-            max(1, len(panels)),
+            len(panels),
             2,
             squeeze=False,
             gridspec_kw={"width_ratios": [0.85, 1], "height_ratios": heights},
@@ -217,8 +221,6 @@ def decomposition_figure(
             _draw_stack(left, here[here["axis"] == "stack"], cells, total, styles)
             _draw_lines(right, here[here["axis"] == "lines"], cells, total, styles)
             left.set_title(title, loc="left")
-        if not panels:
-            axes[0, 0].text(0.5, 0.5, "no run of this target in the grid", ha="center")
         add_legend(figure, [ax for pair in axes for ax in pair[::-1]])
     return figure, frame
 

@@ -1,7 +1,8 @@
-"""The paper's figure: the upper bound and a divergence against the schedule."""
+"""The paper's figure: the upper bound and, below it, a divergence against the schedule."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ from sgm.plots.style import (
     Style,
     add_legend,
     draw_level,
+    empty_page,
     house_style,
     is_log,
     new_figure,
@@ -46,7 +48,10 @@ from sgm.reading import (
     finite,
     in_order,
     level,
+    lowest,
+    objections,
     over_runs,
+    why_empty,
     with_units,
 )
 from sgm.store import FAILED
@@ -61,7 +66,7 @@ LEVEL_STYLES: tuple[
 )
 
 CURVES = {
-    "bound": Style("upper bound (left axis)", BLUE, "-", "s", size=3.0, band=MEAN_SD),
+    "bound": Style("upper bound", BLUE, "-", "s", size=3.0, band=MEAN_SD),
     "empirical": Style("empirical", VERMILLION, "-", "o", band=MEAN_SD),
     "empirical median": Style("median over runs", VERMILLION, (0, (4, 1.5)), width=0.8),
     "exact law": Style("exact value of this score", INK, (0, (6, 2)), width=1.1),
@@ -69,10 +74,12 @@ CURVES = {
     "exact score + floor": Style("exact score, raised by the floor", FAINT, ":", width=1.3),
     "exact score, empirical": Style("exact score, empirical mean", INK, "none", "x", size=3.5),
     "floor": Style("noise floor", FAINT, "--", width=0.9, band=SD),
-    "minimum of bound": Style("lowest bound", BLUE, "none", "*", size=10),
-    "minimum": Style("lowest error", VERMILLION, "none", "*", size=10),
+    "minimum of bound": Style("lowest bound of β_a", BLUE, "none", "*", size=10),
+    "minimum": Style("lowest error of β_a", VERMILLION, "none", "*", size=10),
+    "minimum of all": Style("lowest of all schedules", INK, "none", "o", size=12),
 }
 VPSDE = "level a = 0"
+HEIGHTS = (1.5, 2.3)  # inches, of the bound and of the divergence
 
 
 def _curve_style(curve: str, others: Sequence[str]) -> Style:
@@ -80,8 +87,9 @@ def _curve_style(curve: str, others: Sequence[str]) -> Style:
     if curve in CURVES:
         return CURVES[curve]
     if NOT_VALID in curve:
-        reason = curve.split(NOT_VALID)[1]
-        return CURVES["bound"].invalid(f"NOT a bound: {reason} (left axis)")
+        name, reason = curve.removeprefix("level ").split(NOT_VALID)
+        label = "NOT a bound: " + reason if name == "bound" else f"{name}: NOT a bound"
+        return CURVES["bound"].invalid(label)
     if curve == VPSDE:
         return Style("VPSDE (a = 0)", GREEN, (0, (4, 1, 1, 1)), width=1.1, band=SD)
     name = curve.removeprefix("level ")
@@ -100,11 +108,21 @@ def _panel_rows(panel: Panel, divergence: Divergence, bound: Bound | None) -> li
     if bound:
         runs = over_runs(finite(curve, bound.name))
         incomplete = runs.count < curve.sizes["seed"]
-        valid = rows.add_total(
+        rows.add_total(
             curve, bound, "bound", "bound", x, runs, schedule=names,
             n_failed=failed.where(incomplete, 0),
         )  # fmt: skip
-        rows.rows += _minimum(rows, "bound", "minimum of bound", x, runs.mean.where(valid), names)
+        every = over_runs(finite(here, bound.name))
+        reasons = dict(zip(map(str, here["schedule"].values), objections(here, bound), strict=True))
+        for name in others if family else []:
+            at, reason = here.sel(schedule=name), reasons[name]
+            runs = over_runs(finite(at, bound.name))
+            level_of = f"level {name}" + (NOT_VALID + reason if reason else "")
+            rows.add(
+                "bound", level_of, np.nan, runs.mean, sd=runs.sd, schedule=name, n_runs=runs.count,
+            )  # fmt: skip
+        valid = [reasons[str(name)] == "" for name in here["schedule"].values]
+        _add_minima(rows, "bound", "minimum of bound", x, every.mean.where(valid), every.count)
     runs = over_runs(finite(curve, divergence.name))
     rows.add(
         axis, "empirical", x, runs.mean, sd=runs.sd, schedule=names,
@@ -113,13 +131,14 @@ def _panel_rows(panel: Panel, divergence: Divergence, bound: Bound | None) -> li
     if (runs.count > 2).any():
         rows.add(axis, "empirical median", x, runs.median, schedule=names, n_runs=runs.count)
     floor, floor_sd = level(here, divergence.floor, divergence.floor_sd)
-    main, power = runs.mean, divergence.floor_power
+    every, power = over_runs(finite(here, divergence.name)), divergence.floor_power
+    main, counts = every.mean, every.count
     if divergence.exact:
         own = curve[divergence.exact]
         if panel.family != "exact":
             rows.add(axis, "exact law", x, own, schedule=names)
         if not np.isfinite(main).any():
-            main = own
+            main, counts = here[divergence.exact], xr.ones_like(counts)
         if panel.exact is not None:
             exact = panel.exact.sel(schedule=names)
             ideal = exact[divergence.exact]
@@ -135,7 +154,7 @@ def _panel_rows(panel: Panel, divergence: Divergence, bound: Bound | None) -> li
                 )  # fmt: skip
     rows.add(axis, "floor", np.nan, floor, sd=floor_sd)
     if divergence.ranks:
-        rows.rows += _minimum(rows, axis, "minimum", x, main, names)
+        _add_minima(rows, axis, "minimum", x, main, counts)
 
     vpsde = [name for name, value in zip(names, x, strict=True) if family and value == 0]
     for name in [*vpsde, *others] if family else []:
@@ -151,72 +170,90 @@ def _panel_rows(panel: Panel, divergence: Divergence, bound: Bound | None) -> li
     return rows.rows
 
 
-def _minimum(
-    rows: Rows, axis: str, curve: str, x: npt.NDArray[Any], y: xr.DataArray, names: list[str]
-) -> list[pd.DataFrame]:
-    """The row that marks where a curve is lowest, unless it is a point or a constant."""
-    values = y.values
-    if np.isfinite(values).sum() < 2 or np.ptp(values[np.isfinite(values)]) == 0:
-        return []
-    at, mark = int(np.nanargmin(values)), Rows(rows.panel)
-    mark.add(axis, curve, x[at], float(values[at]), schedule=names[at])
-    return mark.rows
+def _add_minima(
+    rows: Rows,
+    axis: str,
+    curve: str,
+    x: npt.NDArray[Any],
+    means: xr.DataArray,
+    counts: xr.DataArray,
+) -> None:
+    """Append the rows that mark the lowest of the β_a family and of all schedules.
+
+    None where there are not two different values. A schedule drawn as a level has no x.
+    """
+    family, others = in_order(rows.panel.here)
+    places = dict(zip(family or others, x, strict=True))
+    for name, among in ((curve, family), ("minimum of all", family + others)):
+        values, runs = means.sel(schedule=among).values, counts.sel(schedule=among).values
+        at = lowest(values, runs)
+        both = name != curve and not others  # the family is all there is
+        if at is None or both or np.nanmin(values) == np.nanmax(values):
+            continue
+        label = among[at]
+        rows.add(axis, name, places.get(label, np.nan), float(values[at]), schedule=label)
 
 
-def _draw_panel(
-    left: Axes, rows: pd.DataFrame, divergence: Divergence, bound: Bound | None, cells: xr.Dataset
-) -> list[Axes]:
-    """One panel: the bound on the left axis if there is one, the divergence on the right."""
-    above, measured = rows[rows["axis"] == "bound"], rows[rows["axis"] == divergence.figure]
-    right = left.twinx() if len(above) else left
+def _draw_curves(ax: Axes, rows: pd.DataFrame, cells: xr.Dataset) -> None:
     _, others = in_order(cells)
-    for ax, part in ((left, above), (right, measured)):
-        for curve, points in part.groupby("curve", sort=False):
-            style = _curve_style(str(curve), others)
-            if points["x"].isna().all():
-                draw_level(ax, points.iloc[0], style)
-            else:
-                draw_by_group(ax, points, style, cells)
+    for curve, points in rows.groupby("curve", sort=False):
+        style = _curve_style(str(curve), others)
+        if curve == "minimum of all":
+            at = points.iloc[0]
+            level = np.isnan(at["x"])  # of a schedule without a place: the edge
+            ax.plot(
+                1.0 if level else at["x"], at["y"], style.marker, markersize=style.size,
+                color=style.color, fillstyle="none", label=style.label, zorder=5, clip_on=False,
+                transform=ax.get_yaxis_transform() if level else ax.transData,
+            )  # fmt: skip
+        elif points["x"].isna().all():
+            draw_level(ax, points.iloc[0], style)
+        else:
+            draw_by_group(ax, points, style, cells)
+
+
+def _draw_bound(ax: Axes, rows: pd.DataFrame, bound: Bound, cells: xr.Dataset) -> None:
+    _draw_curves(ax, rows, cells)
+    valid = (rows["curve"] == "bound").any()
+    label = with_units(bound.label if valid else f"{bound.label}, NOT valid", bound.units)
+    set_scale(ax, is_log(rows), textwrap.fill(label, 22), BLUE if valid else FAINT)
+    ax.margins(y=0.08)
+
+
+def _draw_errors(ax: Axes, rows: pd.DataFrame, divergence: Divergence, cells: xr.Dataset) -> None:
+    _draw_curves(ax, rows, cells)
     # The exact value of the exact score may lie decades below what n samples can show; the
     # scale is chosen for what is compared on the axis.
-    empirical = measured["curve"].str.contains("empirical").any()
-    compared = measured[measured["curve"] != "exact score"] if empirical else measured
-    log = is_log(compared)
-    if right is left:
-        right.yaxis.set_label_position("right")
-        right.yaxis.tick_right()
-        right.spines["left"].set_visible(False)
-    elif bound:
-        valid = (above["curve"] == "bound").any()
-        label = bound.label if valid else f"{bound.label}, NOT valid"
-        set_scale(left, is_log(above), with_units(label, bound.units), BLUE if valid else FAINT)
-        left.margins(y=0.08)
-    right.spines["right"].set_visible(True)
-    y = measured["y"].dropna()
+    empirical = rows["curve"].str.contains("empirical").any()
+    log = is_log(rows[rows["curve"] != "exact score"] if empirical else rows)
+    y = rows["y"].dropna()
     # a level far from zero, such as an entropy, is drawn in its own range
     from_zero = not log and len(y) > 0 and y.min() >= 0 and y.max() > 1.25 * y.min()
     label = with_units(divergence.label, divergence.units)
     if not (log or from_zero) and len(y) and y.min() > 0:
         label += " (axis not from 0)"
-    set_scale(right, log, label, VERMILLION)
-    right.margins(y=0.08)
+    set_scale(ax, log, textwrap.fill(label, 36), VERMILLION)
+    ax.margins(y=0.08)
     if from_zero:
-        right.set_ylim(bottom=0)
-    if measured.empty:
-        right.set_yticks([])
-        right.text(
-            0.5, 0.5, "not measured here", ha="center", va="center", transform=right.transAxes
-        )
-    return [left, right] if right is not left else [left]
+        ax.set_ylim(bottom=0)
+    if y.empty:
+        ax.set_yticks([])
+        ax.text(
+            0.5, 0.5, why_empty(cells) if len(rows) else "not measured here",
+            ha="center", va="center", transform=ax.transAxes,
+        )  # fmt: skip
 
 
 def divergence_figure(
     grid: xr.Dataset, target: str, divergence: str
 ) -> tuple[Figure, pd.DataFrame]:
-    """The paper's figure: bound (left) and divergence (right) against a, mean ± 1 sd over runs.
+    """The paper's figure: bound (above) and divergence (below) against a, mean ± 1 sd over runs.
 
-    One panel a (horizon, score, sampler, time grid, number of steps): of the trained
-    scores where there are any, else of the perturbed ones, else of the exact one. Where
+    Each on an axis of its own: where two scales cross means nothing. Stars mark the lowest of
+    the β_a family, a ring the lowest of all schedules.
+
+    One panel a (horizon, score, sampler, time grid, number of steps): of the trained scores
+    where there are any, else of the perturbed ones, else of the exact one. Where
     the divergence has an exact companion: dotted, its value for the exact score, and the
     same raised by the noise floor, which is what the estimator shows of it. The level of
     a = 0 (VPSDE) and those of the schedules outside the β_a family cross the panel as
@@ -251,28 +288,39 @@ def divergence_figure(
     frame = make_frame(
         target, (rows for panel in panels for rows in _panel_rows(panel, measure, bound))
     )
-    columns = min(2, max(1, len(panels)))
-    bands = -(-max(1, len(panels)) // columns)
     with house_style():
-        width = 6.0 if columns == 1 else 8.6
-        titles = [panel_title(panel, grid, measure, bound) for panel in panels]
-        lines = max((title.count("\n") + 1 for title in titles), default=0)
-        height = (2.7 + LINE * lines) * bands + 0.4
-        figure = new_figure(width, height, target_title(cells))
-        axes = figure.subplots(bands, columns, squeeze=False)
-        drawn: list[Axes] = []
-        for ax in axes.ravel()[len(panels) :]:
-            ax.set_axis_off()
-        for panel, title, ax in zip(panels, titles, axes.ravel(), strict=False):
-            here = frame[frame["panel"] == panel.number]
-            drawn += _draw_panel(ax, here, measure, bound, cells)
-            ax.set_title(title, loc="left")
-            if family:
-                _set_a_axis(ax, here)
-            else:
-                set_schedule_axis(ax, here, cells)
         if not panels:
-            axes[0, 0].text(0.5, 0.5, "no run of this target in the grid", ha="center")
+            return empty_page(target_title(cells), why_empty(cells)), frame
+        columns = min(2, len(panels))
+        bands = -(-len(panels) // columns)
+        titles = [panel_title(panel, grid, measure, bound) for panel in panels]
+        lines = max(title.count("\n") + 1 for title in titles)
+        upper, lower = HEIGHTS if (frame["axis"] == "bound").any() else (0.0, HEIGHTS[1])
+        height = (upper + lower + 0.5 + LINE * lines) * bands + 0.4
+        figure = new_figure(6.0 if columns == 1 else 8.6, height, target_title(cells))
+        parts = figure.add_gridspec(bands, columns)
+        drawn: list[Axes] = []
+        for k, (panel, title) in enumerate(zip(panels, titles, strict=True)):
+            part = parts[divmod(k, columns)]
+            here = frame[frame["panel"] == panel.number]
+            above, measured = (here[here["axis"] == axis] for axis in ("bound", measure.figure))
+            own: list[Axes] = []
+            if bound and len(above):
+                pair = part.subgridspec(2, 1, height_ratios=(upper, lower))
+                own = [figure.add_subplot(pair[0])]
+                _draw_bound(own[0], above, bound, cells)
+                own.append(figure.add_subplot(pair[1], sharex=own[0]))
+            else:
+                own = [figure.add_subplot(part)]
+            _draw_errors(own[-1], measured, measure, panel.here)
+            own[0].set_title(title, loc="left")
+            if family:
+                _set_a_axis(own[-1], here)
+            else:
+                set_schedule_axis(own[-1], here, cells)
+            if len(own) > 1:
+                own[0].tick_params(labelbottom=False)
+            drawn += own
         add_legend(figure, drawn)
     return figure, frame
 
@@ -282,9 +330,9 @@ def _set_a_axis(ax: Axes, rows: pd.DataFrame) -> None:
     ax.set_xlabel(r"$a$ of the noise schedule $\beta_a$")
     if a.empty:
         ax.set_xticks([])
-    elif a.nunique() == 1:
-        ax.set_xlim(a.iloc[0] - 1, a.iloc[0] + 1)
-        ax.set_xticks([a.iloc[0]])
+    elif a.nunique() == 1 or rows["y"].isna().all():
+        ax.set_xlim(a.min() - 1, a.max() + 1)
+        ax.set_xticks(a.unique())
     else:
         ax.margins(x=0.03)
         ax.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 5, 10]))

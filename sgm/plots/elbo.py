@@ -19,6 +19,7 @@ from sgm.plots.horizon_axis import (
     draw_marks,
     runs_text,
     set_horizon_axis,
+    sets_text,
     shown_cells,
 )
 from sgm.plots.panels import target_cells, target_title
@@ -148,6 +149,8 @@ def elbo_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFrame]:
     with house_style():
         columns, bands = len(scores), len(heights)
         title = f"{target_title(cells)}: the ELBO against T" + (f" ({note})" if note else "")
+        found = frame[(frame["axis"] == "horizon") & frame["low"].notna()]
+        title += sets_text(found)
         width = max(5.8, 2.5 * columns + 0.6)
         figure = new_figure(width, (sum(heights) + 0.3) * len(schedules) + 0.4, title)
         parts = figure.add_gridspec(

@@ -27,6 +27,7 @@ from sgm.reading import (
     divergences_of,
     finite,
     in_order,
+    lowest,
     objections,
     over_runs,
 )
@@ -54,15 +55,17 @@ class Surface:
     """A quantity of one score over (a, T), shape (n_a, n_T), and where it is from."""
 
     values: Array
-    runs: int  # averaged; 0 for an exact value
+    counts: Array  # runs averaged, shape of the values
+    runs: int  # most of them; 0 for an exact value
     solver: dict[str, Any]
 
     @property
     def lowest(self) -> tuple[int, int] | None:
-        """Indices of a and T of the lowest value."""
-        if not np.isfinite(self.values).any():
+        """Indices of a and T of the lowest value, of those that lost the fewest runs."""
+        at = lowest(self.values, self.counts)
+        if at is None:
             return None
-        i, k = np.unravel_index(np.nanargmin(self.values), self.values.shape)
+        i, k = np.unravel_index(at, self.values.shape)
         return int(i), int(k)
 
 
@@ -99,8 +102,11 @@ def _surface(cells: xr.Dataset, quantity: Quantity, score: str) -> Surface:
     runs = over_runs(values)
     count = int(runs.count.max()) if "seed" in values.dims and name == quantity.name else 0
     shape = {"schedule": cells["schedule"], "horizon": cells["horizon"]}
-    mean = runs.mean.broadcast_like(xr.Dataset(coords=shape)).transpose(*shape)
-    return Surface(mean.values, count, solver)
+    mean, counts = (
+        part.broadcast_like(xr.Dataset(coords=shape)).transpose(*shape).values
+        for part in (runs.mean, runs.count)
+    )
+    return Surface(mean, counts, count, solver)
 
 
 def map_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFrame]:

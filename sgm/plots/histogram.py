@@ -23,7 +23,7 @@ from sgm.plots.horizon_axis import (
 from sgm.plots.panels import Panel, target_cells, target_title
 from sgm.plots.rows import Rows, make_frame
 from sgm.plots.style import BLUE, INK, add_legend, house_style, new_figure
-from sgm.reading import over_runs, text_of
+from sgm.reading import over_runs
 
 Array = npt.NDArray[np.float64]
 
@@ -125,7 +125,7 @@ def histogram_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFram
         for ax, t in zip(axes[:, 0], horizons, strict=True):
             ax.set_ylabel(f"T = {t:g}\ndensity")
         for ax in axes[-1]:
-            ax.set_xlabel(text_of(cells["bin"]) if cells["bin"].attrs else "x")
+            ax.set_xlabel(f"x{int(density.attrs.get('coordinate', 0)) + 1}")
         top = frame.loc[frame["axis"] == "density", "y"].max()
         if np.isfinite(true).any():
             top = min(top, TALLEST * np.nanmax(true))

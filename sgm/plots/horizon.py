@@ -20,6 +20,7 @@ from sgm.plots.horizon_axis import (
     cut_worst,
     runs_text,
     set_horizon_axis,
+    sets_text,
     shown_cells,
     solver_text,
 )
@@ -192,6 +193,7 @@ def horizon_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFrame]
     with house_style():
         title = f"{target_title(cells)}: quality and cost against T"
         title += f" ({note})" if note else ""
+        title += sets_text(frame[frame["curve"] == "plausible"])
         width = max(5.4, 2.7 * len(schedules) + 0.8)
         letters = TITLE_WIDTH if len(schedules) == 1 else COLUMN_WIDTH
         savings = [
@@ -199,7 +201,7 @@ def horizon_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFrame]
             for i in range(len(schedules))
         ]
         lines = max(text.count("\n") + 1 for text in savings) + len(names)
-        figure = new_figure(width, sum(heights) + LINE * lines + 1.2, title)
+        figure = new_figure(width, sum(heights) + LINE * lines + 1.4, title)
         axes = figure.subplots(
             len(axes_of), len(schedules), squeeze=False, sharex=True, sharey="row",
             gridspec_kw={"height_ratios": heights},

@@ -22,6 +22,11 @@ from sgm.store import FAILED
 
 T = TypeVar("T")
 
+
+class NoNumbersError(ValueError):
+    """The grid has no number of what a figure draws."""
+
+
 SOLVER = ("sampler", "time_grid", "n_steps")
 APART = 0.1  # ticks of a logarithmic axis, as a fraction of it: their labels must not touch
 CUT = 3.0  # times the distance from the best value to the median: what is worse may be cut
@@ -57,8 +62,10 @@ def shown_cells(
 
     Raises
     ------
-    ValueError
+    NoNumbersError
         If there is no number.
+    ValueError
+        If there is not even one of the variables.
     """
     family, others = in_order(cells)
     orders = {"schedule": [*family, *others], "score": cells["score"].values.tolist()}
@@ -69,7 +76,8 @@ def shown_cells(
         labels = [label for label in orders[axis] if label in found]
         if not labels:
             target = str(cells["target"].item())
-            raise ValueError(
+            refusal = NoNumbersError if held else ValueError
+            raise refusal(
                 f"target = {target!r}: must have numbers of {' or '.join(names)} in the grid"
             )
         shown, left_out = evenly(labels, room)
@@ -164,6 +172,15 @@ class Curves(Rows):
             "horizon", curve, np.nan, found.best, low=low, high=high, n_runs=found.n_runs,
             schedule=self.schedule,
         )  # fmt: skip
+
+
+def sets_text(rows: pd.DataFrame, confidence: float = 0.95) -> str:
+    """How many confidence sets may miss their T, with a line break before; of one, nothing."""
+    marks = rows[["axis", "schedule", "score"]].drop_duplicates()
+    if len(marks) < 2:
+        return ""
+    missed = (1 - confidence) * len(marks)
+    return f"\nof {len(marks)} sets at 95%, up to {missed:.2g} may miss the best T by chance"
 
 
 def runs_text(counts: pd.Series[int]) -> str:

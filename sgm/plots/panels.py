@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sgm.reading import Bound, Divergence, divergences_of, finite, objections
+from sgm.reading import Bound, Divergence, divergences_of, finite, objections, why_empty
 from sgm.store import DONE, FAILED, NOT_APPLICABLE
 
 PANEL_LABELS = ("horizon", "score", "sampler", "time_grid", "n_steps")
@@ -109,6 +109,8 @@ def _bound_note(panel: Panel, bound: Bound) -> str:
     reasons = objections(here, bound)
     failing = list(dict.fromkeys(filter(None, reasons)))
     if not np.isfinite(finite(here, bound.name)).any():
+        if not failing and (here["status"] == FAILED).any():
+            failing = [why_empty(here)]
         return "no bound" + "".join(f": {reason}" for reason in failing[:1])
     if not failing:
         return "the bound's theorem applies"

@@ -37,8 +37,8 @@ def samples_figure(pictures: xr.Dataset, target: str) -> tuple[Figure, pd.DataFr
     points over contours of the exact density of the noised data, half a decade apart; one
     coordinate as a histogram with that density, on a scale of its own at each time; images
     as a mosaic of the first 25, in grey or colour between the extremes of the true images. All
-    axes of a figure have the same limits, set by the forward process; a panel says how many
-    points lie outside.
+    axes of a figure have the same limits, set by the forward process, and of a known law the
+    same scale across as up; a panel says how many points lie outside.
 
     Parameters
     ----------
@@ -73,6 +73,8 @@ def samples_figure(pictures: xr.Dataset, target: str) -> tuple[Figure, pd.DataFr
         _draw_images if shape else _draw_scatter if len(coordinates) == 2 else _draw_histogram
     )
     limits = _limits(pictures["forward"].values, bool(shape))
+    if len(limits) == 2 and "density" in pictures:  # a known law: its coordinates share a unit
+        limits = _square(limits, pictures["mesh_x"].values, pictures["mesh_y"].values)
     tabulate = _image_rows if shape else _points if len(coordinates) == 2 else _bins
     horizon = float(pictures.attrs["horizon"])
     times = pictures["time"].values * horizon
@@ -137,6 +139,15 @@ def _limits(forward: Array, image: bool) -> Array:
     return np.asarray(ends + margin * [-1, 1])
 
 
+def _square(limits: Array, *meshes: Array) -> Array:
+    """Limits of equal length about the same centres, where it can be within the density's mesh."""
+    half = np.ptp(limits, axis=1).max() / 2
+    limits = limits.mean(axis=1, keepdims=True) + np.array([-half, half])
+    low, high = np.array([[mesh.min(), mesh.max()] for mesh in meshes]).T[..., None]
+    limits -= np.maximum(limits[:, 1:] - high, 0)
+    return np.asarray(limits + np.maximum(low - limits[:, :1], 0))
+
+
 def _points(rows: Array, limits: Array) -> dict[str, Any]:
     return {"x": rows[:, 0], "y": rows[:, 1]}
 
@@ -179,6 +190,8 @@ def _draw_scatter(
     ax.plot(*points.T, ".", color=color, markersize=1.6, alpha=0.45, rasterized=True, zorder=1)
     ax.set_xlim(*limits[0])
     ax.set_ylim(*limits[1])
+    if density is not None:
+        ax.set_aspect("equal")  # round laws look round
     finite = np.isfinite(points).all(1)
     inside = ((points >= limits[:, 0]) & (points <= limits[:, 1])).all(1)
     _say_missing(ax, rows, int((finite & ~inside).sum()), int((~finite).sum()))

@@ -183,3 +183,12 @@ def new_figure(width: float, height: float, title: str) -> Figure:
     figure = Figure(figsize=(width, height), layout=layout)
     figure.suptitle(title, fontweight="bold")
     return figure
+
+
+def empty_page(title: str, why: str) -> Figure:
+    """A figure without numbers that says why there are none."""
+    figure = new_figure(6.0, 1.2, title)
+    ax = figure.subplots()
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, textwrap.fill(why, 80), ha="center", va="center", transform=ax.transAxes)
+    return figure

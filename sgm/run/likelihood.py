@@ -33,14 +33,16 @@ def likelihood(
 ) -> None:
     """Evidence bound and likelihood of the flow, for each schedule and seed of a block.
 
-    Of an exact or perturbed score the bound is a closed form, the same for all seeds.
+    Of an exact or perturbed score the bound is a closed form, the same for all seeds. A flow
+    that is not solved, or a quadrature that gives up, is NaN; its run is marked `failed`, with
+    the `message`.
     """
     from sgm import networks
     from sgm.likelihood import bits_per_dimension
 
     target = build_target(spec["target"])
     rows = _true_rows(spec, target, inputs, seeds)
-    found = []
+    found, failures = [], []
     for place, schedule in enumerate(spec["schedules"]):
         process = build_process(spec["process"], schedule, spec["horizon"])
         values: Values
@@ -52,19 +54,29 @@ def likelihood(
             assert target.law is not None
             score = build(spec["score"], process=process, law=target.law)
             values = _of_score(spec, process, target.law, score, rows)
-            values |= _optimum(spec, target.law, schedule)
+            if np.isfinite(values["data_log_density"]):
+                values |= _optimum(spec, target.law, schedule)
+        messages = values.pop("message")
         if target.law is not None and target.law.dimension == 1:
-            values["reverse_sde_kl"] = _reverse_sde_kl(process, target.law)
+            try:
+                values["reverse_sde_kl"] = elbo.reverse_sde_kl(process, target.law)
+            except ArithmeticError as error:  # next to T = 0
+                messages = [message or f"reverse_sde_kl: {error}" for message in messages]
         if target.levels and target.span:
             values["bits_per_dimension"] = bits_per_dimension(
                 values["flow_log_likelihood"], target.dimension, target.levels, span=target.span
             )
+        for seed, message in zip(seeds, messages, strict=True):
+            if message:
+                print(f"{schedule['label']}, seed {seed}: {message}", flush=True)
         found.append(values)
+        failures.append(messages)
     cells = {
         name: np.stack([np.broadcast_to(values.get(name, np.nan), len(seeds)) for values in found])
         for name in dict.fromkeys(name for values in found for name in values)
     }
-    write_cells(outputs["likelihood"], cells, spec)
+    message = np.array(failures, dtype=np.str_)
+    write_cells(outputs["likelihood"], cells | {"failed": message != "", "message": message}, spec)
 
 
 def _true_rows(spec: Spec, target: Target, inputs: Mapping[str, Path], seeds: range) -> list[Array]:
@@ -136,7 +148,7 @@ def _of_score(spec: Spec, process: Process, law: Law, score: Any, rows: Sequence
     """An exact or perturbed score: its error is known."""
     from sgm.likelihood import score_field
 
-    finest = _finest_variance(law)
+    finest = _finest_variance(law, spec)
     quadrature = _quadrature(spec, process, finest)
     mse, _ = score.error_moments(law, quadrature.times)
     field = score_field(score, difference_step=DIFFERENCE * np.sqrt(finest))
@@ -163,15 +175,6 @@ def _evidence(
     }
 
 
-def _reverse_sde_kl(process: Process, law: Law) -> float:
-    """KL of the backward SDE's output; NaN next to T = 0, where its quadrature gives up."""
-    try:
-        return elbo.reverse_sde_kl(process, law)
-    except ArithmeticError as error:
-        print(f"reverse_sde_kl: {error}", flush=True)
-        return np.nan
-
-
 def _optimum(spec: Spec, law: Law, schedule: Mapping[str, Any]) -> Values:
     """The best horizon of a schedule that is cut, not stretched."""
     if "full_horizon" not in schedule:
@@ -189,14 +192,20 @@ def _quadrature(spec: Spec, process: Process, smallest_variance: float) -> elbo.
     )
 
 
-def _finest_variance(law: Law) -> float:
-    """d/E|∇log p|²: of a Gaussian, the harmonic mean of its variances."""
+def _finest_variance(law: Law, spec: Spec) -> float:
+    """d/E|∇log p|²: of a Gaussian, the harmonic mean of its variances.
+
+    The mean over true rows, the same for all seeds, where a law does not know it.
+    """
     information = float(law.fisher_information())
-    return law.dimension / information if information > 0 else float(law.principal_variances[0])
+    if np.isnan(information):
+        generator = stream(spec["study_seed"], "information", target=spec["target"]["label"])
+        information = float(np.mean(np.sum(law.score(law.sample(1000, generator)) ** 2, axis=1)))
+    return law.dimension / information
 
 
 def _flow(spec: Spec, process: Process, law: Law | None, field: Any, x: Array) -> Values:
-    """Mean log-likelihood of rows under the flow, and its cost; NaN for a network that failed."""
+    """Mean log-likelihood of rows under the flow, and its cost; NaN and why if it has none."""
     from sgm.likelihood import flow_likelihood
 
     choices = spec["likelihood"]
@@ -205,9 +214,8 @@ def _flow(spec: Spec, process: Process, law: Law | None, field: Any, x: Array) -
     try:
         found = flow_likelihood(process, field, x, **tolerances)
     except ArithmeticError as error:
-        print(error, flush=True)
         names = ("flow_log_likelihood", "flow_log_likelihood_standard_error", "flow_evaluations")
-        return dict.fromkeys((*names, "flow_seconds"), np.nan)
+        return dict.fromkeys((*names, "flow_seconds"), np.nan) | {"message": str(error)}
     seconds = time.perf_counter() - started
     mean, standard_error = _mean(law, x, found.log_likelihood)
     return {
@@ -215,15 +223,19 @@ def _flow(spec: Spec, process: Process, law: Law | None, field: Any, x: Array) -
         "flow_log_likelihood_standard_error": standard_error,
         "flow_evaluations": float(found.evaluations),
         "flow_seconds": seconds,
+        "message": "",
     }
 
 
 def _mean(law: Law | None, x: Array, log_q: Array) -> tuple[float, float]:
     """Mean over rows and its standard error.
 
-    Of a known law E log p + mean(log q − log p): most of the noise of the rows cancels.
+    Of a law of known entropy E log p + mean(log q − log p): most of the noise of the rows
+    cancels.
     """
-    known = 0.0
-    if law is not None:
-        log_q, known = log_q - law.log_density(x), elbo.mean_log_density(law)
+    known = np.nan if law is None else elbo.mean_log_density(law)
+    if law is None or np.isnan(known):
+        known = 0.0
+    else:
+        log_q = log_q - law.log_density(x)
     return known + float(log_q.mean()), float(np.std(log_q, ddof=1) / np.sqrt(log_q.size))

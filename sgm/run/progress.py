@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Literal, NamedTuple
+from typing import Literal
+
+import numpy as np
 
 from sgm.store import cells
 from sgm.study import Plan
 from sgm.study.plan import PATTERNS
 
-__all__ = ["Costs", "Stage", "survey"]
+__all__ = ["Stage", "survey"]
 
 Labels = Mapping[str, str]
 State = Literal["new", "stale", "done"]
@@ -28,13 +30,6 @@ State = Literal["new", "stale", "done"]
 #: Kinds of files that a stage makes, where there are more than the one of its name.
 OUTPUTS = {"network": ("network", "training")}
 VIEWS = ("training", "grid")  # no stage of their own, or none of cells
-
-
-class Costs(NamedTuple):
-    """Seconds of one run (one seed of one schedule), means over the jobs that ran."""
-
-    cpu: float
-    wall: float
 
 
 @dataclass
@@ -51,8 +46,8 @@ class Stage:
         killed; any other says why the job stopped.
     failed : int
         Runs that files which are done mark as failed.
-    cpu, wall : float or None
-        Seconds that the jobs left will take, by those that ran; None if none did.
+    seconds : float or None
+        Times by the clock of the jobs left, added up, by those that ran; None if none did.
     """
 
     name: str
@@ -62,8 +57,7 @@ class Stage:
     running: int = 0
     stopped: int = 0
     failed: int = 0
-    cpu: float | None = None
-    wall: float | None = None
+    seconds: float | None = None
 
     @property
     def left(self) -> list[Labels]:
@@ -146,8 +140,8 @@ def _spec(path: Path) -> str:
 
 
 def _failed(plan: Plan, stage: str, labels: Labels) -> int:
-    """Runs that failed, as the divergences say; or as training says, for a network."""
-    kinds = {"network": "training", "divergences": "divergences"}
+    """Runs that failed, as a stage says of its own; or as training says, for a network."""
+    kinds = {stage: stage for stage in ("divergences", "likelihood")} | {"network": "training"}
     if stage not in kinds:
         return 0
     marks = cells.read_cells(plan.pattern(kinds[stage]).format(**labels))
@@ -172,31 +166,44 @@ def _estimate(plan: Plan, stage: Stage) -> None:
     known = _costs(plan, stage.name)
     if not known and stage.left:
         return
-    stage.cpu = stage.wall = 0.0
-    for labels in stage.left:
-        cost = known.get((labels.get("target"), labels.get("score"))) or known[None, None]
-        stage.cpu += cost.cpu * _runs(labels)
-        stage.wall += cost.wall * _runs(labels)
+    stage.seconds = sum(
+        _seconds(
+            known.get((labels.get("target"), labels.get("score"))) or known[None, None],
+            _runs(labels),
+        )
+        for labels in stage.left
+    )
 
 
-def _costs(plan: Plan, stage: str) -> dict[tuple[str | None, str | None], Costs]:
-    """Mean costs of a run by (target, score), and of the stage under (None, None)."""
+def _seconds(known: Sequence[tuple[int, float]], runs: int) -> float:
+    """Time of a job of some runs, from the (runs, seconds) of others.
+
+    A job's start costs as much for one run as for ten. Jobs of two sizes tell it from the cost
+    of a run; of one size alone, a smaller job is taken to last as long.
+    """
+    sizes, seconds = np.transpose(known)
+    if np.ptp(sizes) > 0:
+        slope, start = np.polyfit(sizes, seconds, 1)
+        if min(slope, start) > 0:
+            return float(start + slope * runs)
+    return float(np.mean(seconds / sizes) * max(runs, sizes.min()))
+
+
+def _costs(plan: Plan, stage: str) -> dict[tuple[str | None, str | None], list[tuple[int, float]]]:
+    """Runs (seeds of schedules) and seconds of the jobs that ran, by (target, score); those of
+    the stage under (None, None)."""
     folder = plan.root / "benchmarks"
     pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(PATTERNS[stage]))
-    found: dict[tuple[str | None, str | None], list[Costs]] = {}
+    found: dict[tuple[str | None, str | None], list[tuple[int, float]]] = {}
     for path in folder.joinpath(PATTERNS[stage].split("{")[0]).rglob("*.tsv"):
         match = re.fullmatch(pattern + r"\.tsv", path.relative_to(folder).as_posix())
-        cost = _benchmark(path)
-        if match is None or cost is None:
+        seconds = _benchmark(path)
+        if match is None or seconds is None:
             continue
         labels = match.groupdict()
-        cost = Costs(*(seconds / _runs(labels) for seconds in cost))
         for key in {(labels.get("target"), labels.get("score")), (None, None)}:
-            found.setdefault(key, []).append(cost)
-    return {
-        key: Costs(*(sum(part) / len(costs) for part in zip(*costs, strict=True)))
-        for key, costs in found.items()
-    }
+            found.setdefault(key, []).append((_runs(labels), seconds))
+    return found
 
 
 def _runs(labels: Labels) -> int:
@@ -205,18 +212,13 @@ def _runs(labels: Labels) -> int:
     return seeds * len(labels.get("schedules", "").split(","))
 
 
-def _benchmark(path: Path) -> Costs | None:
-    """Times that Snakemake wrote for a job; None before it has.
+def _benchmark(path: Path) -> float | None:
+    """Seconds by the clock that Snakemake wrote for a job; None before it has.
 
-    CPU time is missing where a job ended before it was looked at: it is then the wall time.
+    Its CPU time is that at the last look, up to 30 s before the job's end: too little.
     """
     try:
         with path.open(newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
-        wall = float(rows[-1]["s"])
+            return float(list(csv.DictReader(file, delimiter="\t"))[-1]["s"])
     except (FileNotFoundError, IndexError, KeyError, TypeError, ValueError):
         return None
-    try:
-        return Costs(float(rows[-1]["cpu_time"]) or wall, wall)
-    except (KeyError, TypeError, ValueError):
-        return Costs(wall, wall)

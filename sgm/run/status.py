@@ -1,6 +1,6 @@
 """Look at studies, and tidy up: ``python -m sgm.run.status``, which `make` calls.
 
-    plan          what is left of a study, by stage, and the CPU time that it will take
+    plan          what is left of a study, by stage, and the time that its jobs will take
     status        the same beside a running Snakemake: what runs, and for how long
     clean-stale   files of a study that no cell of it names; deletes them with --yes
     usage         disk space of all studies
@@ -55,11 +55,14 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str
 def _plan_text(plan: Plan) -> Iterator[str]:
     stages = survey(plan)
     counts = [(s.files, len(s.done), len(s.new), len(s.stale), s.failed) for s in stages]
-    rows = [(s.name, *row, format_seconds(s.cpu)) for s, row in zip(stages, counts, strict=True)]
-    header = ("stage", "files", "done", "new", "stale", "failed runs", "CPU left")
+    rows = [
+        (s.name, *row, format_seconds(s.seconds)) for s, row in zip(stages, counts, strict=True)
+    ]
+    header = ("stage", "files", "done", "new", "stale", "failed runs", "time left")
     yield format_table(
-        header, [*rows, ("all", *_totals(counts), _left([s.cpu for s in stages if s.left]))]
+        header, [*rows, ("all", *_totals(counts), _left([s.seconds for s in stages if s.left]))]
     )
+    yield "Times of jobs one after the other, as long as those that ran took by the clock."
     yield "The grid, the figures and the tables follow; their time is not counted."
 
 
@@ -75,16 +78,16 @@ def _status_text(plan: Plan) -> Iterator[str]:
     header = ("stage", "files", "done", "left", "running", "stopped", "failed runs")
     yield format_table(header, [*rows, ("all", *totals)])
     _, _, left, running, *_ = totals
-    cpu = _left([s.cpu for s in stages if s.left])
+    alone = _left([s.seconds for s in stages if s.left])
     if not left:
         yield "No cell is left."
     elif not locked:
-        yield f"Snakemake is not running here; left: {cpu} of CPU time."
+        yield f"Snakemake is not running here; left: {alone}, one job after the other."
     elif not running:
-        yield f"No job runs at this moment; left: {cpu} of CPU time."
+        yield f"No job runs at this moment; left: {alone}, one job after the other."
     else:
-        walls = [None if s.wall is None else s.wall / running for s in stages if s.left]
-        yield f"{running} jobs at a time, as now: {_left(walls)} to the last cell."
+        shared = [s.seconds and s.seconds / running for s in stages if s.left]
+        yield f"{running} jobs at a time, as now: {_left(shared)} to the last cell."
 
 
 def _totals(counts: Iterable[Sequence[int]]) -> list[int]:

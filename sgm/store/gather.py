@@ -129,10 +129,15 @@ class _Grid:
     def add_status(self, labels: Mapping[str, str], cells: Arrays) -> None:
         """Whether the runs of a block of schedules and replicates came to an end."""
         members = self.members(labels)
-        from_file = np.ix_(*(own.in_file for own in members.values()))
-        failed, messages = cells["failed"][from_file], cells["message"][from_file]
+        failed = cells["failed"][np.ix_(*(own.in_file for own in members.values()))]
         view = self.status[self.where(REPLICATE, labels)]
         view[np.ix_(*(own.in_grid for own in members.values()))] = np.where(failed, FAILED, DONE)
+
+    def add_failures(self, labels: Mapping[str, str], cells: Arrays) -> None:
+        """Which runs of a block failed, and why: the cause of their network's failure first."""
+        members = self.members(labels)
+        from_file = np.ix_(*(own.in_file for own in members.values()))
+        failed, messages = cells["failed"][from_file], cells["message"][from_file]
         for place, own in self.runs(labels, members, failed):
             cause = self.causes.get(self.network(own), str(messages[place]))
             self.failures.append({**own, "message": cause})
@@ -257,6 +262,8 @@ def gather(plan: Plan, provenance: Mapping[str, str]) -> xr.Dataset:
                 grid.add_causes(labels, cells)
             if kind == "divergences":
                 grid.add_status(labels, cells)
+            if kind in ("divergences", "likelihood"):
+                grid.add_failures(labels, cells)
     if damaged:
         raise ValueError("\n".join(damaged))
     axes = read_cells(plan.pattern("axes"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sgm.study.config import Item
     from sgm.study.plan import Plan
 
 __all__ = ["figures"]
@@ -30,7 +31,7 @@ def figures(plan: Plan) -> list[str]:
                 for variable in item.entry.variables
                 if variable.about.get("role") == "bound"
             ]
-        if sampled and len(study.schedules) > 1 and study.seeds > 1:
+        if sampled and study.seeds > 1 and _comparable(plan, target):
             stems.append(f"comparison/{target.label}")
         if sampled and study.pictures is not None:
             stems.append(f"samples/{target.label}")
@@ -38,8 +39,27 @@ def figures(plan: Plan) -> list[str]:
             stems.append(f"histogram/{target.label}")
         if len(study.horizons) > 1 and study.likelihood is not None and scores:
             stems += [f"elbo/{target.label}", f"horizon/{target.label}"]
-        shapes = {getattr(schedule.parameters, "a", None) for schedule in study.schedules} - {None}
-        if len(study.horizons) > 1 and len(shapes) > 1 and scores:
+        if len(study.horizons) > 1 and len(_shapes(plan)) > 1 and scores:
             stems.append(f"map/{target.label}")
         calibrated |= exact and any(score.family != "trained" for score in sampled)
     return stems + ["calibration"] * calibrated
+
+
+def _shapes(plan: Plan) -> set[float]:
+    """The a of the β_a schedules; a family of the user's may have an `a` of its own."""
+    return {s.parameters.a for s in plan.study.schedules if s.family == "beta_a"}
+
+
+def _comparable(plan: Plan, target: Item) -> bool:
+    """Whether the best a has another schedule beside it, and an error to be compared by."""
+    shapes = _shapes(plan)
+    others = any(schedule.family != "beta_a" for schedule in plan.study.schedules)
+    return (
+        bool(shapes)
+        and (others or (0.0 in shapes and len(shapes) > 1))
+        and any(
+            variable.about.get("role") == "divergence" and variable.about.get("ranks") != "0"
+            for item in plan.measures("divergences", target)
+            for variable in item.entry.variables
+        )
+    )

@@ -179,6 +179,15 @@ class EmpiricalTarget(DataTarget):
             whole = np.all(original == np.floor(original), axis=0) & ~constant
             noise = stream(0, "dequantise").random(original.shape)
             original = np.where(whole, original + noise, original)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            variance = original.var(axis=0)
+        lost = ~constant & ~(np.isfinite(variance) & (variance > 0))
+        if lost.any():
+            largest = np.max(np.abs(original[:, np.argmax(lost)]))
+            raise ValueError(
+                f"original: must have variances that float64 can hold; column {np.argmax(lost)}, "
+                f"of values up to {largest:.3g}, has none: change its units"
+            )
         center, scale = np.zeros(len(constant)), np.ones(len(constant))
         if standardise:
             center, scale = original.mean(axis=0), original.std(axis=0)
