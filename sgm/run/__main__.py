@@ -13,6 +13,7 @@ from pathlib import Path
 # whatever the block. The libraries read this when they are imported.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+os.environ["MPLBACKEND"] = "agg"  # Jupyter exports one that is importable in its kernel alone
 
 from sgm.run import views  # noqa: E402
 from sgm.run.stages import STAGES  # noqa: E402
