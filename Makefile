@@ -35,7 +35,7 @@ $(VENV)/cluster.stamp: $(VENV)/run.stamp requirements-cluster.txt
 	touch $@
 
 study: $(VENV)/$(if $(PROFILE),cluster,run).stamp  ## run a study: make study [STUDY=config/studies/paper-kl.yaml] [CORES=2 or PROFILE=profiles/slurm]
-	PYTHONPATH=$(CURDIR)/workflow$${PYTHONPATH:+:$$PYTHONPATH} snakemake --configfile $(STUDY) \
+	@PYTHONPATH="$(CURDIR)/workflow$${PYTHONPATH:+:$$PYTHONPATH}" snakemake --configfile $(STUDY) \
 	  $(if $(PROFILE),--workflow-profile $(PROFILE),--cores $(CORES) --logger sgm)
 
 report: $(VENV)/run.stamp     ## a self-contained HTML report of a study that has run

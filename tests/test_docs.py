@@ -19,8 +19,10 @@ import pytest
 import xarray as xr
 import yaml
 
+import sgm
 from sgm.run import views
 from sgm.run.check import check
+from sgm.store import gather
 from sgm.store.grid import open_grid, write_grid
 from sgm.study import Plan, Study
 from tests.grids import synthetic_grid
@@ -266,7 +268,29 @@ def test_names_of_the_code_exist() -> None:
 def test_files_and_tests_that_are_named_exist() -> None:
     for page, link in matches(r"\]\(([^)#:]+)\)"):
         assert (PAGES[page].parent / link).exists(), (page, link)
-    for page, path in matches(r"`((?:sgm|tests|config|profiles|benchmarks|docs)/[\w./-]+)`"):
+    for page, path in matches(
+        r"`((?:sgm|tests|config|profiles|benchmarks|docs|workflow)/[\w./-]+)`"
+    ):
         assert (ROOT / path).exists(), (page, path)
     for page, (module, name) in matches(r"`(test_\w+)::(test_\w+)`"):
         assert f"def {name}(" in (ROOT / f"tests/{module}.py").read_text(), (page, module, name)
+
+
+def test_modules_that_the_package_names_exist() -> None:
+    names = re.findall(r"`(\w+)`", sgm.__doc__ or "")
+    assert len(names) > 8
+    for name in names:
+        importlib.import_module(f"sgm.{name}")
+
+
+def test_variables_that_the_metrics_page_explains_exist() -> None:
+    """The first column of each table that starts with names of variables."""
+    known = {variable.name for variable in (*gather.EXACT_LAW, *gather.TRAINING, *gather.CURVES)}
+    for path in (ROOT / "config").rglob("*.yaml"):
+        known |= Plan(Study.parse(yaml.safe_load(path.read_text())), Path("none")).variables.keys()
+    text = TEXTS["docs/metrics.md"]
+    tables = "".join(re.findall(r"^\| variable \|.*?\n\n", text, flags=re.MULTILINE | re.DOTALL))
+    rows = re.findall(r"^\| (`[a-z].*?) \|", tables, flags=re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`([a-z]\w+)`", row)}
+    assert len(named) > 25
+    assert named <= known, named - known
