@@ -218,6 +218,29 @@ def test_benchmarks_take_their_options(line: str) -> None:
     subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
 
 
+INLINE = {line for _, line in matches(r"`((?:snakemake|python) [^`…]*)`")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", sorted(line for line in INLINE if line.startswith("snakemake")))
+def test_a_line_of_snakemake_is_understood(line: str, default_study: Path) -> None:
+    command = [sys.executable, "-m", *shlex.split(line), "--directory", str(default_study)]
+    command.append("--dry-run")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+
+
+def test_a_job_by_hand_on_the_command_line(default_study: Path) -> None:
+    namespace: dict[str, Any] = {}
+    exec(one("docs/extend.md", "python", "One job by hand"), namespace)
+    own = Path("data.npz").rename("own.npz")
+    (line,) = [line for line in INLINE if line.startswith("python")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "SPEC": namespace["spec"]}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(line, shell=True, env=environment, check=True)
+    assert Path("data.npz").read_bytes() == own.read_bytes()
+
+
 # --- names -----------------------------------------------------------------------------
 
 
