@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from sgm import plots
+from sgm.run.__main__ import main
 from tests.grids import synthetic_grid
 from tests.workflow import ROOT, TINY
 
@@ -59,7 +60,8 @@ def test_ci_runs_every_target() -> None:
     makefile, ci = (ROOT / "Makefile").read_text(), (ROOT / ".ci/run").read_text()
     targets = re.findall(r"^([a-z-]+):.*##", makefile, flags=re.MULTILINE)
     assert len(targets) > 10
-    assert set(targets) - {"lint"} <= set(re.findall(r"[a-z-]+", ci))  # `make test` runs lint
+    # `make test` runs lint, and clean would remove what runs it all
+    assert set(targets) - {"lint", "clean"} <= set(re.findall(r"[a-z-]+", ci))
 
 
 @pytest.mark.parametrize("home", ["/proc/none", "/tmp"])
@@ -122,3 +124,19 @@ def test_a_reader_may_stop_reading(command: list[str]) -> None:
     with open(writer, "wb") as pipe:  # noqa: PTH123
         finished = subprocess.run(run, stdout=pipe, stderr=subprocess.PIPE, cwd=ROOT, check=False)
     assert (finished.returncode, finished.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--spec", ""], "data: --spec = '': must be JSON"),
+        (["--spec", "[]"], "data: --spec = '[]': must be a JSON object"),
+        (["--spec", "{}", "--output", "a.npz"], "data: --input, --output = 'a.npz': must be"),
+    ],
+)
+def test_a_job_refuses_a_broken_command_line_in_one_line(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", *words]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(said)
