@@ -6,6 +6,11 @@ STUDY ?= config/config.yaml
 CORES ?= all
 PROFILE ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Where the home can't be written to, as on some compute nodes, caches stand here.
+ifneq ($(shell test -w "$${XDG_CACHE_HOME:-$$HOME}" && echo writable),writable)
+export XDG_CACHE_HOME := $(CURDIR)/.cache
+export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
+endif
 
 .PHONY: help study plan status usage clean-stale report test test-slow test-slurm lint schema clean
 
@@ -30,7 +35,8 @@ $(VENV)/cluster.stamp: $(VENV)/run.stamp requirements-cluster.txt
 	touch $@
 
 study: $(VENV)/$(if $(PROFILE),cluster,run).stamp  ## run a study: make study [STUDY=config/studies/paper-kl.yaml] [CORES=2 or PROFILE=profiles/slurm]
-	snakemake $(if $(PROFILE),--workflow-profile $(PROFILE),--cores $(CORES)) --configfile $(STUDY)
+	@PYTHONPATH="$(CURDIR)/workflow$${PYTHONPATH:+:$$PYTHONPATH}" snakemake --configfile $(STUDY) \
+	  $(if $(PROFILE),--workflow-profile $(PROFILE),--cores $(CORES) --logger sgm)
 
 report: $(VENV)/run.stamp     ## a self-contained HTML report of a study that has run
 	snakemake --cores $(CORES) --configfile $(STUDY) --report report.html
@@ -70,4 +76,4 @@ schema: $(VENV)/run.stamp     ## write the config schema from the study model
 	python -m sgm.study > workflow/schemas/study.schema.json
 
 clean:           ## remove the virtual environment and caches; results stay
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache

@@ -1,5 +1,6 @@
 # One study: its grid, figures and tables. `snakemake --cores all` runs config/config.yaml,
 # `--configfile config/studies/NAME.yaml` another study instead of it.
+from snakemake.logging import logger
 from snakemake.utils import min_version
 
 min_version("9.11")
@@ -31,3 +32,7 @@ rule all:
 
 localrules:
     all,
+
+
+onsuccess:
+    logger.info(f"The results are in {plan.root}.")

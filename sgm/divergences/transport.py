@@ -12,17 +12,18 @@ basis, exactly (the optimal plan, projected, is a plan in each of the d directio
 Both are biased upwards: two perfect samples lie apart. For W₂ by an amount that falls as
 n^{-1/d}, which in d = 50 no sample size makes small (7.5 for two samples of 2000 rows of
 N(0, I), W₂ = 0); only the difference of squares from the same metric between two true
-samples of these sizes means something, and it is exact for laws that differ by a shift. For
-SW₂ the bias is that of d = 1: along a direction of a Gaussian with standard deviations σ_x
-and σ_y, n = m rows add 2 σ_x σ_y (1 − Σ m_i²/n) ~ 2 σ_x σ_y log log n/n to the square, m_i
-the mean of the i-th order statistic of n standard normal numbers.
+samples of these sizes means something, and it is right on average for laws that differ by a
+shift. For SW₂ the bias is that of d = 1: along a direction of a Gaussian with standard
+deviations σ_x and σ_y, n = m rows add 2 σ_x σ_y (1 − Σ m_i²/n) ~ 2 σ_x σ_y log log n/n to the
+square, m_i the mean of the i-th order statistic of n standard normal numbers.
 
 Sources
 -------
 Exact W₂: the network simplex of POT (Flamary et al., JMLR 22, 2021). Sliced W₂: Bonneel,
 Rabin, Peyré, Pfister, J. Math. Imaging Vision 51, 2015; max-sliced: Deshpande et al., CVPR
 2019. Orthonormal directions: Rowland et al., AISTATS 2019. Sorting is done here instead of by
-POT, whose sliced distance is the same to rounding and thirty times slower.
+POT, whose sliced distance is the same to rounding and several times slower
+(benchmarks/beyond_gaussian.py).
 """
 
 from __future__ import annotations

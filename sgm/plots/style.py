@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-import matplotlib
+import matplotlib.style
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -52,27 +52,27 @@ class Style:
 
 
 def house_style() -> AbstractContextManager[None]:
-    return matplotlib.rc_context(
-        {
-            **sns.plotting_context("paper"),
-            **sns.axes_style("ticks"),
-            "font.sans-serif": ["DejaVu Sans"],
-            "font.size": 8,
-            "axes.labelsize": 8.5,
-            "axes.titlesize": 7.5,
-            "axes.linewidth": 0.7,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.formatter.limits": (-3, 5),
-            "xtick.labelsize": 8,
-            "ytick.labelsize": 8,
-            "legend.fontsize": 7,
-            "legend.frameon": False,
-            "figure.titlesize": 10,
-            "pdf.fonttype": 42,
-            "savefig.dpi": 200,
-        }
-    )
+    """What figures look like, whatever the user's matplotlibrc or an enclosing style says."""
+    own = {
+        **sns.plotting_context("paper"),
+        **sns.axes_style("ticks"),
+        "font.sans-serif": ["DejaVu Sans"],
+        "font.size": 8,
+        "axes.labelsize": 8.5,
+        "axes.titlesize": 7.5,
+        "axes.linewidth": 0.7,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.formatter.limits": (-3, 5),
+        "xtick.labelsize": 8,
+        "ytick.labelsize": 8,
+        "legend.fontsize": 7,
+        "legend.frameon": False,
+        "figure.titlesize": 10,
+        "pdf.fonttype": 42,
+        "savefig.dpi": 200,
+    }
+    return matplotlib.style.context(["default", own])
 
 
 def draw_curve(ax: Axes, rows: pd.DataFrame, style: Style) -> None:

@@ -8,11 +8,13 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 # Parallelism comes from running several jobs; within one thread numbers are the same
 # whatever the block. The libraries read this when they are imported.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+os.environ["MPLBACKEND"] = "agg"  # Jupyter exports one that is importable in its kernel alone
 
 from sgm.run import views  # noqa: E402
 from sgm.run.stages import STAGES  # noqa: E402
@@ -23,8 +25,22 @@ from sgm.store.content import content_of  # noqa: E402
 OUT_OF_MEMORY = re.compile("out of memory|allocate memory")
 
 
+def _spec(text: str) -> dict[str, Any]:
+    try:
+        spec = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"--spec = {text[:40]!r}: must be JSON: {error}") from error
+    if not isinstance(spec, dict):
+        raise ValueError(f"--spec = {text[:40]!r}: must be a JSON object")
+    return spec
+
+
 def _files(words: list[str]) -> dict[str, Path]:
-    return {name: Path(path) for name, path in (word.split("=", 1) for word in words)}
+    pairs = [word.partition("=") for word in words]
+    for name, _, path in pairs:
+        if not (name and path):
+            raise ValueError(f"--input, --output = {name!r}: must be NAME=PATH")
+    return {name: Path(path) for name, _, path in pairs}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,9 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--processes", type=int, default=1, help="of a view that draws many")
     options = parser.parse_args(arguments)
-    spec = json.loads(sys.stdin.read() if options.spec == "-" else options.spec)
-    inputs, outputs = _files(options.input), _files(options.output)
     try:
+        spec = _spec(sys.stdin.read() if options.spec == "-" else options.spec)
+        inputs, outputs = _files(options.input), _files(options.output)
         for path, content in spec.get("files", {}).items():
             if content_of(path) != content:
                 raise ValueError(f"{path}: has changed since the study was planned; run it again")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -170,6 +171,9 @@ def main(arguments: list[str] | None = None) -> int:
                 lines = _usage_text(Path("results"))
         for line in lines:
             print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ValueError as error:
         print(f"{options.command}: {error}", file=sys.stderr)
         return 1

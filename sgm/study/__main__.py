@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -39,15 +40,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sgm.study", description=__doc__)
     parser.add_argument("config", nargs="?", type=Path, help="a config to check")
     path = parser.parse_args(arguments).config
-    if path is None:
-        print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
-        return 0
     try:
-        study = inspect(path)
+        if path is None:
+            print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+        else:
+            print(f"study {inspect(path).study!r}: valid, and executes no code of its own")
+        sys.stdout.flush()
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"study {study.study!r}: valid, and executes no code of its own")
+    except BrokenPipeError:  # the reader, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -1,0 +1,319 @@
+"""Everything in README and docs that can run, runs; every name that they give exists."""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import xarray as xr
+import yaml
+
+import sgm
+from sgm.run import views
+from sgm.run.check import check
+from sgm.store import gather
+from sgm.store.grid import open_grid, write_grid
+from sgm.study import Plan, Study
+from tests.grids import synthetic_grid
+from tests.workflow import ROOT, run_jobs, tiny
+
+PAGES = {path.relative_to(ROOT).as_posix(): path for path in (ROOT / "docs").glob("*.md")}
+PAGES["README.md"] = ROOT / "README.md"
+TEXTS = {page: path.read_text() for page, path in PAGES.items()}
+
+
+class Block(NamedTuple):
+    """A fenced block: its language, the heading above it, its text."""
+
+    language: str
+    heading: str
+    text: str
+
+
+def blocks(page: str, *languages: str) -> list[Block]:
+    found = re.split(r"^```(\w*)\n(.*?)^```\n?", TEXTS[page], flags=re.MULTILINE | re.DOTALL)
+    own, heading = [], ""
+    for prose, language, text in zip(found[::3], found[1::3], found[2::3], strict=False):
+        heading = (re.findall(r"^#+ (.*)$", prose, flags=re.MULTILINE) or [heading])[-1]
+        own.append(Block(language, heading, text))
+    return [block for block in own if block.language in languages]
+
+
+def one(page: str, language: str, heading: str) -> str:
+    (found,) = [block.text for block in blocks(page, language) if block.heading == heading]
+    return found
+
+
+def matches(pattern: str) -> list[Any]:
+    """The pages and what a pattern finds in their prose."""
+    prose = {p: re.sub(r"^```.*?^```", "", text, flags=re.M | re.S) for p, text in TEXTS.items()}
+    return sorted({(page, hit) for page in prose for hit in re.findall(pattern, prose[page])})
+
+
+# --- Python and YAML -------------------------------------------------------------------
+
+EXTENSION = ("Extend", "A schedule", "A target", "A sampler", "A score", "A bound", "A divergence",
+             "A time grid")  # fmt: skip
+ALONE = {
+    ("README.md", "Two commands"),
+    ("docs/extend.md", "The grid in a notebook"),
+    ("docs/extend.md", "Exact mode, without a workflow"),
+    ("docs/extend.md", "One job by hand"),
+}
+PARSED = {
+    ("docs/extend.md", "The config"),
+    ("docs/extend.md", "Images in a folder"),
+    ("docs/extend.md", "Choose a network"),
+    ("docs/cluster.md", "Slurm"),
+}
+
+
+def test_no_block_is_left_out() -> None:
+    python = {(page, block.heading) for page in TEXTS for block in blocks(page, "python")}
+    assert python == ALONE | {("docs/extend.md", heading) for heading in EXTENSION}
+    parsed = {(page, block.heading) for page in TEXTS for block in blocks(page, "yaml")}
+    assert parsed == PARSED
+    others = {block.language for page in TEXTS for block in blocks(page, "", "bash", "sh")}
+    assert others == {"", "bash", "sh"}  # "": the drawing of the floors, which is no code
+    every = sum(text.count("\n```") for text in TEXTS.values())
+    assert every == 2 * sum(len(blocks(p, "python", "yaml", "bash", "sh", "")) for p in TEXTS)
+
+
+def test_the_users_file_of_every_family_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`mine.py` and its study, as docs/extend.md has them: all jobs, the grid and the figures."""
+    monkeypatch.chdir(tmp_path)
+    code = [b.text for b in blocks("docs/extend.md", "python") if b.heading in EXTENSION]
+    Path("mine.py").write_text("\n\n".join(code))
+    config = yaml.safe_load(one("docs/extend.md", "yaml", "The config"))
+    study = Study.parse(config)
+    check(study)
+    plan = Plan(study, Path("results/mine"))
+    run_jobs(plan)
+    store = {"grid": Path(plan.pattern("grid"))}
+    views.grid({"config": config, "root": str(plan.root)}, {}, store)
+    grid = open_grid(store["grid"].parent)
+    assert grid.attrs["failures"] == "[]"
+    own = grid.sel(target="equicorrelated", sampler="probability_flow_exponential")
+    assert np.isfinite(own.kl_exact.sel(score="floored_least=0.6", time_grid="uniform")).all()
+    assert np.isfinite(own.kl_terminal_log_sobolev).all()
+    assert (own.kl_terminal_log_sobolev >= own.kl_terminal).all()
+    assert np.isfinite(grid.kurtosis_excess.sel(target="iris", score="trained")).all()
+    for stem in ("schedules", "kurtosis/iris"):
+        views.figures({"stems": [stem]}, store, {"figures": Path("figures")})
+
+
+@pytest.fixture
+def default_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the default study's config, and a grid that has its labels."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "config", "config")
+    plan = Plan(Study.parse(yaml.safe_load(Path("config/config.yaml").read_text())), tmp_path)
+    labels = {"score": ["exact", "explicit"], "sampler": ["exponential_integrator_modified"]}
+    grid = synthetic_grid(a=[-10, 0, 5, 10], targets=["isotropic", "correlated"], n_steps=[100])
+    grid = grid.assign_coords(labels)
+    for axis in ("target", "schedule", "score", "sampler", "time_grid"):
+        assert set(grid[axis].values.tolist()) <= set(plan.axes[axis]), axis
+    texts = [name for name, values in grid.coords.items() if values.dtype.kind in "OU"]
+    grid = grid.assign_coords({name: grid[name].astype(object) for name in texts})
+    write_grid(grid.assign_attrs(failures="[]"), "results/quick/grid.zarr")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("page", "heading"), sorted(ALONE))
+def test_a_block_of_python_runs(default_study: Path, page: str, heading: str) -> None:
+    namespace: dict[str, Any] = {}
+    exec(compile(one(page, "python", heading), f"{page}: {heading}", "exec"), namespace)
+    if "curve" in namespace:
+        import matplotlib.pyplot as plt
+
+        plt.close("all")
+
+
+def test_grids_read_as_the_readme_says_can_be_joined(default_study: Path) -> None:
+    namespace: dict[str, Any] = {}
+    exec(one("README.md", "python", "Two commands"), namespace)
+    grid = namespace["grid"]
+    again = grid.assign_coords(schedule=[f"{name}-again" for name in grid.schedule.values])
+    both = xr.merge([grid, again], join="outer", compat="no_conflicts")
+    assert both.sizes["schedule"] == 2 * grid.sizes["schedule"]
+    xr.testing.assert_equal(both.kl_plugin.sel(schedule=grid.schedule), grid.kl_plugin)
+
+
+def test_fragments_of_configs_are_valid() -> None:
+    images = yaml.safe_load(one("docs/extend.md", "yaml", "Images in a folder"))["targets"]
+    Study.parse(tiny(targets=images))
+    fragment = yaml.safe_load(one("docs/extend.md", "yaml", "Choose a network"))["recipe"]
+    (trained,) = [score for score in tiny()["scores"] if score["family"] == "trained"]
+    rest = {key: value for key, value in trained["recipe"].items() if key != "width"}
+    scores = [{"family": "trained", "recipe": rest | fragment}]
+    check(Study.parse(tiny(targets=images[:1], scores=scores, bounds=[])))
+
+
+# --- the shell -------------------------------------------------------------------------
+
+#: What runs each line of a block of shell: a script or a test.
+SHELL = {
+    ".ci/run": ["make study", "make test"],
+    "tests/slurm/test_slurm.py::test_the_numbers_are_those_of_a_local_run": [
+        "make study STUDY=config/studies/paper-kl.yaml PROFILE=profiles/slurm",
+        "SNAKEMAKE_PROFILE=site make study PROFILE=profiles/slurm",
+    ],
+    "tests/slurm/test_slurm.py::test_a_stopped_snakemake_loses_and_doubles_nothing": [
+        "snakemake --workflow-profile profiles/slurm --configfile STUDY --unlock",
+    ],
+    "tests/test_docs.py::test_a_config_of_someone_elses_is_checked": [
+        "python -m sgm.study someones.yaml",
+    ],
+    "tests/test_docs.py::test_benchmarks_take_their_options": [
+        "python benchmarks/recipes.py --objectives explicit",
+        "python benchmarks/recipes.py --objectives denoising",
+        "python benchmarks/sampling.py --repeats 3",
+        "python benchmarks/exact_laws.py",
+        "python benchmarks/beyond_gaussian.py",
+        "python benchmarks/scaling.py --figure docs/figures/scaling.png",
+    ],
+}
+
+
+def shell_lines() -> Iterator[str]:
+    for page in TEXTS:
+        for block in blocks(page, "sh", "bash"):
+            yield from (line.split("#")[0].strip() for line in block.text.splitlines())
+
+
+def test_every_line_of_the_shell_is_run_somewhere() -> None:
+    assert set(shell_lines()) == {line for lines in SHELL.values() for line in lines}
+    for where, lines in SHELL.items():
+        path, _, name = where.partition("::")
+        text = (ROOT / path).read_text()
+        assert f"def {name}(" in text if name else all(f"\n{line}\n" in text for line in lines)
+
+
+def test_a_config_of_someone_elses_is_checked(tmp_path: Path) -> None:
+    path = tmp_path / "someones.yaml"
+    path.write_text(yaml.safe_dump(tiny()))
+    command = [sys.executable, "-m", "sgm.study", "someones.yaml"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", SHELL["tests/test_docs.py::test_benchmarks_take_their_options"])
+def test_benchmarks_take_their_options(line: str) -> None:
+    """Run to the end they take hours; `--help` behind the options imports and parses them."""
+    words = [sys.executable, *shlex.split(line)[1:], "--help"]
+    subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
+
+
+INLINE = {line for _, line in matches(r"`((?:snakemake|python) [^`…]*)`")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", sorted(line for line in INLINE if line.startswith("snakemake")))
+def test_a_line_of_snakemake_is_understood(line: str, default_study: Path) -> None:
+    command = [sys.executable, "-m", *shlex.split(line), "--directory", str(default_study)]
+    command.append("--dry-run")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+
+
+def test_a_job_by_hand_on_the_command_line(default_study: Path) -> None:
+    namespace: dict[str, Any] = {}
+    exec(one("docs/extend.md", "python", "One job by hand"), namespace)
+    own = Path("data.npz").rename("own.npz")
+    (line,) = [line for line in INLINE if line.startswith("python")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "SPEC": namespace["spec"]}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(line, shell=True, env=environment, check=True)
+    assert Path("data.npz").read_bytes() == own.read_bytes()
+
+
+# --- names -----------------------------------------------------------------------------
+
+
+def test_targets_of_make_exist() -> None:
+    targets = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    named = matches(r"`make ([a-z-]+)")
+    assert {name for _, name in named} <= set(targets), named
+
+
+def test_studies_and_their_figures_exist() -> None:
+    """Each row of a table that names a study's command and a file that it makes."""
+    rows = [row for text in TEXTS.values() for row in text.splitlines() if row.startswith("| ")]
+    seen = 0
+    for row in rows:
+        for name in re.findall(r"`(?:config/)?(studies/[\w-]+\.yaml|config\.yaml)", row):
+            assert (ROOT / "config" / name).exists(), name
+        found = re.search(r"`make study(?: STUDY=(\S+?))?`", row)
+        figure = re.search(r"results/([\w-]+)/figures/([^`…]+\.png|[^`…]+)`", row)
+        if found and figure:
+            path = ROOT / (found[1] or "config/config.yaml")
+            study = Study.parse(yaml.safe_load(path.read_text()))
+            assert figure[1] == study.study, row
+            stems = [f"{stem}.png" for stem in Plan(study, Path("none")).figures()]
+            head, brace, rest = figure[2].partition("{")
+            names, _, tail = rest.partition("}")
+            for name in names.split(",") if brace else [""]:
+                assert fnmatch.filter(stems, f"{head}{name}{tail}".rstrip("*") + "*"), row
+            seen += 1
+    assert seen > 10
+
+
+def test_names_of_the_code_exist() -> None:
+    for page, name in matches(r"`(sgm(?:\.\w+)+)"):
+        module, attributes = name, []
+        while True:
+            try:
+                found = importlib.import_module(module)
+                break
+            except ModuleNotFoundError:
+                module, _, attribute = module.rpartition(".")
+                attributes.insert(0, attribute)
+                assert module, (page, name)
+        for attribute in attributes:
+            assert hasattr(found, attribute), (page, name)
+            found = getattr(found, attribute)
+
+
+def test_files_and_tests_that_are_named_exist() -> None:
+    for page, link in matches(r"\]\(([^)#:]+)\)"):
+        assert (PAGES[page].parent / link).exists(), (page, link)
+    for page, path in matches(
+        r"`((?:sgm|tests|config|profiles|benchmarks|docs|workflow)/[\w./-]+)`"
+    ):
+        assert (ROOT / path).exists(), (page, path)
+    for page, (module, name) in matches(r"`(test_\w+)::(test_\w+)`"):
+        assert f"def {name}(" in (ROOT / f"tests/{module}.py").read_text(), (page, module, name)
+
+
+def test_modules_that_the_package_names_exist() -> None:
+    names = re.findall(r"`(\w+)`", sgm.__doc__ or "")
+    assert len(names) > 8
+    for name in names:
+        importlib.import_module(f"sgm.{name}")
+
+
+def test_variables_that_the_metrics_page_explains_exist() -> None:
+    """The first column of each table that starts with names of variables."""
+    known = {variable.name for variable in (*gather.EXACT_LAW, *gather.TRAINING, *gather.CURVES)}
+    for path in (ROOT / "config").rglob("*.yaml"):
+        known |= Plan(Study.parse(yaml.safe_load(path.read_text())), Path("none")).variables.keys()
+    text = TEXTS["docs/metrics.md"]
+    tables = "".join(re.findall(r"^\| variable \|.*?\n\n", text, flags=re.MULTILINE | re.DOTALL))
+    rows = re.findall(r"^\| (`[a-z].*?) \|", tables, flags=re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`([a-z]\w+)`", row)}
+    assert len(named) > 25
+    assert named <= known, named - known
