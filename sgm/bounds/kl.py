@@ -222,6 +222,9 @@ def gaussian_kl_bound(
     gain = lost * grown + innovation
     with np.errstate(over="ignore", invalid="ignore"):
         drifted = np.where(cross == 0, 0.0, cross * (2 * variance * _first_growth(half)))
+    # past it cross underflows while its factor overflows: |cross| ≤ √(I mse) bounds the term
+    worst = -2 * variance * np.sqrt(grown * mse)
+    drifted = np.where(half < _LARGEST_STEP, drifted, worst)
     frozen = variance * _square_growth(half) * grown + np.sum(log_excess(relative), axis=-1)
     girsanov = np.sum(frozen - 2 * drifted + mse * increment, axis=-1) / 2
     final = Gaussian(marginals.mean[-1], marginals.eigenvalues[-1], law.basis)
@@ -236,6 +239,8 @@ def gaussian_kl_bound(
 
 def _increments(process: VPProcess, times: npt.ArrayLike) -> tuple[Array, Array, Array]:
     """τ_k, τ_{k+1} and Δ_k, each of shape (N,)."""
+    if np.isinf(process.variance):
+        raise ValueError(f"process = {process!r}: must have a stationary law")
     times = np.asarray(times, dtype=np.float64)
     if times.ndim != 1 or times.size < 2:
         raise ValueError(f"times has shape {times.shape}: must be (N + 1,) with N >= 1")
@@ -274,6 +279,8 @@ def _assemble(
         path=np.asarray(path, dtype=np.float64),
     )
 
+
+_LARGEST_STEP = 600.0  # Δ/(2σ²), well below the 710 at which eʰ overflows
 
 # Taylor coefficients of eʰ − 1 − h and of e²ʰ − 4eʰ + 3 + 2h
 _FIRST = np.array([0.0, 0.0, *(1 / factorial(k) for k in range(2, 20))])
