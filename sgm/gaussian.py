@@ -210,7 +210,8 @@ def kl_divergence(p: Gaussian, q: Gaussian) -> Array:
             gap = np.where(near, np.sum(log_excess(safe), axis=-1), trace - determinant)
             value = 0.5 * gap
         value = value + 0.5 * np.sum(shift**2 / q.eigenvalues, axis=-1)
-    return np.asarray(np.where(q_usable, value, np.inf))
+    p_usable = np.all(np.isfinite(p.eigenvalues) & np.isfinite(p.mean), axis=-1)
+    return np.asarray(np.where(p_usable & q_usable, value, np.inf))
 
 
 def wasserstein2(p: Gaussian, q: Gaussian) -> Array:

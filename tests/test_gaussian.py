@@ -115,6 +115,7 @@ def test_degenerate_and_overflowed_laws_are_infinitely_far():
         assert kl_divergence(flat, law) == np.inf
         assert np.isfinite(wasserstein2(law, flat))
         assert kl_divergence(law, Gaussian(lost, lost, basis)) == np.inf
+        assert kl_divergence(Gaussian(lost, lost, basis), law) == np.inf
     assert wasserstein2(law, Gaussian(lost, lost, np.eye(2))) == np.inf
 
 
