@@ -248,3 +248,12 @@ def test_a_process_without_a_stationary_law_is_refused():
         bounds.gaussian_w2_bound(
             ve, law, uniform(1.0, 2), score_mse_generated=zero, score_mse_forward=zero
         )
+
+
+def test_the_unclipped_cosine_has_no_finite_discretization_term():
+    """sup β = ∞; without an error of the score E₂ is 0 whatever B(T)."""
+    vp, law = VPProcess(CosineSchedule(1.0, 1.0, 0.008, np.inf), 1.0), TARGETS["isotropic"]
+    terms = bound(vp, law, scores.exact(vp, law), uniform(1.0, 5))
+    assert terms.discretization == terms.discretization_refined == terms.total == np.inf
+    assert terms.score_error == 0
+    assert not np.isnan(terms.path)

@@ -226,7 +226,7 @@ def gaussian_kl_bound(
     worst = -2 * variance * np.sqrt(grown * mse)
     drifted = np.where(half < _LARGEST_STEP, drifted, worst)
     frozen = variance * _square_growth(half) * grown + np.sum(log_excess(relative), axis=-1)
-    girsanov = np.sum(frozen - 2 * drifted + mse * increment, axis=-1) / 2
+    girsanov = np.sum(frozen - 2 * drifted + _weighted(mse, increment), axis=-1) / 2
     final = Gaussian(marginals.mean[-1], marginals.eigenvalues[-1], law.basis)
     first = Gaussian(marginals.mean[0], marginals.eigenvalues[0], law.basis)
     terminal = float(kl_divergence(first, prior))
@@ -270,7 +270,7 @@ def _assemble(
     factor = np.maximum(increment / (4 * variance), 1.0)
     return KLBound(
         mixing=np.asarray(kl_to_prior * np.exp(-np.sum(increment) / variance)),
-        score_error=np.asarray(np.sum(increment * mse, axis=-1)),
+        score_error=np.asarray(np.sum(_weighted(mse, increment), axis=-1)),
         discretization=np.asarray(
             2 * largest * max(largest / (4 * variance), 1.0) * np.asarray(information)
         ),
@@ -278,6 +278,12 @@ def _assemble(
         terminal=np.asarray(terminal, dtype=np.float64),
         path=np.asarray(path, dtype=np.float64),
     )
+
+
+def _weighted(mse: Array, increment: Array) -> Array:
+    """mse Δ, zero without an error whatever the step."""
+    with np.errstate(invalid="ignore"):
+        return np.where(mse == 0, 0.0, mse * increment)
 
 
 _LARGEST_STEP = 600.0  # Δ/(2σ²), well below the 710 at which eʰ overflows
@@ -297,5 +303,6 @@ def _square_growth(half: Array) -> Array:
     """e⁻²ʰ (e²ʰ − 4eʰ + 3 + 2h) = e⁻²ʰ ∫(r − 1)² dB/σ² over a step, h = Δ/(2σ²)."""
     near = np.polynomial.polynomial.polyval(np.minimum(half, 1.0), _SQUARE)
     shrink = np.exp(-half)
-    far = 1 - 4 * shrink + (3 + 2 * half) * shrink**2
+    # ∞ for a step from the pole of an unclipped β
+    far = 1 - 4 * shrink + (3 + 2 * np.minimum(half, 1e3)) * shrink**2
     return np.asarray(np.where(half < 1, near * shrink**2, far))
