@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sgm.arguments import real_array
 from sgm.densities.base import Law, Partition
 from sgm.densities.logarithms import log_excess, log_ratio_gap
 
@@ -49,6 +50,25 @@ class Gaussian(Law):
     mean: Array
     eigenvalues: Array
     basis: Array
+
+    def __post_init__(self) -> None:
+        for key in ("mean", "eigenvalues", "basis"):
+            object.__setattr__(self, key, real_array(key, getattr(self, key)))
+        if self.mean.ndim < 1 or self.mean.shape[-1] < 1:
+            raise ValueError(f"mean has shape {self.mean.shape}: must be (..., d) with d >= 1")
+        if self.eigenvalues.shape != self.mean.shape:
+            raise ValueError(
+                f"eigenvalues has shape {self.eigenvalues.shape}: must be {self.mean.shape}, "
+                "that of mean"
+            )
+        d = self.mean.shape[-1]
+        if self.basis.shape != (d, d):
+            raise ValueError(f"basis has shape {self.basis.shape}: must be ({d}, {d})")
+        if not np.all(self.eigenvalues >= 0):
+            wrong = self.eigenvalues[~(self.eigenvalues >= 0)][0]
+            raise ValueError(f"eigenvalues: {float(wrong)!r}: must be >= 0, being variances")
+        if np.isnan(self.mean).any():
+            raise ValueError("mean = nan: must be numbers")
 
     @classmethod
     def diagonal(cls, mean: npt.ArrayLike, variances: npt.ArrayLike) -> Gaussian:
@@ -190,7 +210,8 @@ def kl_divergence(p: Gaussian, q: Gaussian) -> Array:
             gap = np.where(near, np.sum(log_excess(safe), axis=-1), trace - determinant)
             value = 0.5 * gap
         value = value + 0.5 * np.sum(shift**2 / q.eigenvalues, axis=-1)
-    return np.asarray(np.where(q_usable, value, np.inf))
+    p_usable = np.all(np.isfinite(p.eigenvalues) & np.isfinite(p.mean), axis=-1)
+    return np.asarray(np.where(p_usable & q_usable, value, np.inf))
 
 
 def wasserstein2(p: Gaussian, q: Gaussian) -> Array:
@@ -209,11 +230,12 @@ def wasserstein2(p: Gaussian, q: Gaussian) -> Array:
     root_p, root_q = np.sqrt(p.eigenvalues), np.sqrt(q.eigenvalues)
     if p.shares_basis(q):
         return np.asarray(np.sqrt(shift + np.sum((root_p - root_q) ** 2, axis=-1)))
-    # tr(Σ_p^½ Σ_q Σ_p^½)^½ is the nuclear norm of Σ_q^½ Σ_p^½
-    product = root_q[..., :, None] * (q.basis.T @ p.basis) * root_p[..., None, :]
-    fidelity = np.sum(np.linalg.svd(product, compute_uv=False), axis=-1)
-    traces = np.sum(p.eigenvalues, axis=-1) + np.sum(q.eigenvalues, axis=-1)
-    return np.asarray(np.sqrt(np.maximum(shift + traces - 2 * fidelity, 0.0)))
+    # min over rotations R of |Σ_p^½ − Σ_q^½ R|_F, at the polar factor of Σ_q^½ Σ_p^½: traces
+    # less twice the fidelity would cancel, and leave a floor of 1e-8 √tr Σ
+    turned = (q.basis.T @ p.basis) * root_p[..., None, :]
+    left, _, right = np.linalg.svd(root_q[..., :, None] * turned)
+    gap = turned - root_q[..., :, None] * (left @ right)
+    return np.asarray(np.sqrt(shift + np.sum(gap**2, axis=(-2, -1))))
 
 
 def relative_fisher_information(p: Gaussian, variance: float) -> Array:

@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from sgm.arguments import require_instance, require_integer, require_positive, shown
 from sgm.gaussian import Gaussian
 from sgm.schedules import NoiseSchedule
 
@@ -104,6 +105,7 @@ class Process(ABC):
 
     def prior(self, dimension: int) -> Gaussian:
         """N(0, w(T) I_d), where the backward simulation starts: π_∞ for VP."""
+        require_integer(1, dimension=dimension)
         return Gaussian.diagonal(np.zeros(dimension), np.full(dimension, self.prior_variance))
 
     def marginal(self, law: Gaussian, t: npt.ArrayLike) -> Gaussian:
@@ -139,15 +141,15 @@ class VPProcess(Process):
     Raises
     ------
     ValueError
-        If `variance` is not positive and finite.
+        If `variance` is not positive and finite, or not the one that β is made for.
     """
 
     schedule: NoiseSchedule
     variance: float
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.variance) and self.variance > 0):
-            raise ValueError(f"variance = {self.variance!r}: must be a positive finite number")
+        require_positive(variance=self.variance)
+        _require_schedule(self.schedule, self.variance)
 
     def mean_scale(self, t: npt.ArrayLike) -> Array:
         return np.asarray(np.exp(-self.schedule.integral(t) / (2 * self.variance)))
@@ -172,6 +174,9 @@ class VEProcess(Process):
     schedule: NoiseSchedule
     variance: float = field(default=np.inf, init=False, repr=False)
 
+    def __post_init__(self) -> None:
+        _require_schedule(self.schedule, self.variance)
+
     def mean_scale(self, t: npt.ArrayLike) -> Array:
         return np.ones(np.shape(t))
 
@@ -180,3 +185,13 @@ class VEProcess(Process):
 
     def noise_variance(self, t: npt.ArrayLike) -> Array:
         return self.kernel_variance(t)
+
+
+def _require_schedule(schedule: NoiseSchedule, variance: float) -> None:
+    require_instance(NoiseSchedule, schedule=schedule)
+    expected = schedule.process_variance
+    if expected not in (None, variance):
+        raise ValueError(
+            f"variance = {shown(variance)}: must be {shown(expected)}, which the schedule's β is "
+            "made for"
+        )

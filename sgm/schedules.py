@@ -4,7 +4,8 @@
 
 Every law of the process depends on β through B alone, so B is kept to full double
 precision, from closed forms where they exist. A schedule is a frozen value of
-floats; `horizon` is T. All functions accept arrays of times of any shape.
+floats; `horizon` is T. All functions accept arrays of times in [0, T] of any shape, and
+refuse others: past T a schedule says nothing, and its supremum is another.
 
 Sources
 -------
@@ -25,6 +26,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sgm.arguments import (
+    LARGEST,
+    real_array,
+    require_finite,
+    require_instance,
+    require_integer,
+    require_positive,
+)
+
 __all__ = [
     "BetaSchedule",
     "ConstantSchedule",
@@ -36,12 +46,6 @@ __all__ = [
 ]
 
 Array = npt.NDArray[np.float64]
-
-
-def _require_positive(**values: float) -> None:
-    for key, value in values.items():
-        if not (np.isfinite(value) and value > 0):
-            raise ValueError(f"{key} = {value!r}: must be a positive finite number")
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,21 @@ class NoiseSchedule(ABC):
     horizon: float
 
     def __post_init__(self) -> None:
-        _require_positive(horizon=self.horizon)
+        require_positive(horizon=self.horizon)
+
+    def times(self, t: npt.ArrayLike) -> Array:
+        """`t` as float64; what exceeds T by rounding is T.
+
+        Raises
+        ------
+        ValueError
+            If a time lies outside [0, T].
+        """
+        t = real_array("t", t)
+        if not np.all((t >= 0) & (t <= self.horizon * (1 + 1e-12))):
+            wrong = t[~((t >= 0) & (t <= self.horizon * (1 + 1e-12)))]
+            raise ValueError(f"t = {float(wrong[0])!r}: must lie in [0, T] = [0, {self.horizon!r}]")
+        return np.minimum(t, self.horizon)
 
     @abstractmethod
     def beta(self, t: npt.ArrayLike) -> Array:
@@ -76,11 +94,13 @@ class NoiseSchedule(ABC):
         """The time t with B(t) = b, shape of `b`; b must lie in [0, B(T)]."""
         from scipy.optimize import elementwise  # slow to import, and rarely needed
 
-        b = np.asarray(b, dtype=np.float64)
+        b = real_array("b", b)
         total = float(self.integral(self.horizon))
-        if np.any((b < 0) | (b > total * (1 + 1e-12))):
-            raise ValueError(f"b must lie in [0, B(T)] = [0, {total}]")
-        levels = np.asarray(np.minimum(b, total), dtype=np.float64)
+        inside = (b >= 0) & (b <= total * (1 + 1e-12))
+        if not np.all(inside):
+            wrong = float(b[~inside][0])
+            raise ValueError(f"b = {wrong!r}: must lie in [0, B(T)] = [0, {total}]")
+        levels = np.asarray(np.minimum(b, total))
 
         def excess(t: Array, /, *level: Any) -> Array:
             return np.asarray(self.integral(t) - level[0])
@@ -97,6 +117,11 @@ class NoiseSchedule(ABC):
     def supremum(self) -> float:
         """sup β over [0, T]: β(T) for a schedule that never decreases."""
         return float(self.beta(self.horizon))
+
+    @property
+    def process_variance(self) -> float | None:
+        """The σ² that β is made for, of the process that it drives; None if it suits any."""
+        return None
 
 
 _PHI2_TAYLOR = np.array([1 / factorial(k + 2) for k in range(18)])
@@ -134,9 +159,10 @@ class BetaSchedule(NoiseSchedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_positive(beta_min=self.beta_min, beta_max=self.beta_max)
-        if not np.isfinite(self.a):
-            raise ValueError(f"a = {self.a!r}: must be a finite number")
+        require_positive(beta_min=self.beta_min, beta_max=self.beta_max)
+        require_finite(a=self.a)
+        if abs(self.a) * self.horizon > LARGEST:
+            raise ValueError(f"a = {self.a!r}: must be at most {LARGEST:g}/horizon in size")
         if self.beta_max < self.beta_min:
             raise ValueError(
                 f"beta_max = {self.beta_max!r}: must be at least beta_min = {self.beta_min!r}"
@@ -148,7 +174,7 @@ class BetaSchedule(NoiseSchedule):
         return abs(self.a * self.horizon) < 1e-16
 
     def beta(self, t: npt.ArrayLike) -> Array:
-        t = np.asarray(t, dtype=np.float64)
+        t = self.times(t)
         a, horizon = self.a, self.horizon
         if self._linear:
             ratio = t / horizon
@@ -159,7 +185,7 @@ class BetaSchedule(NoiseSchedule):
         return np.asarray(self.beta_min + (self.beta_max - self.beta_min) * ratio)
 
     def integral(self, t: npt.ArrayLike) -> Array:
-        t = np.asarray(t, dtype=np.float64)
+        t = self.times(t)
         a, horizon = self.a, self.horizon
         # ∫₀ᵗ ratio = t² φ₂(at) a/(e^{aT} − 1); past at = 1 the exponentials are
         # combined first, where they no longer cancel and would overflow apart.
@@ -188,13 +214,13 @@ class ConstantSchedule(NoiseSchedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_positive(rate=self.rate)
+        require_positive(rate=self.rate)
 
     def beta(self, t: npt.ArrayLike) -> Array:
-        return np.full_like(np.asarray(t, dtype=np.float64), self.rate)
+        return np.full_like(self.times(t), self.rate)
 
     def integral(self, t: npt.ArrayLike) -> Array:
-        return self.rate * np.asarray(t, dtype=np.float64)
+        return np.asarray(self.rate * self.times(t))
 
 
 @dataclass(frozen=True)
@@ -227,37 +253,58 @@ class CosineSchedule(NoiseSchedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_positive(variance=self.variance, offset=self.offset)
-        start = self._rate * float(np.tan(self._angle(0.0)))
+        require_positive(variance=self.variance, offset=self.offset)
+        if not (isinstance(self.clip, float) and np.isinf(self.clip)):
+            require_positive(clip=self.clip)
+        start = float(self._free(np.zeros(())))
         if not self.clip > start:
             raise ValueError(f"clip = {self.clip!r}: must exceed beta(0) = {start:.6g}")
+
+    @property
+    def process_variance(self) -> float | None:
+        return self.variance
 
     @property
     def _rate(self) -> float:
         return self.variance * np.pi / (self.horizon * (1 + self.offset))
 
-    def _angle(self, t: npt.ArrayLike) -> Array:
-        fraction = np.asarray(t, dtype=np.float64) / self.horizon
-        return np.asarray(0.5 * np.pi * (fraction + self.offset) / (1 + self.offset))
+    def _remainder(self, t: npt.ArrayLike) -> Array:
+        """π/2 − θ(t), exact next to the singularity, and never past it."""
+        return np.asarray(0.5 * np.pi * (1 - np.asarray(t) / self.horizon) / (1 + self.offset))
 
     @property
     def clip_time(self) -> float:
         """The time t_c from which β is held at `clip`; T when unclipped."""
-        angle = np.arctan(self.clip / self._rate)
-        return float(self.horizon * (2 / np.pi * (1 + self.offset) * angle - self.offset))
+        remainder = np.arctan(self._rate / self.clip)
+        return float(self.horizon * max(0.0, 1 - 2 / np.pi * (1 + self.offset) * remainder))
 
     def beta(self, t: npt.ArrayLike) -> Array:
-        return np.asarray(np.minimum(self._rate * np.tan(self._angle(t)), self.clip))
+        with np.errstate(divide="ignore"):  # ∞ at T, where tan θ has its pole
+            free = self._free(self.times(t))
+        return np.asarray(np.minimum(free, self.clip))
+
+    def _free(self, t: Array) -> Array:
+        """β without the clip, from the nearer of the zero and the pole of the tangent."""
+        angle = 0.5 * np.pi * (t / self.horizon + self.offset) / (1 + self.offset)
+        late = angle > np.pi / 4
+        early = np.tan(np.where(late, 0.0, angle))
+        return self._rate * np.where(late, 1 / np.tan(self._remainder(t)), early)
 
     def integral(self, t: npt.ArrayLike) -> Array:
-        t = np.asarray(t, dtype=np.float64)
+        t = self.times(t)
         free = np.minimum(t, self.clip_time)
         late = t - free
-        # log(cos θ/cos θ₀) = log1p(−2 sin((θ+θ₀)/2) sin((θ−θ₀)/2)/cos θ₀), exact as t → 0
-        angle, start = self._angle(free), self._angle(0.0)
-        drop = -2 * np.sin((angle + start) / 2) * np.sin((angle - start) / 2) / np.cos(start)
-        value = -2 * self.variance * np.log1p(drop)
-        return np.asarray(value + (self.clip * late if np.isfinite(self.clip) else 0.0))
+        # cos θ/cos θ₀ = 1 − 2 sin((θ+θ₀)/2) sin((θ−θ₀)/2)/cos θ₀, whose second term is exact
+        # as t → 0, the first as t → T
+        quarter, fraction = np.pi / 4 / (1 + self.offset), free / self.horizon
+        turned = np.sin(quarter * (fraction + 2 * self.offset)) * np.sin(quarter * fraction)
+        start = np.sin(self._remainder(0.0))
+        drop = 2 * turned / start
+        with np.errstate(divide="ignore"):
+            far = np.log(np.sin(self._remainder(free)) / start)
+            value = np.where(drop < 0.5, np.log1p(-np.minimum(drop, 0.5)), far)
+        held = self.clip * late if np.isfinite(self.clip) else 0.0
+        return np.asarray(-2 * self.variance * value + held)
 
 
 @dataclass(frozen=True)
@@ -280,23 +327,28 @@ class GeometricSchedule(NoiseSchedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_positive(sigma_min=self.sigma_min, sigma_max=self.sigma_max)
+        require_positive(sigma_min=self.sigma_min, sigma_max=self.sigma_max)
         if not self.sigma_max > self.sigma_min:
             raise ValueError(
                 f"sigma_max = {self.sigma_max!r}: must exceed sigma_min = {self.sigma_min!r}"
+            )
+        if self.sigma_max / self.sigma_min > LARGEST:
+            raise ValueError(
+                f"sigma_max = {self.sigma_max!r}: must be at most {LARGEST:g} sigma_min"
             )
 
     @property
     def _rate(self) -> float:
         """d log ρ²/dt."""
-        return 2 * float(np.log(self.sigma_max / self.sigma_min)) / self.horizon
+        ratio_less_one = (self.sigma_max - self.sigma_min) / self.sigma_min
+        return 2 * float(np.log1p(ratio_less_one)) / self.horizon
 
     def beta(self, t: npt.ArrayLike) -> Array:
-        growth = np.exp(self._rate * np.asarray(t, dtype=np.float64))
+        growth = np.exp(self._rate * self.times(t))
         return np.asarray(self._rate * self.sigma_min**2 * growth)
 
     def integral(self, t: npt.ArrayLike) -> Array:
-        growth = np.expm1(self._rate * np.asarray(t, dtype=np.float64))
+        growth = np.expm1(self._rate * self.times(t))
         return np.asarray(self.sigma_min**2 * growth)
 
 
@@ -324,11 +376,12 @@ class NumericalSchedule(NoiseSchedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_integer(1, panels=self.panels)
         times = np.append(self._nodes(self._knots[:-1], self._width).ravel(), [0.0, self.horizon])
         values = self.beta(times)
         wrong = ~(np.isfinite(values) & (values > 0))
         if wrong.any():
-            t, value = times[wrong][0], values[wrong][0]
+            t, value = times[wrong][0], float(values[wrong][0])
             raise ValueError(f"beta({t:.6g}) = {value!r}: a noise schedule must be positive")
 
     @property
@@ -359,11 +412,14 @@ class NumericalSchedule(NoiseSchedule):
         return float(np.max(self.beta(np.linspace(0.0, self.horizon, 16 * self.panels + 1))))
 
     def beta(self, t: npt.ArrayLike) -> Array:
-        t = np.asarray(t, dtype=np.float64)
-        return np.broadcast_to(np.asarray(self.rate(t), dtype=np.float64), t.shape)
+        t = self.times(t)
+        values = real_array("rate(t)", self.rate(t))
+        if values.shape not in ((), t.shape):
+            raise ValueError(f"rate(t) has shape {values.shape}: must be {t.shape}, that of t")
+        return np.broadcast_to(values, t.shape)
 
     def integral(self, t: npt.ArrayLike) -> Array:
-        t = np.asarray(t, dtype=np.float64)
+        t = self.times(t)
         panel = np.clip((t / self._width).astype(int), 0, self.panels - 1)
         start = self._knots[panel]
         return np.asarray(self._cumulative[panel] + self._quadrature(start, t - start))
@@ -387,6 +443,7 @@ class TruncatedSchedule(NoiseSchedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_instance(NoiseSchedule, schedule=self.schedule)
         if self.horizon > self.schedule.horizon:
             raise ValueError(
                 f"horizon = {self.horizon!r}: must be at most {self.schedule.horizon!r}, "
@@ -394,10 +451,14 @@ class TruncatedSchedule(NoiseSchedule):
             )
 
     def beta(self, t: npt.ArrayLike) -> Array:
-        return self.schedule.beta(t)
+        return self.schedule.beta(self.times(t))
 
     def integral(self, t: npt.ArrayLike) -> Array:
-        return self.schedule.integral(t)
+        return self.schedule.integral(self.times(t))
+
+    @property
+    def process_variance(self) -> float | None:
+        return self.schedule.process_variance
 
     @property
     def supremum(self) -> float:

@@ -18,6 +18,7 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
+from sgm.arguments import require_instance
 from sgm.densities.base import Law
 from sgm.gaussian import Gaussian
 from sgm.processes import Process
@@ -243,6 +244,8 @@ def _require_finite(**values: float) -> None:
 
 
 def _score(process: Process, law: Law, scale: float, bias: float) -> Score:
+    require_instance(Process, process=process)
+    require_instance(Law, law=law)  # a target has one, and is none
     if isinstance(law, Gaussian):
         return GaussianScore(process, law, scale, bias)
     return DensityScore(process, law, scale, bias)

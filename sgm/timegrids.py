@@ -6,8 +6,12 @@ grid is where the solver stops, never the noise *schedule*, which is β(t).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
+
+from sgm.arguments import require_integer, require_positive
 
 __all__ = ["quadratic", "uniform"]
 
@@ -27,9 +31,14 @@ def uniform(horizon: float, n_steps: int) -> Array:
     Returns
     -------
     ndarray, shape (n_steps + 1,)
-        Decreasing times from T to 0.
+        Decreasing times from T to 0, both exactly.
+
+    Raises
+    ------
+    ValueError
+        If `horizon` is not positive and finite or `n_steps` no integer of at least 1.
     """
-    return np.asarray(horizon * np.arange(n_steps, -1, -1) / n_steps)
+    return _grid(horizon, n_steps, lambda k: horizon * k / n_steps)
 
 
 def quadratic(horizon: float, n_steps: int) -> Array:
@@ -45,4 +54,13 @@ def quadratic(horizon: float, n_steps: int) -> Array:
     ndarray, shape (n_steps + 1,)
         Decreasing times from T to 0.
     """
-    return np.asarray(horizon * (np.arange(n_steps, -1, -1) / n_steps) ** 2)
+    return _grid(horizon, n_steps, lambda k: horizon * (k / n_steps) ** 2)
+
+
+def _grid(horizon: float, n_steps: int, time: Callable[[Array], Array]) -> Array:
+    """The times of N, N − 1, …, 0 steps to go."""
+    require_positive(horizon=horizon)
+    require_integer(1, n_steps=n_steps)
+    times = time(np.arange(n_steps, -1, -1, dtype=np.float64))
+    times[0] = horizon  # T·N/N rounds to above T for some T and N
+    return times

@@ -8,7 +8,7 @@ import pytest
 from sgm import bounds, laws, samplers, scores, targets
 from sgm.densities import GaussianMixture
 from sgm.gaussian import Gaussian, kl_divergence, relative_fisher_information
-from sgm.processes import VPProcess
+from sgm.processes import VEProcess, VPProcess
 from sgm.schedules import BetaSchedule, ConstantSchedule, CosineSchedule, NumericalSchedule
 from sgm.timegrids import quadratic, uniform
 
@@ -228,3 +228,32 @@ def test_unknown_terms_are_nan_and_leave_the_others():
 def test_shapes_that_disagree_are_named(times, mse, cross, message):
     with pytest.raises(ValueError, match=message):
         bounds.gaussian_kl_bound(process(), TARGETS["isotropic"], times, mse, cross)
+
+
+@pytest.mark.parametrize("rate", [1300.0, 1450.0, 3000.0])
+def test_the_path_bound_of_a_step_past_the_range_of_the_exponential(rate):
+    """Not −∞ but still a bound, with and without an error of the score."""
+    vp, law = VPProcess(ConstantSchedule(1.0, rate), 1.0), Gaussian.diagonal([1.0], [0.5])
+    times = uniform(1.0, 1)
+    for score in ("exact", "scaled up", "biased"):
+        assert_chain(vp, law, SCORES[score](vp, law), times)
+
+
+def test_a_process_without_a_stationary_law_is_refused():
+    ve, law = VEProcess(ConstantSchedule(1.0, 3.0)), Gaussian.diagonal([1.0], [0.5])
+    zero = np.zeros(2)
+    with pytest.raises(ValueError, match="must have a stationary law"):
+        bounds.gaussian_kl_bound(ve, law, uniform(1.0, 2), zero, zero)
+    with pytest.raises(ValueError, match="must have a stationary law"):
+        bounds.gaussian_w2_bound(
+            ve, law, uniform(1.0, 2), score_mse_generated=zero, score_mse_forward=zero
+        )
+
+
+def test_the_unclipped_cosine_has_no_finite_discretization_term():
+    """sup β = ∞; without an error of the score E₂ is 0 whatever B(T)."""
+    vp, law = VPProcess(CosineSchedule(1.0, 1.0, 0.008, np.inf), 1.0), TARGETS["isotropic"]
+    terms = bound(vp, law, scores.exact(vp, law), uniform(1.0, 5))
+    assert terms.discretization == terms.discretization_refined == terms.total == np.inf
+    assert terms.score_error == 0
+    assert not np.isnan(terms.path)

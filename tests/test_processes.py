@@ -93,3 +93,11 @@ def test_ve_starts_from_the_noise_of_its_horizon():
 def test_variance_out_of_range_is_named(variance):
     with pytest.raises(ValueError, match=f"variance = {variance}: must be"):
         VPProcess(BetaSchedule(1.0, 0.0, 0.1, 20.0), variance)
+
+
+def test_a_schedule_made_for_another_variance_is_refused():
+    cosine = CosineSchedule(1.0, 2.0, 0.008, 20.0)
+    with pytest.raises(ValueError, match=r"variance = 1.0: must be 2.0"):
+        VPProcess(cosine, 1.0)
+    with pytest.raises(ValueError, match=r"variance = inf: must be 2.0"):
+        VEProcess(cosine)

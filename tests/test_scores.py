@@ -157,6 +157,10 @@ def test_an_exact_density_score_has_no_error():
         (lambda: scores.plugin(process(), DIAGONAL, np.nan), "eps = nan: must be"),
         (lambda: scores.scaled(process(), DIAGONAL, np.inf), "scale = inf: must be"),
         (lambda: scores.biased(process(), DIAGONAL, np.nan), "bias = nan: must be"),
+        (
+            lambda: scores.exact(process(), targets.isotropic(2, 0.0, 1.0)),
+            "law = LawTarget: must be a Law",
+        ),
         (lambda: scores.scaled(process(), MIXTURE, np.inf), "scale = inf: must be"),
         (lambda: scores.plugin(process(), MIXTURE, 0.1), "law = GaussianMixture: must be Gaussian"),
         (

@@ -222,8 +222,11 @@ def gaussian_kl_bound(
     gain = lost * grown + innovation
     with np.errstate(over="ignore", invalid="ignore"):
         drifted = np.where(cross == 0, 0.0, cross * (2 * variance * _first_growth(half)))
+    # past it cross underflows while its factor overflows: |cross| ≤ √(I mse) bounds the term
+    worst = -2 * variance * np.sqrt(grown * mse)
+    drifted = np.where(half < _LARGEST_STEP, drifted, worst)
     frozen = variance * _square_growth(half) * grown + np.sum(log_excess(relative), axis=-1)
-    girsanov = np.sum(frozen - 2 * drifted + mse * increment, axis=-1) / 2
+    girsanov = np.sum(frozen - 2 * drifted + _weighted(mse, increment), axis=-1) / 2
     final = Gaussian(marginals.mean[-1], marginals.eigenvalues[-1], law.basis)
     first = Gaussian(marginals.mean[0], marginals.eigenvalues[0], law.basis)
     terminal = float(kl_divergence(first, prior))
@@ -236,6 +239,8 @@ def gaussian_kl_bound(
 
 def _increments(process: VPProcess, times: npt.ArrayLike) -> tuple[Array, Array, Array]:
     """τ_k, τ_{k+1} and Δ_k, each of shape (N,)."""
+    if np.isinf(process.variance):
+        raise ValueError(f"process = {process!r}: must have a stationary law")
     times = np.asarray(times, dtype=np.float64)
     if times.ndim != 1 or times.size < 2:
         raise ValueError(f"times has shape {times.shape}: must be (N + 1,) with N >= 1")
@@ -265,7 +270,7 @@ def _assemble(
     factor = np.maximum(increment / (4 * variance), 1.0)
     return KLBound(
         mixing=np.asarray(kl_to_prior * np.exp(-np.sum(increment) / variance)),
-        score_error=np.asarray(np.sum(increment * mse, axis=-1)),
+        score_error=np.asarray(np.sum(_weighted(mse, increment), axis=-1)),
         discretization=np.asarray(
             2 * largest * max(largest / (4 * variance), 1.0) * np.asarray(information)
         ),
@@ -274,6 +279,14 @@ def _assemble(
         path=np.asarray(path, dtype=np.float64),
     )
 
+
+def _weighted(mse: Array, increment: Array) -> Array:
+    """mse Δ, zero without an error whatever the step."""
+    with np.errstate(invalid="ignore"):
+        return np.where(mse == 0, 0.0, mse * increment)
+
+
+_LARGEST_STEP = 600.0  # Δ/(2σ²), well below the 710 at which eʰ overflows
 
 # Taylor coefficients of eʰ − 1 − h and of e²ʰ − 4eʰ + 3 + 2h
 _FIRST = np.array([0.0, 0.0, *(1 / factorial(k) for k in range(2, 20))])
@@ -290,5 +303,6 @@ def _square_growth(half: Array) -> Array:
     """e⁻²ʰ (e²ʰ − 4eʰ + 3 + 2h) = e⁻²ʰ ∫(r − 1)² dB/σ² over a step, h = Δ/(2σ²)."""
     near = np.polynomial.polynomial.polyval(np.minimum(half, 1.0), _SQUARE)
     shrink = np.exp(-half)
-    far = 1 - 4 * shrink + (3 + 2 * half) * shrink**2
+    # ∞ for a step from the pole of an unclipped β
+    far = 1 - 4 * shrink + (3 + 2 * np.minimum(half, 1e3)) * shrink**2
     return np.asarray(np.where(half < 1, near * shrink**2, far))
