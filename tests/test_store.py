@@ -107,7 +107,7 @@ def test_a_likelihood_that_failed_is_among_the_failures(
 
     monkeypatch.setattr("sgm.likelihood.flow_likelihood", unsolved)
     likelihood = {
-        "rows": 4, "nodes": 4, "cutoff": 0.01, "divergence": "exact", "directions": 1,
+        "rows": 4, "nodes": 16, "cutoff": 0.01, "divergence": "exact", "directions": 1,
         "method": "RK45", "rtol": 0.1, "atol": 0.1, "atol_nats": 0.1,
     }  # fmt: skip
     changes = {"seeds": 1, "horizons": [1.0], "n_steps": [5], "likelihood": likelihood}
