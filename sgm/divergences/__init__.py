@@ -4,6 +4,7 @@
 `likelihood`  cross-entropy under a known law, KL of a partition, held-out likelihood
 `transport`   exact and sliced W₂ between two samples
 `kernels`     maximum mean discrepancy
+`coupled`     the same below their floors, with a chain of known law beside the sampler's
 
 An estimator sees arrays, and the known law where it is Gaussian; never a process, a target or
 a sampler. None of them is zero for a perfect sampler of finitely many rows: each comes with
@@ -12,6 +13,17 @@ independent true samples of the same sizes. KL divergences are never estimated b
 neighbours, which are useless in these dimensions.
 """
 
+from sgm.divergences.coupled import (
+    Control,
+    Coupled,
+    CoupledKL,
+    coupled_cross_entropy,
+    coupled_difference,
+    coupled_kl,
+    coupled_law,
+    coupled_w2,
+    coupling_distance,
+)
 from sgm.divergences.kernels import gaussian_mmd, median_bandwidth, mmd
 from sgm.divergences.likelihood import (
     CrossEntropy,
@@ -25,12 +37,13 @@ from sgm.divergences.moments import (
     Moments,
     kl_standard_error,
     plugin_kl,
-    plugin_kl_expected,
     plugin_kl_floor,
+    plugin_kl_moments,
     unbiased_kl,
     w2_floor,
     w2_plugin,
     w2_squared_bias,
+    w2_squared_standard_error,
     w2_standard_error,
     w2_unbiased,
 )
@@ -43,11 +56,20 @@ from sgm.divergences.transport import (
 )
 
 __all__ = [
+    "Control",
+    "Coupled",
+    "CoupledKL",
     "CrossEntropy",
     "HeldoutGap",
     "Moments",
     "PartitionKL",
     "SlicedW2",
+    "coupled_cross_entropy",
+    "coupled_difference",
+    "coupled_kl",
+    "coupled_law",
+    "coupled_w2",
+    "coupling_distance",
     "cross_entropy",
     "gaussian_mmd",
     "gaussian_sliced_w2",
@@ -57,8 +79,8 @@ __all__ = [
     "mmd",
     "partition_kl",
     "plugin_kl",
-    "plugin_kl_expected",
     "plugin_kl_floor",
+    "plugin_kl_moments",
     "projections",
     "sample_w2",
     "sliced_w2",
@@ -66,6 +88,7 @@ __all__ = [
     "w2_floor",
     "w2_plugin",
     "w2_squared_bias",
+    "w2_squared_standard_error",
     "w2_standard_error",
     "w2_unbiased",
 ]

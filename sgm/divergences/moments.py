@@ -41,12 +41,13 @@ __all__ = [
     "Moments",
     "kl_standard_error",
     "plugin_kl",
-    "plugin_kl_expected",
     "plugin_kl_floor",
+    "plugin_kl_moments",
     "unbiased_kl",
     "w2_floor",
     "w2_plugin",
     "w2_squared_bias",
+    "w2_squared_standard_error",
     "w2_standard_error",
     "w2_unbiased",
 ]
@@ -163,16 +164,8 @@ def _log_determinant_bias(dimension: int, n: int) -> float:
 def plugin_kl_floor(dimension: int, n: int) -> tuple[float, float]:
     """Exact mean and standard deviation of `plugin_kl` for a perfect sampler.
 
-    Mean ½[e − d + ν d/(ν − d − 1) (1 + 1/n)], about d(d + 3)/(4n). With K = S_n whitened,
-    KL = ½[(tr K⁻¹ + δᵀK⁻¹δ) − d + log|K|] and δ ~ N(0, I/n) independent of K,
-
-        4 Var = (1 + 1/n)² Var tr K⁻¹ + 2(1 + 1/n) Cov(tr K⁻¹, log|K|)
-                + Var log|K| + 2 E tr K⁻² / n²,
-
-    all known for a Wishart matrix: with c = ν − d − 1, Var tr K⁻¹ =
-    2ν²d(c + d)/((c + 1)c²(c − 2)), E tr K⁻² = ν²d(c + d + 1)/((c + 1)c(c − 2)) by
-    the inverse Wishart's second moments, Cov = −2νd/c² (derivative of E tr K⁻¹ in ν),
-    Var log|K| = Σ ψ′((n − i)/2). The standard deviation is about √(d(d + 3))/(2n).
+    Mean ½[e − d + ν d/(ν − d − 1) (1 + 1/n)], about d(d + 3)/(4n); the standard deviation, of
+    `plugin_kl_moments`, is about √(d(d + 3))/(2n).
 
     Parameters
     ----------
@@ -189,27 +182,25 @@ def plugin_kl_floor(dimension: int, n: int) -> tuple[float, float]:
     ValueError
         If n ≤ d + 2.
     """
-    from scipy.special import polygamma
-
-    _require_rows(dimension, n)
-    d, nu = dimension, n - 1
-    c = nu - d - 1
-    mean = (_log_determinant_bias(d, n) + d * (d + 1) / c + nu * d / (c * n)) / 2
-    if c <= 2:
-        return mean, np.inf
-    trace = 2 * nu**2 * d * (c + d) / ((c + 1) * c**2 * (c - 2))
-    square = nu**2 * d * (c + d + 1) / ((c + 1) * c * (c - 2))
-    logarithm = float(np.sum(polygamma(1, (n - np.arange(1, d + 1)) / 2)))
-    weight = 1 + 1 / n
-    variance = weight**2 * trace - 4 * weight * nu * d / c**2 + logarithm + 2 * square / n**2
-    return mean, float(np.sqrt(max(variance, 0.0)) / 2)
+    standard = Gaussian.diagonal(np.zeros(dimension), np.ones(dimension))
+    return plugin_kl_moments(standard, standard, n)
 
 
-def plugin_kl_expected(law: Gaussian, sampled: Gaussian, n: int) -> float:
-    """Exact mean of `plugin_kl` over samples of `n` rows of a Gaussian law.
+def plugin_kl_moments(law: Gaussian, sampled: Gaussian, n: int) -> tuple[float, float]:
+    """Exact mean and standard deviation of `plugin_kl` over samples of a Gaussian law.
 
-    KL(law ‖ sampled) + floor + ½ (d + 1)/(ν − d − 1) (Q − d), with
-    Q = tr S_h⁻¹Σ + |μ − μ_h|² in the metric S_h⁻¹.
+    In coordinates where S_h = I, with K = S_n, A = Σ and δ = μ_h − μ there,
+
+        KL = ½[tr A K⁻¹ + (δ + ε)ᵀK⁻¹(δ + ε) − d + log|K| − log|A|],    ε ~ N(0, I/n),
+
+    ε independent of K, which is Wishart of ν = n − 1 degrees over ν. With c = ν − d − 1,
+    C = A + δδᵀ + I/n and the inverse Wishart's moments,
+
+        E KL = ½[ν tr C/c + e − d − log|A|],
+        4 Var = Var tr CK⁻¹ + 2 Cov(tr CK⁻¹, log|K|) + Var log|K| + E(4 δᵀK⁻²δ/n + 2 tr K⁻²/n²),
+
+    Var tr CK⁻¹ = 2ν²((tr C)² + c tr C²)/((c + 1)c²(c − 2)), Cov = −2ν tr C/c² (derivative of
+    E tr CK⁻¹ in ν), Var log|K| = Σ ψ′((n − i)/2), E K⁻² = ν²(c + d + 1)/((c + 1)c(c − 2)) I.
 
     Parameters
     ----------
@@ -218,23 +209,39 @@ def plugin_kl_expected(law: Gaussian, sampled: Gaussian, n: int) -> float:
     sampled : Gaussian
         Law of the sampler's output, of batch shape ().
     n : int
+        Number of rows.
 
     Returns
     -------
-    float
+    mean, sd : float
+        The latter is infinite for n ≤ d + 4.
 
     Raises
     ------
     ValueError
         If n ≤ d + 2.
     """
-    floor, _ = plugin_kl_floor(law.dimension, n)
-    turned = (sampled.basis.T @ law.basis) ** 2
-    spread = (turned @ law.eigenvalues - sampled.eigenvalues) / sampled.eigenvalues
-    shift = sampled.rotate(law.mean - sampled.mean) ** 2 / sampled.eigenvalues
-    d = law.dimension
-    inflation = (d + 1) / (n - d - 2)
-    return float(kl_divergence(law, sampled) + floor + inflation * np.sum(spread + shift) / 2)
+    from scipy.special import polygamma
+
+    d, nu = law.dimension, n - 1
+    _require_rows(d, n)
+    c = nu - d - 1
+    scale = 1 / np.sqrt(sampled.eigenvalues)
+    whitened = scale[:, None] * (sampled.basis.T @ law.basis) * np.sqrt(law.eigenvalues)
+    shift = scale * sampled.rotate(sampled.mean - law.mean)
+    spread = whitened @ whitened.T + np.outer(shift, shift) + np.eye(d) / n
+    trace, square = float(np.trace(spread)), float(np.sum(spread**2))
+    distance = float(shift @ shift)
+    # KL is ½[tr A + |δ|² − d − log|A|]; the rest is what a finite sample adds
+    added = (d + 1) / c * trace + d / n + _log_determinant_bias(d, n)
+    mean = float(kl_divergence(law, sampled)) + added / 2
+    if c <= 2:
+        return mean, np.inf
+    inverse = nu**2 / ((c + 1) * c * (c - 2))  # of E K⁻² and of the variance of the trace
+    variance = 2 * inverse * (trace**2 / c + square) - 4 * nu * trace / c**2
+    variance += float(np.sum(polygamma(1, (n - np.arange(1, d + 1)) / 2)))
+    variance += inverse * (c + d + 1) * (4 * distance / n + 2 * d / n**2)
+    return mean, float(np.sqrt(max(variance, 0.0)) / 2)
 
 
 def unbiased_kl(law: Gaussian, moments: Moments) -> float:
@@ -428,20 +435,9 @@ def w2_unbiased(law: Gaussian, moments: Moments) -> float:
 def w2_standard_error(law: Gaussian, moments: Moments) -> float:
     """Standard error of `w2_plugin`.
 
-    The delta method for W₂² as a function of (m_n, S_n), with T the optimal map from S to Σ,
-    for which S^½(I − T)S^½ = S − (S^½ΣS^½)^½,
-
-        Var₁ = 4 (m_n − μ)ᵀ S (m_n − μ)/n + (2/ν) |S − (S^½ΣS^½)^½|²_F,
-
-    plus the variance that remains when the first order vanishes, with k as in
-    `w2_squared_bias`,
-
-        V₀ = 2 tr S²/n² + (1/ν²) Σ_ij k_i k_j (1 + δ_ij)/(√k_i + √k_j)².
-
-    Var₁ at S_n is too large by 2V₀ on average, which is taken off: max(Var₁ − 2V₀, 0) + V₀.
-    The error of the root is that of the square over twice the root, or over twice the root
-    of the bias where the sample happens to lie nearer than a perfect one. Near a perfect
-    sampler it errs on the safe side: by a quarter in d = 2, a tenth in d = 10, 2 % in d = 50.
+    That of the square over twice the root, or over twice the root of the bias where the sample
+    happens to lie nearer than a perfect one. Near a perfect sampler it errs on the safe side:
+    by a quarter in d = 2, a tenth in d = 10, 2 % in d = 50.
 
     Parameters
     ----------
@@ -455,9 +451,43 @@ def w2_standard_error(law: Gaussian, moments: Moments) -> float:
     float
         In units of the data; NaN where `w2_plugin` is infinite.
     """
-    value, n = w2_plugin(law, moments), moments.n
+    value = w2_plugin(law, moments)
     if np.isinf(value):
         return np.nan
+    bias = w2_squared_bias(law, moments.covariance, moments.n)
+    return w2_squared_standard_error(law, moments) / (2 * max(value, float(np.sqrt(bias))))
+
+
+def w2_squared_standard_error(law: Gaussian, moments: Moments) -> float:
+    """Standard error of the square of `w2_plugin`.
+
+    The delta method for W₂² as a function of (m_n, S_n), with T the optimal map from S to Σ,
+    for which S^½(I − T)S^½ = S − (S^½ΣS^½)^½,
+
+        Var₁ = 4 (m_n − μ)ᵀ S (m_n − μ)/n + (2/ν) |S − (S^½ΣS^½)^½|²_F,
+
+    plus the variance that remains when the first order vanishes, with k as in
+    `w2_squared_bias`,
+
+        V₀ = 2 tr S²/n² + (1/ν²) Σ_ij k_i k_j (1 + δ_ij)/(√k_i + √k_j)².
+
+    Var₁ at S_n is too large by 2V₀ on average, which is taken off: max(Var₁ − 2V₀, 0) + V₀.
+
+    Parameters
+    ----------
+    law : Gaussian
+        π_data, of batch shape ().
+    moments : Moments
+        Of the generated sample; its covariance may be singular.
+
+    Returns
+    -------
+    float
+        In squared units of the data; NaN if the sample is not finite.
+    """
+    if not moments.finite:
+        return np.nan
+    n = moments.n
     shift = law.rotate(moments.mean - law.mean)
     covariance = law.basis.T @ moments.covariance @ law.basis
     half = _root(covariance)
@@ -467,8 +497,7 @@ def w2_standard_error(law: Gaussian, moments: Moments) -> float:
     # curvature² has (1 + δ_ij)² where the variance has 1 + δ_ij
     spread = np.sum(curvature**2) - np.sum(np.diag(curvature) ** 2) / 2
     floor = float(2 * np.sum(covariance**2) / n**2 + spread / (n - 1) ** 2)
-    bias = w2_squared_bias(law, moments.covariance, n)
-    return float(np.sqrt(max(first - 2 * floor, 0.0) + floor) / (2 * max(value, np.sqrt(bias))))
+    return float(np.sqrt(max(first - 2 * floor, 0.0) + floor))
 
 
 def _root(matrix: Array) -> Array:

@@ -7,6 +7,7 @@ value. It names what it needs among its arguments. A divergence, any of
     generated   as many of them as an independent true sample can have
     reference   an independent true sample of that size: fresh draws, or the held-out rows
     target, train, heldout
+    control     the exact-score chain on the same noise, for trained scores of a known law
 
 A bound, any of `process`, `law`, `times`, `sampler`, and of the score's error at the
 departure times `score_mse`, `score_mse_standard_error` and `score_cross` under the forward
@@ -22,7 +23,8 @@ import numpy.typing as npt
 
 from sgm import bounds, divergences
 from sgm.densities import Law
-from sgm.gaussian import Gaussian, kl_divergence
+from sgm.divergences import Control, Coupled
+from sgm.gaussian import Gaussian, kl_divergence, wasserstein2
 from sgm.processes import VPProcess
 from sgm.targets import LawTarget, Target
 
@@ -49,33 +51,68 @@ __all__ = [
 Array = npt.NDArray[np.float64]
 
 
-def gaussian_kl(sample: Array, target: Target) -> dict[str, Any]:
-    """Plug-in and unbiased KL from the target's Gaussian to the sample's moments.
+def gaussian_kl(
+    sample: Array, target: Target, control: Control | None, plugin_rows: int
+) -> dict[str, Any]:
+    """Plug-in, unbiased and coupled KL from the target's Gaussian to the sample's moments.
 
     For a law that is not Gaussian, or unknown, the target's Gaussian has its moments or
-    those of all the data: the divergence then sees the first two moments alone.
+    those of all the data: the divergence then sees the first two moments alone. Only where the
+    control's law is known is there a coupled estimate, and with it what the plug-in of
+    `plugin_rows` rows would show.
     """
     moments = divergences.Moments.of(sample)
     floor, floor_sd = divergences.plugin_kl_floor(moments.dimension, moments.n)
     law = target.reference
-    return {
+    values = {
         "kl_plugin": divergences.plugin_kl(law, moments),
         "kl_unbiased": divergences.unbiased_kl(law, moments),
         "kl_standard_error": divergences.kl_standard_error(law, moments),
         "kl_floor": floor,
         "kl_floor_sd": floor_sd,
     }
+    if control is None or control.law is None:
+        return values
+    coupled = divergences.coupled_kl(law, sample, control, plugin_rows)
+    return (
+        values
+        | _coupled("kl", coupled)
+        | {
+            "kl_plugin_expected": coupled.plugin_mean,
+            "kl_plugin_expected_sd": coupled.plugin_sd,
+        }
+    )
 
 
-def gaussian_w2(sample: Array, target: Target) -> dict[str, Any]:
-    """W2 between the Gaussians of the target's and of the sample's moments."""
-    moments, law = divergences.Moments.of(sample), target.reference
+def _coupled(name: str, estimate: Coupled) -> dict[str, Any]:
+    """The variables of a coupled estimate, see `sgm.study.variables.coupled`."""
     return {
+        f"{name}_coupled": estimate.value,
+        f"{name}_coupled_standard_error": estimate.standard_error,
+        f"{name}_coupled_gain": estimate.gain,
+    }
+
+
+def gaussian_w2(sample: Array, target: Target, control: Control | None) -> dict[str, Any]:
+    """W2 between the Gaussians of the target's and of the sample's moments.
+
+    With a control, also its distance to the sample, which bounds W2 of their laws from above.
+    """
+    moments, law = divergences.Moments.of(sample), target.reference
+    values: dict[str, Any] = {
         "w2_plugin": divergences.w2_plugin(law, moments),
         "w2_unbiased": divergences.w2_unbiased(law, moments),
         "w2_standard_error": divergences.w2_standard_error(law, moments),
         "w2_floor": divergences.w2_floor(law, moments.n),
     }
+    if control is None:
+        return values
+    distance = divergences.coupling_distance(sample, control.rows)
+    values["w2_coupling"] = distance
+    if control.law is None:
+        return values
+    values["w2_coupling_bound"] = distance + float(wasserstein2(law, control.law))
+    return values | _coupled("w2", divergences.coupled_w2(law, sample, control))
 
 
 def sample_w2(generated: Array, reference: Array, rows: int) -> dict[str, Any]:
@@ -84,12 +121,28 @@ def sample_w2(generated: Array, reference: Array, rows: int) -> dict[str, Any]:
 
 
 def sliced_w2(
-    generated: Array, reference: Array, projections: int, projection_seed: int
+    generated: Array,
+    reference: Array,
+    target: Target,
+    control: Control | None,
+    projections: int,
+    projection_seed: int,
 ) -> dict[str, Any]:
     """Sliced W2 to an independent true sample, and the largest W2 over the directions."""
     directions = divergences.projections(generated.shape[1], projections, projection_seed)
     sliced = divergences.sliced_w2(generated, reference, directions)
-    return {"sliced_w2": sliced.value, "max_sliced_w2": sliced.largest}
+    values = {"sliced_w2": sliced.value, "max_sliced_w2": sliced.largest}
+    if control is None or control.law is None:
+        return values
+    coupled = divergences.coupled_difference(
+        lambda x, y: divergences.sliced_w2(x, y, directions).value,
+        generated,
+        reference,
+        control,
+        divergences.gaussian_sliced_w2(target.reference, control.law, directions).value,
+        squared=True,
+    )
+    return values | _coupled("sliced_w2", coupled)
 
 
 def sliced_w2_exact(
@@ -108,11 +161,19 @@ def sliced_w2_authors(
     return {"sliced_w2_authors": divergences.sliced_w2(generated, train, directions).value}
 
 
-def nll(sample: Array, target: Target) -> dict[str, Any]:
+def nll(sample: Array, target: Target, control: Control | None) -> dict[str, Any]:
     """Mean negative log-likelihood of the sample under a known density."""
     assert target.law is not None
-    entropy = divergences.cross_entropy(target.law.log_density(sample))
-    return {"nll": entropy.value, "nll_standard_error": entropy.standard_error}
+    densities = target.law.log_density(sample)
+    entropy = divergences.cross_entropy(densities)
+    values = {"nll": entropy.value, "nll_standard_error": entropy.standard_error}
+    if control is None or control.law is None:
+        return values
+    exact = float(nll_exact(target.reference, control.law)["nll_exact"])
+    coupled = divergences.coupled_cross_entropy(
+        densities, target.law.log_density(control.rows), exact
+    )
+    return values | _coupled("nll", coupled)
 
 
 def nll_exact(law: Gaussian, generated: Gaussian) -> dict[str, Any]:
@@ -135,10 +196,22 @@ def partition_kl(sample: Array, target: Target) -> dict[str, Any]:
     }
 
 
-def mmd(generated: Array, reference: Array, target: Target, rows: int) -> dict[str, Any]:
+def mmd(
+    generated: Array, reference: Array, target: Target, control: Control | None, rows: int
+) -> dict[str, Any]:
     """Squared MMD between two samples of at most `rows` rows."""
-    bandwidth = _bandwidth(target.reference)
-    return {"mmd": divergences.mmd(generated[:rows], reference[:rows], bandwidth)}
+    law, bandwidth = target.reference, _bandwidth(target.reference)
+    values = {"mmd": divergences.mmd(generated[:rows], reference[:rows], bandwidth)}
+    if control is None or control.law is None:
+        return values
+    coupled = divergences.coupled_difference(
+        lambda x, y: divergences.mmd(x, y, bandwidth),
+        generated[:rows],
+        reference[:rows],
+        control,
+        divergences.gaussian_mmd(law, control.law, bandwidth),
+    )
+    return values | _coupled("mmd", coupled)
 
 
 def mmd_exact(law: Gaussian, generated: Gaussian, rows: int) -> dict[str, Any]:

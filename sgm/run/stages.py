@@ -16,6 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sgm import laws
+from sgm.divergences import Control
+from sgm.gaussian import Gaussian
 from sgm.processes import Process
 from sgm.random import stream
 from sgm.run.build import (
@@ -29,7 +32,8 @@ from sgm.run.build import (
 from sgm.run.likelihood import likelihood
 from sgm.run.pictures import pictures
 from sgm.run.theory import axes, exact
-from sgm.store.cells import canonical, read_cells, write_cells, written_whole
+from sgm.samplers import Steps
+from sgm.store.cells import canonical, cell_names, read_cells, write_cells, written_whole
 from sgm.targets import DataTarget, Target
 
 __all__ = [
@@ -131,9 +135,12 @@ def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
 
     Samples are large: each schedule has an array of its own, ``samples/LABEL`` of shape
     (R, n, d), written before the next one is simulated. Where a bound asks for it, the error
-    of the networks along the chain is measured on the way, on the first rows.
+    of the networks along the chain is measured on the way, on the first rows. Where a divergence
+    has a coupled estimate, the exact-score chain on the same noise follows: ``control/LABEL``,
+    and if its law is Gaussian ``control_law/LABEL``, the mean and the variances in the basis of
+    the target.
     """
-    from sgm import evaluation, networks, simulation
+    from sgm import evaluation, networks, scores, simulation
     from sgm.run.score_fns import build_score_fn, load_networks
 
     target = build_target(spec["target"])
@@ -151,21 +158,38 @@ def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
             if "n_score_error" in spec:
                 assert target.law is not None
                 error = evaluation.ChainError(process, target.law, steps, spec["n_score_error"])
-            rows = simulation.simulate_reverse(
-                steps,
-                score_fn,
-                process.prior_variance,
-                spec["n_samples"],
-                target.dimension,
-                spec["study_seed"],
-                list(seeds),
-                {"target": spec["target"]["label"]},
-                dtype,
-                place,
-                error,
-            )
-            yield f"samples/{label}", rows.float().cpu().numpy()
-            del rows
+
+            def simulated(
+                score_fn: Any,
+                dtype: Any,
+                error: Any = None,
+                steps: Steps = steps,
+                process: Process = process,
+            ) -> npt.NDArray[np.float32]:
+                rows = simulation.simulate_reverse(
+                    steps,
+                    score_fn,
+                    process.prior_variance,
+                    spec["n_samples"],
+                    target.dimension,
+                    spec["study_seed"],
+                    list(seeds),
+                    {"target": spec["target"]["label"]},
+                    dtype,
+                    place,
+                    error,
+                )
+                return np.asarray(rows.float().cpu().numpy())
+
+            yield f"samples/{label}", simulated(score_fn, dtype, error)
+            if "control" in spec:
+                exact = build_score_fn(spec["control"], process, target, None, place)
+                yield f"control/{label}", simulated(*exact)
+                if isinstance(target.law, Gaussian):
+                    score = scores.exact(process, target.law)
+                    prior = process.prior(target.dimension)
+                    law = laws.sampler_law(steps, score, prior)
+                    yield f"control_law/{label}", np.stack([law.mean, law.eigenvalues])
             if error is not None:
                 errors.append(error.mse)
         if errors:
@@ -187,6 +211,7 @@ def divergences(spec: Spec, seeds: range, inputs: Files, outputs: Files, device:
     for s, schedule in enumerate(spec["schedules"]):
         name = f"samples/{schedule['label']}"
         generated = read_cells(inputs["samples"], [name])[name]
+        controls = _controls(target, inputs["samples"], schedule["label"])
         for r, (seed, sample) in enumerate(zip(seeds, generated, strict=True)):
             failed[s, r] = not np.isfinite(sample).all()
             if failed[s, r]:
@@ -194,6 +219,7 @@ def divergences(spec: Spec, seeds: range, inputs: Files, outputs: Files, device:
             context = _true_rows(spec, target, rows, r, seed, len(sample))
             generated_rows = sample.astype(np.float64)
             context |= {"sample": generated_rows, "generated": generated_rows[: context.pop("n")]}
+            context["control"] = controls[r] if controls else None
             for variable, value in measured(spec["divergences"], context).items():
                 shape = (*failed.shape, *np.shape(value))
                 values.setdefault(variable, np.full(shape, np.nan))[s, r] = value
@@ -201,6 +227,21 @@ def divergences(spec: Spec, seeds: range, inputs: Files, outputs: Files, device:
         values |= _chain_bounds(spec, target, inputs, len(seeds))
     messages = np.where(failed, "the generated sample is not finite", "").astype(np.str_)
     write_cells(outputs["divergences"], values | {"failed": failed, "message": messages}, spec)
+
+
+def _controls(target: Target, path: Path, label: str) -> list[Control]:
+    """The exact-score chains of a schedule, one a seed; none if they were not simulated."""
+    rows, moments = f"control/{label}", f"control_law/{label}"
+    held = [name for name in (rows, moments) if name in cell_names(path)]
+    arrays = read_cells(path, held)
+    if not held:
+        return []
+    law = None
+    if moments in arrays:
+        assert isinstance(target.law, Gaussian)
+        mean, variances = arrays[moments]
+        law = Gaussian(mean, variances, target.law.basis)
+    return [Control(chain.astype(np.float64), law) for chain in arrays[rows]]
 
 
 def _chain_bounds(
@@ -258,7 +299,8 @@ def floors(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str)
             sample = context["train"][:n_rows]
         else:
             sample = target.sample(n, stream(spec["study_seed"], "floor", target=label, seed=seed))
-        found = measured(spec["divergences"], context | {"sample": sample, "generated": sample})
+        context |= {"sample": sample, "generated": sample, "control": None}
+        found = measured(spec["divergences"], context)
         for name, floor in spec["floors"].items():
             values[floor][r] = found[name]
     write_cells(outputs["floors"], values, spec)

@@ -32,6 +32,7 @@ __all__ = [
     "REMEDY",
     "Arrays",
     "canonical",
+    "cell_names",
     "read_cells",
     "read_spec",
     "read_versions",
@@ -166,6 +167,24 @@ def read_cells(path: str | Path, names: Iterable[str] | None = None) -> Arrays:
         raise
     except Exception as error:  # on a broken file, libraries raise more than they document
         raise ValueError(f"{path}: not a readable cell file ({error}): {REMEDY}") from error
+
+
+def cell_names(path: str | Path) -> list[str]:
+    """Names of the arrays of a cell file.
+
+    Raises
+    ------
+    ValueError
+        If it can't be read; the message names the file.
+    """
+    try:
+        with _opened(path) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{path}: not a readable cell file ({error}): {REMEDY}") from error
+    return [name for name in names if name not in ABOUT]
 
 
 def read_spec(path: str | Path) -> str:

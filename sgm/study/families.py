@@ -419,6 +419,12 @@ class HeldoutNLL(Divergence):
     regularisation: Positive
 
 
+class GaussianKL(Divergence):
+    """KL of the first two moments, and what the plug-in of `plugin_rows` rows would show."""
+
+    plugin_rows: Annotated[int, Field(ge=2)] = 10_000
+
+
 class Subsampled(Divergence):
     """A divergence between the first `rows` rows of two samples; its cost grows as rows²."""
 

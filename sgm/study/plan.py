@@ -250,6 +250,12 @@ class Plan:
             return ()
         return tuple(item for item in self.measures("bounds", target) if item.entry.along_chain)
 
+    def is_coupled(self, target: Item, score: Item) -> bool:
+        """Whether the exact-score chain runs beside a network's, for coupled estimates."""
+        measures = self.measures("divergences", target)
+        known = target.entry.law_known and score.family == "trained"
+        return known and any(item.entry.coupled for item in measures)
+
     # --- files -----------------------------------------------------------------------
 
     def pattern(self, kind: str) -> str:

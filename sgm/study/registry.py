@@ -82,6 +82,11 @@ class Entry:
         return any("sampler" in variable.axes for variable in self.terms)
 
     @property
+    def coupled(self) -> bool:
+        """Of a divergence: whether it has an estimate from a control chain."""
+        return any("coupled" in variable.about for variable in self.variables)
+
+    @property
     def law_known(self) -> bool:
         """Of a target: whether its density is known."""
         return self.law != "unknown"
@@ -168,7 +173,7 @@ KINDS: dict[str, dict[str, Entry]] = {
     },
     "divergence": {
         "gaussian_kl": Entry(
-            _measure("gaussian_kl"), families.Divergence, variables=variables.GAUSSIAN_KL
+            _measure("gaussian_kl"), families.GaussianKL, variables=variables.GAUSSIAN_KL
         ),
         "gaussian_w2": Entry(
             _measure("gaussian_w2"), families.Divergence, variables=variables.GAUSSIAN_W2

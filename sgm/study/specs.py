@@ -119,6 +119,8 @@ def _samples(plan: Plan, labels: Labels) -> Leaves:
     told |= {"sampler": _item(plan, "sampler", labels).spec, "n_samples": plan.study.n_samples}
     if plan.along_chain(_item(plan, "target", labels), _item(plan, "score", labels)):
         told["n_score_error"] = plan.study.n_score_error
+    if plan.is_coupled(_item(plan, "target", labels), _item(plan, "score", labels)):
+        told["control"] = {"build": "sgm.scores:exact", "parameters": {}}
     return told
 
 

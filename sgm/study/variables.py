@@ -8,6 +8,7 @@ that figures and tables read the grid alone and treat a user's divergence like o
     floor, floor_sd, exact, unbiased, standard_error, bound
                       of a divergence: the variables that belong beside it
     ranks             "0" if less is not better, so that no schedule is best by it
+    coupled           the estimate below the floor, with a chain of known law beside the sampler's
     floor_power       p if exact^p + floor^p is what the estimator shows, to the power p
     parts, refined    of a bound: its terms from the bottom of the stack, and other totals;
                       of a part: a sharper form of it
@@ -81,6 +82,25 @@ def divergence(figure: str, label: str, **companions: str) -> dict[str, str]:
     return {"role": "divergence", "figure": figure, "label": label, **companions}
 
 
+def coupled(name: str, long_name: str, units: str = "nat") -> tuple[Variable, ...]:
+    """A divergence estimated with a chain of known law beside the sampler's, its error and gain."""
+    return (
+        Variable(f"{name}_coupled", REPLICATE, f"{long_name}, coupled", units),
+        Variable(
+            f"{name}_coupled_standard_error",
+            REPLICATE,
+            f"standard error of {name}_coupled in one run",
+            units,
+        ),
+        Variable(
+            f"{name}_coupled_gain",
+            REPLICATE,
+            f"variance of the plain estimate over that of {name}_coupled; 1: the plain stands",
+            "1",
+        ),
+    )
+
+
 EXACT_LAW = (
     Variable("kl_exact", GRID, "KL(target || exact law of the sampler's output)"),
     Variable("kl_reverse_exact", GRID, "KL(exact law of the sampler's output || target)"),
@@ -100,8 +120,20 @@ GAUSSIAN_KL = (
             exact="kl_exact",
             unbiased="kl_unbiased",
             standard_error="kl_standard_error",
+            coupled="kl_coupled",
             bound="kl_bound",
         ),
+    ),
+    *coupled("kl", "KL(target || Gaussian of the generated law's moments)"),
+    Variable(
+        "kl_plugin_expected",
+        REPLICATE,
+        "mean of the plug-in KL over samples of plugin_rows rows, from the coupled moments",
+    ),
+    Variable(
+        "kl_plugin_expected_sd",
+        REPLICATE,
+        "standard deviation of the plug-in KL over samples of plugin_rows rows",
     ),
     Variable("kl_unbiased", REPLICATE, "the same, its finite-sample bias removed"),
     Variable("kl_standard_error", REPLICATE, "standard error of the KL estimate of one run"),
@@ -122,8 +154,22 @@ GAUSSIAN_W2 = (
             exact="w2_exact",
             unbiased="w2_unbiased",
             standard_error="w2_standard_error",
+            coupled="w2_coupled",
             bound="w2_bound",
         ),
+    ),
+    *coupled("w2", "W2 between the Gaussians of the target's and the generated law's moments", "1"),
+    Variable(
+        "w2_coupling",
+        REPLICATE,
+        "root mean square distance to the exact-score chain: bounds W2 to its law from above",
+        "1",
+    ),
+    Variable(
+        "w2_coupling_bound",
+        REPLICATE,
+        "upper bound on W2(target, generated): that of the exact-score chain, plus w2_coupling",
+        "1",
     ),
     Variable("w2_unbiased", REPLICATE, "signed root of its square less its first-order bias", "1"),
     Variable("w2_standard_error", REPLICATE, "standard error of the W2 estimate of one run", "1"),
@@ -145,9 +191,16 @@ SLICED_W2 = (
         REPLICATE,
         "sliced W2 to an independent true sample",
         "1",
-        divergence("sliced_w2", "sliced W2", exact="sliced_w2_exact", bound="w2_bound"),
+        divergence(
+            "sliced_w2",
+            "sliced W2",
+            exact="sliced_w2_exact",
+            coupled="sliced_w2_coupled",
+            bound="w2_bound",
+        ),
         measured_floor=True,
     ),
+    *coupled("sliced_w2", "sliced W2 between the target and the generated law", "1"),
     Variable(
         "max_sliced_w2",
         REPLICATE,
@@ -178,10 +231,12 @@ NLL = (
             "NLL of the sample under the target",
             exact="nll_exact",
             standard_error="nll_standard_error",
+            coupled="nll_coupled",
             ranks="0",
         ),
         measured_floor=True,
     ),
+    *coupled("nll", "mean negative log-likelihood of the generated law under the target"),
     Variable("nll_standard_error", REPLICATE, "standard error of that"),
     Variable("nll_exact", GRID, "the same of the exact law of the sampler's output"),
 )
@@ -206,9 +261,10 @@ MMD = (
         REPLICATE,
         "squared maximum mean discrepancy, Gaussian kernel, unbiased",
         "1",
-        divergence("mmd", "squared MMD", exact="mmd_exact"),
+        divergence("mmd", "squared MMD", exact="mmd_exact", coupled="mmd_coupled"),
         measured_floor=True,
     ),
+    *coupled("mmd", "squared MMD between the target and the generated law", "1"),
     Variable("mmd_exact", GRID, "the same of the exact law of the sampler's output", "1"),
 )
 HELDOUT_NLL = (
