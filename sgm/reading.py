@@ -7,7 +7,8 @@ Figures and tables know no measure by name. The attributes of a variable say wha
                        `floor` its value on true samples and `floor_sd` the standard
                        deviation of that over runs, `exact` its value for the exact law of
                        the sampler, `unbiased` the estimate without its bias,
-                       `standard_error` that of one run, `bound` the theorem's total;
+                       `standard_error` that of one run, `coupled` the estimate
+                       below the floor, `bound` the theorem's total;
                        `floor_power` p if values add to the floor as pᵗʰ powers
     role="bound"       a theorem's total; `label`, `units`; `parts` the variables that sum
                        to it, from the bottom of the stack to its top, and `refined` other
@@ -56,7 +57,7 @@ __all__ = [
 ]
 
 SETTING = ("target", "horizon", "score", "sampler", "time_grid", "n_steps")
-COMPANIONS = ("floor", "floor_sd", "exact", "unbiased", "standard_error", "bound")
+COMPANIONS = ("floor", "floor_sd", "exact", "unbiased", "standard_error", "coupled", "bound")
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Divergence:
     exact: str
     unbiased: str
     standard_error: str
+    coupled: str
     bound: str
     floor_power: float  # 0: unknown how values add to the floor
     ranks: bool  # whether less is better; an NLL below that of true rows is no better

@@ -95,6 +95,7 @@ def summary_table(grid: xr.Dataset) -> pd.DataFrame:
         columns |= _statistics(divergence.figure, over_runs(finite(grid, divergence.name)))
         companions = {
             "unbiased": divergence.unbiased,
+            "coupled": divergence.coupled,
             "exact": divergence.exact,
             "floor": divergence.floor,
             "floor_sd": divergence.floor_sd,

@@ -615,3 +615,17 @@ def test_a_figure_of_failed_runs_says_so(stem: str) -> None:
     ]
     assert any("failed" in text for text in texts)
     assert not any("no β_a schedule" in text for text in texts)
+
+
+def test_the_coupled_estimate_is_what_stars_and_levels_mark() -> None:
+    """It resolves what lies below the floor; the plain estimate's minimum there is chance."""
+    grid = synthetic_grid(a=(-5, 0, 5))
+    resolved = grid["kl_plugin"].copy(data=grid["kl_plugin"].values * 0.1)
+    resolved.loc[{"schedule": "beta_a=5"}] = 1e-4
+    grid["kl_coupled"] = resolved.drop_attrs()
+    grid["kl_plugin"].attrs["coupled"] = "kl_coupled"
+    _, frame = plots.draw(grid, "kl/isotropic")
+    drawn = curve(frame, "coupled")
+    np.testing.assert_allclose(drawn["y"].values[-1], 1e-4)
+    assert curve(frame, "minimum")["schedule"].tolist() == ["beta_a=5"]
+    assert curve(frame, "empirical median").empty

@@ -59,6 +59,7 @@ def test_the_grid_is_complete_and_labelled(finished: Workflow) -> None:
     grid = xr.open_zarr(finished.results / "grid.zarr", consolidated=False).load()
     trained = grid.sel(score="trained", sampler="exponential_integrator_modified")
     for name in ("kl_plugin", "kl_unbiased", "kl_standard_error", "kl_bound", "kl_path",
+                 "kl_coupled", "kl_coupled_gain", "kl_plugin_expected",
                  "kl_bound_score", "train_loss", "train_seconds"):  # fmt: skip
         assert np.isfinite(trained[name]).all(), name
     perturbed = grid.sel(score="scaled_eps=0.1")

@@ -68,6 +68,7 @@ LEVEL_STYLES: tuple[
 CURVES = {
     "bound": Style("upper bound", BLUE, "-", "s", size=3.0, band=MEAN_SD),
     "empirical": Style("empirical", VERMILLION, "-", "o", band=MEAN_SD),
+    "coupled": Style("coupled to the exact score, below the floor", SKY, "-", "D", band=MEAN_SD),
     "empirical median": Style("median over runs", VERMILLION, (0, (4, 1.5)), width=0.8),
     "exact law": Style("exact value of this score", INK, (0, (6, 2)), width=1.1),
     "exact score": Style("exact score, exact value", INK, ":", width=1.5),
@@ -128,10 +129,18 @@ def _panel_rows(panel: Panel, divergence: Divergence, bound: Bound | None) -> li
         axis, "empirical", x, runs.mean, sd=runs.sd, schedule=names,
         n_runs=runs.count, n_failed=failed, keep_empty=bool(failed.any()),
     )  # fmt: skip
-    if (runs.count > 2).any():
+    resolved = divergence.name
+    if divergence.coupled and np.isfinite(finite(here, divergence.coupled)).any():
+        resolved = divergence.coupled
+        own_runs = over_runs(finite(curve, resolved))
+        rows.add(
+            axis, "coupled", x, own_runs.mean, sd=own_runs.sd, schedule=names,
+            n_runs=own_runs.count,
+        )  # fmt: skip
+    elif (runs.count > 2).any():
         rows.add(axis, "empirical median", x, runs.median, schedule=names, n_runs=runs.count)
     floor, floor_sd = level(here, divergence.floor, divergence.floor_sd)
-    every, power = over_runs(finite(here, divergence.name)), divergence.floor_power
+    every, power = over_runs(finite(here, resolved)), divergence.floor_power
     main, counts = every.mean, every.count
     if divergence.exact:
         own = curve[divergence.exact]
@@ -143,7 +152,7 @@ def _panel_rows(panel: Panel, divergence: Divergence, bound: Bound | None) -> li
             exact = panel.exact.sel(schedule=names)
             ideal = exact[divergence.exact]
             rows.add(axis, "exact score", x, ideal, schedule=names)
-            if np.isfinite(floor) and power:
+            if np.isfinite(floor) and power and resolved == divergence.name:
                 raised = (ideal**power + floor**power) ** (1 / power)
                 rows.add(axis, "exact score + floor", x, raised, schedule=names)
             if panel.family != "exact":
@@ -159,7 +168,7 @@ def _panel_rows(panel: Panel, divergence: Divergence, bound: Bound | None) -> li
     vpsde = [name for name, value in zip(names, x, strict=True) if family and value == 0]
     for name in [*vpsde, *others] if family else []:
         at = here.sel(schedule=name)
-        runs = over_runs(finite(at, divergence.name))
+        runs = over_runs(finite(at, resolved))
         y = runs.mean
         if divergence.exact and not np.isfinite(y):
             y = at[divergence.exact]
@@ -257,7 +266,9 @@ def divergence_figure(
     the divergence has an exact companion: dotted, its value for the exact score, and the
     same raised by the noise floor, which is what the estimator shows of it. The level of
     a = 0 (VPSDE) and those of the schedules outside the β_a family cross the panel as
-    bands; in a grid without a β_a schedule, each schedule is a column instead.
+    bands; in a grid without a β_a schedule, each schedule is a column instead. Where the grid has
+    estimates coupled to the exact score, these resolve what lies below the floor: stars, ring and
+    levels are theirs.
 
     Where the hypotheses of the bound's theorem fail, its formula is drawn in dashed grey,
     with the reason in the legend and in the panel's title.
