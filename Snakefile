@@ -23,7 +23,7 @@ include: "workflow/rules/views.smk"
 rule all:
     default_target: True
     input:
-        plan.pattern("grid"),
+        [plan.stamp(view) for view in ("grid", "figures", "tables")],
         FIGURES,
         TABLES,
         CELLS,

@@ -133,7 +133,7 @@ def measure_run(timings: Timings, folder: Path) -> None:
     for n in SCHEDULES[:-1]:  # up to 2000 cells
         cells, root, study = 16 * n, folder / f"exact-{n}", exact_config(n)
         plan = Plan(Study.parse(study), root / "results/scaling")
-        cpu, wall = snakemake(study, root, "--", "results/scaling/grid.zarr/zarr.json")
+        cpu, wall = snakemake(study, root, "--", "results/scaling/views/grid.json")
         started = time.process_time()
         for labels in plan.cells("exact"):
             spec = json.loads(plan.spec("exact", argparse.Namespace(**labels)))

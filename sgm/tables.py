@@ -34,6 +34,7 @@ from sgm.reading import (
     settings,
 )
 from sgm.store import DONE, FAILED, NOT_RUN
+from sgm.store.cells import written_whole
 
 __all__ = [
     "TABLES",
@@ -256,10 +257,11 @@ def write_tables(
         The files.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "comparison.txt"]
-    paths[0].write_text(comparison_text(grid), encoding="utf-8")
+    with written_whole(paths[0]) as aside:
+        aside.write_text(comparison_text(grid), encoding="utf-8")
     for name in names:
         paths.append(folder / f"{name}.csv")
-        TABLES[name](grid).to_csv(paths[-1], index=False)
+        with written_whole(paths[-1]) as aside:
+            TABLES[name](grid).to_csv(aside, index=False)
     return paths

@@ -71,7 +71,7 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
 
 def test_every_stage_is_run() -> None:
     made = {kind for stage in ORDER for kind in OUTPUTS.get(stage, (stage,))}
-    assert made == PATTERNS.keys() - {"grid", "pictures"}
+    assert made == PATTERNS.keys() - {"pictures"}
 
 
 @pytest.mark.parametrize(

@@ -102,9 +102,9 @@ def test_the_users_file_of_every_family_runs(
     check(study)
     plan = Plan(study, Path("results/mine"))
     run_jobs(plan)
-    store = {"grid": Path(plan.pattern("grid"))}
+    store = {"grid": plan.root / "grid.zarr", "stamp": Path(plan.stamp("grid"))}
     views.grid({"config": config, "root": str(plan.root)}, {}, store)
-    grid = open_grid(store["grid"].parent)
+    grid = open_grid(store["grid"])
     assert grid.attrs["failures"] == "[]"
     own = grid.sel(target="equicorrelated", sampler="probability_flow_exponential")
     assert np.isfinite(own.kl_exact.sel(score="floored_least=0.6", time_grid="uniform")).all()

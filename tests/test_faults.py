@@ -331,15 +331,17 @@ def test_damage_to_a_grid_is_found_or_harmless(tmp_path: Path) -> None:
 
 def test_the_gather_names_all_damaged_files(tmp_path: Path) -> None:
     plan = Plan(Study.parse(tiny()), tmp_path)
-    for kind in ("training", "bounds", "divergences"):
-        for path in plan.files(kind):
-            write_cells(path, {"failed": np.zeros((1, 2)), "message": np.array([["", ""]])}, {})
+    runs = {"failed": np.zeros((1, 2)), "message": np.array([["", ""]])}
+    scores = {"score": np.array([], str)}
+    kinds = {"training": runs, "bounds": runs, "divergences": runs, "exact": scores, "axes": scores}
+    for kind, arrays in kinds.items():
+        for labels in plan.cells(kind):
+            path = plan.pattern(kind).format(**labels)
+            write_cells(path, arrays, json.loads(plan.spec_of(kind, labels)))
     first, second = plan.files("training")[0], plan.files("divergences")[1]
     Path(first).write_bytes(b"")
     Path(second).write_bytes(Path(second).read_bytes()[:-30])
-    for labels in plan.cells("exact"):
-        write_cells(plan.pattern("exact").format(**labels), {"score": np.array([], str)}, {})
-    with pytest.raises(ValueError, match="not a readable cell file") as error:
+    with pytest.raises(ValueError, match="not a readable result file") as error:
         gather(plan, {})
     assert [line.split(":")[0] for line in str(error.value).splitlines()] == [first, second]
 
@@ -485,5 +487,5 @@ def test_a_job_told_to_read_damage_names_it(tmp_path: Path, capsys: Any) -> None
     data.parent.mkdir(parents=True)
     data.write_bytes(b"PK")
     assert main(job(plan, "network", **LABELS)[3:]) == 1
-    assert capsys.readouterr().err.startswith(f"network: {data}: not a readable cell file")
+    assert capsys.readouterr().err.startswith(f"network: {data}: not a readable result file")
     assert not Path(plan.pattern("network").format(**LABELS)).exists()

@@ -21,7 +21,7 @@ from sgm.study import Plan, Study
 from sgm.study.plan import PATTERNS
 
 CONFIG = yaml.safe_load((Path(__file__).parent / "data/tiny.yaml").read_text())
-STAGES = [kind for kind in PATTERNS if kind not in ("training", "grid")]
+STAGES = [kind for kind in PATTERNS if kind != "training"]
 
 
 def read_spec(path: str | Path) -> str:

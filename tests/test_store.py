@@ -28,7 +28,7 @@ from sgm.samplers import euler_arrival, exponential_integrator_modified
 from sgm.schedules import BetaSchedule
 from sgm.scores import exact, scaled
 from sgm.store.cells import read_cells, read_spec, write_cells, written_whole
-from sgm.store.gather import gather
+from sgm.store.gather import _compute_seconds, gather
 from sgm.store.grid import open_grid, write_grid
 from sgm.study import Plan, Study, Variable, canonical
 from sgm.targets import correlated, isotropic
@@ -273,3 +273,13 @@ def test_every_stage_has_a_rule_and_a_file() -> None:
 def test_a_variable_over_unknown_axes_is_refused_at_once(axes: Any) -> None:
     with pytest.raises(ValueError, match=r"axes = .* of mine: must be a tuple of some of target"):
         Variable("mine", axes, "mine")
+
+
+def test_a_damaged_benchmark_is_named_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.tsv").write_text("s\th:m:s\n1.5\t0:00:01\n")
+    for i, content in enumerate((b"s\th:m:s\nnone\t0\n", b"\xff\xfe", b"x\n1\n", b"a\ts\n1\n")):
+        (tmp_path / f"b{i}.tsv").write_bytes(content)
+    assert _compute_seconds(tmp_path) == 1.5
+    assert capsys.readouterr().out.count("not a readable benchmark file") == 4

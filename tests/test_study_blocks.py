@@ -243,3 +243,16 @@ def test_a_large_study_builds_each_process_once(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(module, "build_process", counted)
     check(Study.parse(large(10)))
     assert len(built) == 50
+
+
+def test_cut_blocks_and_many_jobs_are_announced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block's name holds its labels, and Snakemake's memory grows with the jobs."""
+    names = [f"{'long' * 12}{i}" for i in range(6)]
+    schedules = [{"family": "constant", "rate": 1.0, "name": name} for name in names]
+    config = tiny(schedules=schedules, schedules_per_job=6)
+    (notice,) = Plan(Study.parse(config), Path("nowhere")).notices()
+    assert notice.startswith("schedules_per_job = 6: a block has at most 4 schedules")
+    plan = Plan(Study.parse(tiny()), Path("nowhere"))
+    assert plan.notices() == []
+    monkeypatch.setattr("sgm.study.plan.MANY_JOBS", 5)
+    assert "jobs: Snakemake needs about" in plan.notices()[0]

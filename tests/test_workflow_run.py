@@ -17,6 +17,8 @@ import xarray as xr
 import yaml
 
 from sgm.store.cells import read_cells
+from sgm.store.gather import gather
+from sgm.study import Plan, Study
 from tests.workflow import ROOT, Workflow, tiny
 
 pytestmark = pytest.mark.xdist_group("workflow")  # one worker: a run takes both cores
@@ -123,6 +125,11 @@ CHANGES = {
     "n_score_error": ({"n_score_error": 30}, {"bound": 2} | VIEWS),
     "fewer_a": ({"schedules": with_a(3)}, {"exact": 1, "axes": 1} | VIEWS),
     "fewer_seeds": ({"seeds": 1}, VIEWS),
+    "study_seed": ({"study_seed": 2}, {"data": 1, "exact": 1} | times(2, CHAIN) | VIEWS),
+    "variance": (
+        {"process": {"family": "vp", "variance": 1.5}},
+        {"exact": 1, "axes": 1} | times(2, CHAIN) | VIEWS,
+    ),
     "blocks": ({"seeds_per_job": 1, "schedules_per_job": 2}, VIEWS),
     "runtime": ({"keep_samples": True, "device": "auto"}, VIEWS),
 }
@@ -130,8 +137,41 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", some_fast(CHANGES, 1))
 def test_a_changed_config_runs_exactly_the_new_cells(study: Workflow, change: str) -> None:
+    """With Snakemake's own record of what jobs were told, and without it, as in a new clone."""
     changes, jobs = CHANGES[change]
     assert study.planned(tiny(**changes)) == jobs
+    study.forget()
+    assert study.planned(tiny(**changes)) == jobs
+    assert study.planned(tiny()) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("record", [True, False])
+def test_a_changed_study_has_the_grid_of_a_clean_run(
+    study: Workflow, tmp_path: Path, record: bool
+) -> None:
+    changed = tiny(n_samples=70, process={"family": "vp", "variance": 1.5}, seeds=3)
+    if not record:
+        study.forget()
+    clean = Workflow(tmp_path / "clean").make(changed)
+    assert study.make(changed).attrs["content_sha256"] == clean.attrs["content_sha256"]
+
+
+@pytest.mark.slow
+def test_the_gather_refuses_a_cell_of_another_config_by_name(
+    study: Workflow, tmp_path: Path
+) -> None:
+    """Files copied over a study's own, after its jobs were planned or by hand."""
+    before = study.grid
+    other = Workflow(tmp_path / "other")
+    other.make(tiny(study_seed=2))
+    name = sorted((study.results / "cells/divergences").rglob("*.npz"))[0]
+    shutil.copy(other.results / name.relative_to(study.results), name)
+    plan = Plan(Study.parse(tiny()), study.results)
+    with pytest.raises(ValueError, match=f"{name.name}: made for another config"):
+        gather(plan, {})
+    assert study.planned() == {"sample": 1, "evaluate": 1} | VIEWS
+    xr.testing.assert_identical(study.make(tiny()), before)
 
 
 @pytest.mark.slow
@@ -159,6 +199,20 @@ def test_a_study_in_blocks_of_schedules_grows_and_shrinks(
     assert blocks.planned(tiny(schedules_per_job=2, n_train=150)) == (
         CHAIN | {"exact": 1, "axes": 1} | VIEWS  # beta_a=-2 alone
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["figures/schedules.png", "tables/summary.csv", "grid.zarr/zarr.json"]
+)
+def test_an_emptied_or_deleted_view_is_made_again(study: Workflow, name: str) -> None:
+    path = study.results / name
+    whole = path.read_bytes()
+    for damage in (path.unlink, lambda: path.write_bytes(b"")):
+        damage()
+        study.make(tiny())
+        assert name.startswith("grid") or path.read_bytes() == whole
+        assert study.planned() == {}
 
 
 @pytest.mark.slow

@@ -125,6 +125,10 @@ class Workflow:
         rows = re.findall(r"^(\w+) +(\d+)$", table.split("\n\n")[0], flags=re.MULTILINE)
         return {rule: int(count) for rule, count in rows if rule not in ("all", "total")}
 
+    def forget(self) -> None:
+        """Lose what Snakemake has noted of earlier runs."""
+        shutil.rmtree(self.folder / ".snakemake", ignore_errors=True)
+
     def copy(self, folder: Path) -> Workflow:
         """The same study, results and bookkeeping included, elsewhere."""
         shutil.copytree(self.folder, folder, symlinks=True)

@@ -42,6 +42,7 @@ from sgm.plots.samples import samples_figure
 from sgm.plots.schedules import schedules_figure
 from sgm.plots.style import empty_page, house_style
 from sgm.reading import bounds_of, why_empty
+from sgm.store.cells import written_whole
 
 __all__ = [
     "FIGURES",
@@ -80,13 +81,16 @@ def save(figure: Figure, frame: pd.DataFrame, stem: str | Path) -> list[Path]:
         The three files.
     """
     stem = Path(stem)
-    stem.parent.mkdir(parents=True, exist_ok=True)
     paths = [stem.with_name(stem.name + suffix) for suffix in (".png", ".pdf", ".csv")]
     with house_style():
-        figure.savefig(paths[0], metadata={"Software": None})
+        with written_whole(paths[0]) as aside:
+            figure.savefig(aside, format="png", metadata={"Software": None})
         figure.set_layout_engine("none")  # laid out already, a third of the time of drawing
-        figure.savefig(paths[1], metadata={"CreationDate": None, "ModDate": None})
-    frame.to_csv(paths[2], index=False)
+        with written_whole(paths[1]) as aside:
+            dates = {"CreationDate": None, "ModDate": None}
+            figure.savefig(aside, format="pdf", metadata=dates)
+    with written_whole(paths[2]) as aside:
+        frame.to_csv(aside, index=False)
     return paths
 
 

@@ -18,7 +18,8 @@ os.environ["MPLBACKEND"] = "agg"  # Jupyter exports one that is importable in it
 
 from sgm.run import views  # noqa: E402
 from sgm.run.stages import STAGES  # noqa: E402
-from sgm.store.cells import seed_range  # noqa: E402
+from sgm.run.stamps import write_stamp  # noqa: E402
+from sgm.store.cells import check_made_for, seed_range  # noqa: E402
 from sgm.store.content import content_of  # noqa: E402
 
 # How torch says it; NumPy and Python raise a MemoryError.
@@ -63,8 +64,13 @@ def main(arguments: list[str] | None = None) -> int:
             if content_of(path) != content:
                 raise ValueError(f"{path}: has changed since the study was planned; run it again")
         if options.stage in views.VIEWS:
-            views.VIEWS[options.stage](spec | {"processes": options.processes}, inputs, outputs)
+            files = views.VIEWS[options.stage](
+                spec | {"processes": options.processes}, inputs, outputs
+            )
+            write_stamp(outputs["stamp"], spec, files)
         else:
+            for name, wanted in spec.get("inputs", {}).items():
+                check_made_for(inputs[name], wanted)
             stage = STAGES[options.stage]
             stage(spec, seed_range(options.seeds), inputs, outputs, options.device)
     except (ValueError, OSError) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from typing import NamedTuple
 from sgm.study import Plan
 from sgm.study.plan import PATTERNS
 
-__all__ = ["Space", "delete", "format_bytes", "locks", "orphans", "size", "usage"]
+__all__ = ["Space", "date_back", "delete", "format_bytes", "locks", "orphans", "size", "usage"]
 
 LOCKS = Path(".snakemake/locks")
 FIGURE = re.compile(r"\.(png|pdf|csv)$")
@@ -52,6 +53,14 @@ def size(path: Path) -> int:
         return 0
 
 
+def date_back(plan: Plan) -> None:
+    """Date files of a study that are dated in the future: now, as if they were just made."""
+    now = time.time()
+    for path in walk(plan.root):
+        if path.stat().st_mtime > now:
+            os.utime(path, (now, now))
+
+
 def usage(results: Path) -> list[Space]:
     """Disk space by study and kind, in alphabetical order."""
     found: dict[tuple[str, str], list[int]] = {}
@@ -71,7 +80,7 @@ def orphans(plan: Plan) -> list[Path]:
     """
     cells = {place for kind in PATTERNS for place in _places(plan, kind)}
     figures = set(plan.figures())
-    folders = {pattern.split("/")[0] for kind, pattern in PATTERNS.items() if kind != "grid"}
+    folders = {pattern.split("/")[0] for pattern in PATTERNS.values()}
     found = []
     for folder in sorted(folders | {"logs", "benchmarks", "figures"}):
         if (plan.root / folder).is_symlink():

@@ -20,16 +20,12 @@ import numpy as np
 
 from sgm.store import cells
 from sgm.study import Plan
-from sgm.study.plan import PATTERNS
+from sgm.study.blocks import OUTPUTS, PATTERNS, stage_of
 
 __all__ = ["Stage", "survey"]
 
 Labels = Mapping[str, str]
 State = Literal["new", "stale", "done"]
-
-#: Kinds of files that a stage makes, where there are more than the one of its name.
-OUTPUTS = {"network": ("network", "training")}
-VIEWS = ("training", "grid")  # no stage of their own, or none of cells
 
 
 @dataclass
@@ -82,7 +78,7 @@ def survey(plan: Plan) -> list[Stage]:
     """
     again: set[str] = set()  # files that will be made
     stages = []
-    for name in (kind for kind in PATTERNS if kind not in VIEWS):
+    for name in (kind for kind in PATTERNS if stage_of(kind) == kind):
         stage = Stage(name)
         for labels in plan.cells(name):
             state = _state(plan, name, labels, again)
@@ -115,7 +111,7 @@ def _state(plan: Plan, stage: str, labels: Labels, again: set[str]) -> State:
             return state
     elif not all(path.exists() for path in own):
         return "new"
-    elif any(_spec(path) != plan.spec(stage, places) for path in own):
+    elif plan.is_stale(stage, places):
         return "stale"
     inputs = plan.inputs(stage, places)
     if any(path in again for path in inputs.values()):
@@ -129,14 +125,6 @@ def _changed(path: Path) -> int:
         return path.stat().st_mtime_ns
     except FileNotFoundError:
         return 0
-
-
-def _spec(path: Path) -> str:
-    """What a file says that its job was told; nothing if it can't be read."""
-    try:
-        return cells.read_spec(path)
-    except ValueError:
-        return ""
 
 
 def _failed(plan: Plan, stage: str, labels: Labels) -> int:

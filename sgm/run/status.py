@@ -65,6 +65,7 @@ def _plan_text(plan: Plan) -> Iterator[str]:
     )
     yield "Times of jobs one after the other, as long as those that ran took by the clock."
     yield "The grid, the figures and the tables follow; their time is not counted."
+    yield from plan.notices()
 
 
 def _status_text(plan: Plan) -> Iterator[str]:

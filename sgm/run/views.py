@@ -25,7 +25,7 @@ __all__ = ["VIEWS", "figures", "grid", "tables"]
 Files = Mapping[str, Path]
 
 
-def grid(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> None:
+def grid(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> list[Path]:
     """Gather all cell files of a study into its grid; sweep up after writers that were killed."""
     from sgm.store.cells import remove_leftovers
     from sgm.store.gather import gather
@@ -35,35 +35,34 @@ def grid(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> None:
 
     plan = Plan(Study.parse(spec["config"]), Path(spec["root"]))
     gathered = gather(plan, _provenance())
-    write_grid(
-        gathered.assign_attrs(_cell_versions(plan)), outputs["grid"].parent, gather_pictures(plan)
-    )
+    write_grid(gathered.assign_attrs(_cell_versions(plan)), outputs["grid"], gather_pictures(plan))
     remove_leftovers(plan.root, seconds=24 * 3600)  # younger ones may be a running job's
+    return [outputs["grid"] / "zarr.json"]  # it holds a checksum of the rest
 
 
-def figures(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> None:
+def figures(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> list[Path]:
     """Draw all figures of a study, each with a CSV of the numbers drawn."""
     from sgm import plots  # noqa: F401  imported once, before the processes are forked
 
-    folder, store = outputs["figures"], inputs["grid"].parent
+    folder, store = outputs["figures"], inputs["grid"]
     jobs = [(store, stem, folder / stem) for stem in spec["stems"]]
     processes = min(spec.get("processes", 1), len(jobs))
     _opened.cache_clear()  # another grid may have stood there
     _opened(store, None)  # before the processes are forked: none of them reads it again
     if processes == 1:
-        for job in jobs:
-            _draw(*job)
+        drawn = [_draw(*job) for job in jobs]
     else:
         with multiprocessing.get_context("fork").Pool(processes) as pool:
-            pool.starmap(_draw, jobs, chunksize=1)
+            drawn = pool.starmap(_draw, jobs, chunksize=1)
+    return [path for paths in drawn for path in paths]
 
 
-def _draw(store: Path, stem: str, path: Path) -> None:
+def _draw(store: Path, stem: str, path: Path) -> list[Path]:
     """One figure; pictures of samples stand in a group of the grid of their own."""
     from sgm import plots
 
     group = stem.replace("samples/", "pictures/", 1) if stem.startswith("samples/") else None
-    plots.save(*plots.draw(_opened(store, group), stem), path)
+    return plots.save(*plots.draw(_opened(store, group), stem), path)
 
 
 @cache
@@ -73,20 +72,20 @@ def _opened(store: Path, group: str | None) -> xr.Dataset:
     return open_grid(store, group)
 
 
-def tables(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> None:
+def tables(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> list[Path]:
     """Write the summary and the ranking of a study as CSV."""
     from sgm.store.grid import open_grid
     from sgm.tables import write_tables
 
-    write_tables(open_grid(inputs["grid"].parent), outputs["tables"])
+    return write_tables(open_grid(inputs["grid"]), outputs["tables"])
 
 
 def _cell_versions(plan: Plan) -> dict[str, str]:
     """Versions that the cells were computed with, and what differs if they are several."""
     from sgm.store.cells import canonical, read_versions
+    from sgm.study.blocks import CELLS
 
-    kinds = ("floors", "training", "bounds", "likelihood", "divergences", "exact", "axes")
-    files = [path for kind in kinds for path in plan.files(kind)]
+    files = [path for kind in CELLS for path in plan.files(kind)]
     found = {canonical(read_versions(path)) for path in files}
     sets = [json.loads(text) for text in sorted(found)]
     told = {"cell_versions": canonical(sets)}
@@ -130,7 +129,8 @@ def _commit() -> str:
     return described.stdout.strip()
 
 
-VIEWS: dict[str, Callable[[Mapping[str, Any], Files, Files], None]] = {
+#: Each returns the files that it wrote.
+VIEWS: dict[str, Callable[[Mapping[str, Any], Files, Files], list[Path]]] = {
     "grid": grid,
     "figures": figures,
     "tables": tables,

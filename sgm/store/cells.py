@@ -10,6 +10,7 @@ makes a reader allocate no more than its own size.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -33,6 +34,8 @@ __all__ = [
     "Arrays",
     "canonical",
     "cell_names",
+    "check_made_for",
+    "digest",
     "read_cells",
     "read_spec",
     "read_versions",
@@ -44,7 +47,7 @@ __all__ = [
 
 Arrays = dict[str, npt.NDArray[Any]]
 
-_LEFTOVER = re.compile(r"^\..+\.(npz|safetensors)\.[0-9a-f]{32}$")
+_LEFTOVER = re.compile(r"^\..+\.\w+\.[0-9a-f]{32}$")
 _END = Struct("<4s6xH10x")  # the archive's last record: its mark, …, number of entries, …
 
 # Of an entry's header, at most: ours have 120, and very long ones exhaust Python's parser.
@@ -60,6 +63,11 @@ REMEDY = "delete it, and the next run makes it again"
 def canonical(value: Any) -> str:
     """JSON text that is the same for equal values: sorted keys, no spaces, 1.0 as 1.0."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(spec: str) -> str:
+    """Sixteen hexadecimal digits that stand for a spec where it is too long."""
+    return hashlib.sha256(spec.encode()).hexdigest()[:16]
 
 
 def seed_range(block: str) -> range:
@@ -219,6 +227,24 @@ def _versions() -> str:
     libraries = ("numpy", "scipy", "torch", "pandas", "scikit-learn", "pot")
     own = {library: version(library) for library in libraries}
     return canonical({"python": platform.python_version(), **own})
+
+
+def check_made_for(path: str | Path, wanted: str) -> None:
+    """Refuse a result file that a job wrote which was told something else.
+
+    Parameters
+    ----------
+    path : path
+    wanted : str
+        Digest of the spec that the file must carry.
+
+    Raises
+    ------
+    ValueError
+        If it carries another, or can't be read; the message names the file.
+    """
+    if digest(read_spec(path)) != wanted:
+        raise ValueError(f"{path}: made for another config or other code: {REMEDY}")
 
 
 def read_versions(path: str | Path) -> dict[str, str]:

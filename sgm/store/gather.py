@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sgm.store import DONE, FAILED, NOT_APPLICABLE, NOT_RUN
-from sgm.store.cells import Arrays, read_cells, seed_range
+from sgm.store.cells import Arrays, seed_range
 from sgm.store.grid import content_digest
 from sgm.study import Plan, Variable
 from sgm.study.variables import EXACT_LAW, REPLICATE
@@ -240,21 +240,24 @@ def gather(plan: Plan, provenance: Mapping[str, str]) -> xr.Dataset:
     Raises
     ------
     ValueError
-        If cell files can't be read; the message names all of them.
+        If cell files can't be read, or were made for another config or other code; the message
+        names all of them.
     """
     import xarray as xr
 
     grid = _Grid(plan)
     grid.add_expected_status()
     damaged = []
-    for kind in ("floors", "training", "bounds", "likelihood", "divergences", "exact"):
+    for kind in ("floors", "training", "bounds", "likelihood", "divergences", "exact", "axes"):
         for labels in plan.cells(kind):
             try:
-                cells = read_cells(plan.pattern(kind).format(**labels))
+                cells = plan.read(kind, labels)
             except ValueError as error:
                 damaged.append(str(error))
                 continue
-            if kind == "exact":
+            if kind == "axes":
+                axes = cells
+            elif kind == "exact":
                 grid.add_exact(labels["target"], cells)
             else:
                 grid.add_block(labels, cells)
@@ -266,7 +269,6 @@ def gather(plan: Plan, provenance: Mapping[str, str]) -> xr.Dataset:
                 grid.add_failures(labels, cells)
     if damaged:
         raise ValueError("\n".join(damaged))
-    axes = read_cells(plan.pattern("axes"))
     grid.add_objections(axes)
     data: dict[str, Any] = {
         name: (variable.axes, grid.values[name], grid.attributes[name])
@@ -344,9 +346,15 @@ def _coordinates(plan: Plan, axes: Arrays) -> dict[str, Any]:
 
 
 def _compute_seconds(folder: Path) -> float:
-    """Wall time of all jobs run in this folder so far, from Snakemake's benchmark files."""
+    """Wall time of all jobs run in this folder so far, from Snakemake's benchmark files.
+
+    A damaged one is named and left out: no number of a cell depends on it.
+    """
     total = 0.0
     for path in folder.rglob("*.tsv"):
-        with path.open(newline="") as file:
-            total += sum(float(row["s"]) for row in csv.DictReader(file, delimiter="\t"))
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                total += sum(float(row["s"]) for row in csv.DictReader(file, delimiter="\t"))
+        except (ValueError, LookupError, TypeError, csv.Error):
+            print(f"{path}: not a readable benchmark file: left out of compute_seconds", flush=True)
     return round(total, 1)

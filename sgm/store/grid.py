@@ -82,9 +82,13 @@ def write_grid(
     for leftover in (aside, old):
         shutil.rmtree(leftover, ignore_errors=True)
     chunks = _chunks(dataset)
-    _with_checksum(dataset).to_zarr(aside, mode="w", encoding=chunks, consolidated=False)
-    for name, group in (groups or {}).items():
-        _with_checksum(group).to_zarr(aside, group=name, mode="a", consolidated=False)
+    try:
+        _with_checksum(dataset).to_zarr(aside, mode="w", encoding=chunks, consolidated=False)
+        for name, group in (groups or {}).items():
+            _with_checksum(group).to_zarr(aside, group=name, mode="a", consolidated=False)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)  # half a grid takes room on a disk that is full
+        raise
     if folder.exists():
         folder.rename(old)
     aside.rename(folder)

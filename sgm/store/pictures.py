@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sgm.store.cells import Arrays, read_cells
+from sgm.store.cells import Arrays
 from sgm.study import Plan
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ def gather_pictures(plan: Plan) -> dict[str, xr.Dataset]:
     """
     cells: dict[str, dict[tuple[str, str], Arrays]] = {}
     for labels in plan.cells("pictures"):
-        arrays = read_cells(plan.pattern("pictures").format(**labels))
+        arrays = plan.read("pictures", labels)
         cells.setdefault(labels["target"], {})[labels["schedule"], labels["score"]] = arrays
-    axes = read_cells(plan.pattern("axes"))
+    axes = plan.read("axes", {})
     shapes = dict(zip(plan.axes["target"], axes["image_shapes"], strict=True))
     dimensions = dict(zip(plan.axes["target"], axes["dimension"], strict=True))
     return {

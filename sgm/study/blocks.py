@@ -17,7 +17,17 @@ from functools import cache
 from pathlib import Path
 from string import Formatter
 
-__all__ = ["PATTERNS", "fields", "found", "schedule_blocks", "seed_blocks"]
+__all__ = [
+    "CELLS",
+    "OUTPUTS",
+    "PATTERNS",
+    "fields",
+    "found",
+    "most_schedules",
+    "schedule_blocks",
+    "seed_blocks",
+    "stage_of",
+]
 
 #: Files of a study below its results folder, by kind; the fields are labels.
 PATTERNS = {
@@ -35,8 +45,13 @@ PATTERNS = {
     "pictures": "cells/pictures/{target}/{schedule}/{score}.npz",
     "exact": "cells/exact/{target}.npz",
     "axes": "cells/axes.npz",
-    "grid": "grid.zarr/zarr.json",
 }
+
+#: Kinds of files that a stage makes, where there are more than the one of its name.
+OUTPUTS = {"network": ("network", "training")}
+
+#: Kinds of files that the grid is gathered from.
+CELLS = tuple(kind for kind, pattern in PATTERNS.items() if pattern.startswith("cells/"))
 
 #: Longest name of a block of schedules: file systems allow 255 bytes.
 LONGEST_NAME = 200
@@ -46,6 +61,11 @@ LONGEST_NAME = 200
 def fields(kind: str) -> tuple[str, ...]:
     """Labels that stand in the path of a kind of file."""
     return tuple(name for _, name, _, _ in Formatter().parse(PATTERNS[kind]) if name)
+
+
+def stage_of(kind: str) -> str:
+    """The stage that makes a kind of file."""
+    return next((stage for stage, kinds in OUTPUTS.items() if kind in kinds), kind)
 
 
 def found(root: Path) -> Iterator[tuple[str, dict[str, str]]]:
@@ -84,6 +104,11 @@ def seed_blocks(n_seeds: int, size: int, on_disk: Iterable[str]) -> tuple[str, .
     return tuple(f"{first}-{last}" for first, last in sorted(chosen))
 
 
+def most_schedules(labels: Sequence[str]) -> int:
+    """How many schedules a block can have, for its name must not be too long."""
+    return max(1, (LONGEST_NAME + 1) // (max(map(len, labels)) + 1))
+
+
 def schedule_blocks(
     labels: Sequence[str], size: int, on_disk: Collection[str], is_current: Callable[[str], bool]
 ) -> tuple[str, ...]:
@@ -120,7 +145,6 @@ def schedule_blocks(
             taken |= own
     rest = [label for label in labels if label not in taken]
     # not cut where a name happens to get too long: that would depend on what is on disk already
-    room = (LONGEST_NAME + 1) // (max(map(len, labels)) + 1)
-    size = max(1, min(size, room))
+    size = min(size, most_schedules(labels))
     chosen += [",".join(rest[i : i + size]) for i in range(0, len(rest), size)]
     return tuple(chosen)

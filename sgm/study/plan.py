@@ -11,7 +11,6 @@ it: a file whose spec is the plan's is up to date.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -20,9 +19,19 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sgm.store.cells import canonical, read_spec
+from sgm.store.cells import Arrays, canonical, check_made_for, digest, read_cells, read_spec
 from sgm.store.content import content_of
-from sgm.study.blocks import PATTERNS, fields, found, schedule_blocks, seed_blocks
+from sgm.study.blocks import (
+    CELLS,
+    OUTPUTS,
+    PATTERNS,
+    fields,
+    found,
+    most_schedules,
+    schedule_blocks,
+    seed_blocks,
+    stage_of,
+)
 from sgm.study.config import Item, Study, format_number
 from sgm.study.figures import figures
 from sgm.study.fingerprint import fingerprint
@@ -30,7 +39,11 @@ from sgm.study.registry import KINDS
 from sgm.study.specs import files, labelled, leaves, roots
 from sgm.study.variables import LIKELIHOOD, Variable
 
-__all__ = ["PATTERNS", "Plan"]
+__all__ = ["CELLS", "OUTPUTS", "PATTERNS", "Plan"]
+
+#: Memory that Snakemake takes to plan a job, and how many jobs are worth a word.
+JOB_BYTES = 25_000
+MANY_JOBS = 10_000
 
 #: Kinds of files that a stage reads, those of some scores and targets apart.
 _INPUTS = {
@@ -280,6 +293,19 @@ class Plan:
         """Paths of all files of one kind."""
         return [self.pattern(kind).format(**labels) for labels in self.cells(kind)]
 
+    def read(self, kind: str, labels: Mapping[str, str]) -> Arrays:
+        """Arrays of a cell file.
+
+        Raises
+        ------
+        ValueError
+            If it can't be read, or was made for another config or other code; the message names
+            the file.
+        """
+        path = self.pattern(kind).format(**labels)
+        check_made_for(path, digest(self.spec_of(kind, labels)))
+        return read_cells(path)
+
     def figures(self) -> list[str]:
         """Stems of the study's figures, as ``kl/isotropic``."""
         return figures(self)
@@ -335,6 +361,35 @@ class Plan:
         """
         return self._spec(stage, {name: getattr(labels, name) for name in fields(stage)})
 
+    def spec_of(self, kind: str, labels: Mapping[str, str]) -> str:
+        """Spec of the job that makes a file, which the file must carry."""
+        return self._spec(stage_of(kind), labels)
+
+    def is_stale(self, stage: str, labels: Any) -> bool:
+        """Whether a job's files are on disk, but made for another spec, or damaged.
+
+        Parameters
+        ----------
+        stage, labels
+            As for `spec`.
+
+        Raises
+        ------
+        ValueError
+            If the disk does not let a file be read: it may be whole.
+        """
+        own = {name: getattr(labels, name) for name in fields(stage)}
+        for kind in OUTPUTS.get(stage, (stage,)):
+            path = Path(self.pattern(kind).format(**own))
+            try:
+                if path.exists() and read_spec(path) != self._spec(stage, own):
+                    return True
+            except ValueError as error:
+                if isinstance(error.__cause__, OSError):
+                    raise
+                return True
+        return False
+
     def _spec(self, stage: str, labels: Mapping[str, str]) -> str:
         key = (stage, *(labels[name] for name in fields(stage)))
         if key not in self._specs:
@@ -343,7 +398,7 @@ class Plan:
                 told["files"] = {path: content_of(path) for path in own}
             told["code"] = self._fingerprint(frozenset(roots(stage, told)))
             told["inputs"] = {
-                kind: hashlib.sha256(self._spec(kind, place).encode()).hexdigest()[:16]
+                kind: digest(self._spec(kind, place))
                 for kind, place in self._needed(stage, labels).items()
             }
             self._specs[key] = canonical(told)
@@ -362,12 +417,39 @@ class Plan:
     def _item(self, axis: str, labels: Mapping[str, str]) -> Any:
         return self.axes[axis][labels[axis]]
 
+    def notices(self) -> list[str]:
+        """What a user should know of the blocks before the jobs start: a sentence each."""
+        study, notices = self.study, []
+        most = most_schedules(list(self.axes["schedule"]))
+        if most < min(study.schedules_per_job, len(study.schedules)):
+            notices.append(
+                f"schedules_per_job = {study.schedules_per_job}: a block has at most {most} "
+                "schedules, for their labels make its file's name; shorter names allow more"
+            )
+        jobs = sum(len(self.files(kind)) for kind in PATTERNS if kind not in OUTPUTS)
+        if jobs > MANY_JOBS:
+            notices.append(
+                f"{jobs} jobs: Snakemake needs about {jobs * JOB_BYTES / 2**30:.1f} GiB to plan "
+                "them; raise schedules_per_job or seeds_per_job for fewer"
+            )
+        return notices
+
+    def stamp(self, view: str) -> str:
+        """Path of what is written last when the grid, the figures or the tables are made."""
+        return f"{self.root}/views/{view}.json"
+
     def view_spec(self, view: str) -> str:
         """Canonical JSON of what the gather, the figures or the tables must be told."""
         told: dict[str, Any] = {"code": fingerprint([f"sgm.run.views:{view}"])}
         if view == "grid":
             told["variables"] = {v.name: [v.axes, v.attributes] for v in self.variables.values()}
             told |= {"config": self.study.model_dump(mode="json"), "root": str(self.root)}
+            cells = {
+                self.pattern(kind).format(**labels): digest(self.spec_of(kind, labels))
+                for kind in CELLS
+                for labels in self.cells(kind)
+            }
+            told["inputs"] = digest(canonical(cells))
         if view == "figures":
             told |= {"stems": self.figures()}
         return canonical(told)

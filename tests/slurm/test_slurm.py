@@ -23,7 +23,7 @@ from tests.workflow import ROOT, Workflow, tiny
 
 HERE = Path(__file__).parent
 PROFILES = ROOT / "profiles"
-GRID = "results/tiny/grid.zarr/zarr.json"
+GRID = "results/tiny/views/grid.json"
 ACTIVE = {"PENDING", "RUNNING", "COMPLETING"}
 BETA_3 = [{"family": "beta_a", "a": [3], "beta_min": 0.1, "beta_max": 20.0}]
 TRAINED = tiny(schedules=BETA_3, seeds=1, seeds_per_job=1)

@@ -2,9 +2,13 @@
 import os
 from pathlib import Path
 
+from snakemake.logging import logger
+
+from sgm.run import disk, stamps
 from sgm.run.check import check
 from sgm.study import Plan, Study
-from sgm.study.plan import PATTERNS
+from sgm.study.blocks import CELLS as CELL_KINDS
+from sgm.study.blocks import OUTPUTS, PATTERNS
 
 try:
     study = Study.parse(config)
@@ -15,20 +19,7 @@ except ValueError as error:
 plan = Plan(study, Path("results") / study.study)
 
 # `all` lists the cells too: one that was deleted is made again, though the grid stands.
-CELLS = [
-    path
-    for kind in (
-        "training",
-        "divergences",
-        "floors",
-        "bounds",
-        "likelihood",
-        "exact",
-        "pictures",
-        "axes",
-    )
-    for path in plan.files(kind)
-]
+CELLS = [path for kind in CELL_KINDS for path in plan.files(kind)]
 NETWORKS = plan.files("network")
 FIGURES = [
     f"{plan.root}/figures/{stem}.{suffix}"
@@ -45,6 +36,16 @@ TABLES = [
         "comparison.txt",
     )
 ]
+
+
+if workflow.is_main_process:
+    for notice in plan.notices():
+        logger.warning(notice)
+
+
+# A job whose input is dated in the future fails: its output would be older.
+onstart:
+    disk.date_back(plan)
 
 
 # glibc hands large freed blocks back to the kernel, and a job pays for them again in page
@@ -75,8 +76,46 @@ def spec(stage):
 
 
 def inputs(stage):
-    """The input function of a stage."""
-    return lambda wildcards: plan.inputs(stage, wildcards)
+    """The input function of a stage, whose stale files are made again.
+
+    Snakemake learns that a job would be told something else from a record of its own,
+    `.snakemake`. Where that is lost, in a clone with the results copied, the files know.
+    """
+
+    def of(wildcards):
+        force(lambda: plan.is_stale(stage, wildcards), outputs(stage, wildcards))
+        return plan.inputs(stage, wildcards)
+
+    return of
+
+
+def view(name, files):
+    """The input function of a view, made again if it is not what its stamp says."""
+
+    def of(wildcards):
+        force(lambda: stamps.is_stale(plan, name), [plan.stamp(name)])
+        return files
+
+    return of
+
+
+def outputs(stage, wildcards):
+    """Files of the job of a stage."""
+    kinds = OUTPUTS.get(stage, (stage,))
+    return [plan.pattern(kind).format(**dict(wildcards.items())) for kind in kinds]
+
+
+def force(is_stale, files):
+    """Have a job run if its files are stale: asked once, where Snakemake plans the jobs.
+
+    Not `--forcerun`: what it names becomes a target, and temporary files would stay.
+    """
+    if workflow.is_main_process:
+        try:
+            if is_stale():
+                workflow.dag.forcefiles.update(files)
+        except ValueError as error:
+            raise WorkflowError(str(error))
 
 
 def log(kind):

@@ -1,24 +1,29 @@
-# The grid, and its views: a number in a figure or a table stands in the grid.
+# The grid, and its views: a number in a figure or a table stands in the grid. The grid itself is
+# no output: Snakemake deletes those before a job, and it stays until a better one is written.
+GRID = f"{plan.root}/grid.zarr"
+
+
 rule grid:
     input:
-        CELLS,
+        view("grid", CELLS),
     output:
-        grid=plan.pattern("grid"),
+        stamp=plan.stamp("grid"),
     log:
-        log("grid"),
+        f"{plan.root}/logs/grid.log",
     conda:
         "../envs/sgm.yaml"
     params:
-        spec=plan.view_spec("grid"),
+        spec=lambda wildcards: plan.view_spec("grid"),
+        grid=GRID,
     shell:
-        "printf %s {params.spec:q} | python -m sgm.run grid --spec - --output grid={output.grid:q}"
-        " > {log:q} 2>&1"
+        "printf %s {params.spec:q} | python -m sgm.run grid --spec -"
+        " --output grid={params.grid:q} stamp={output.stamp:q} > {log:q} 2>&1"
 
 
 # One job for all figures: a process a figure would spend most of its time on imports.
 rule figures:
     input:
-        grid=plan.pattern("grid"),
+        view("figures", plan.stamp("grid")),
     output:
         report(
             [path for path in FIGURES if path.endswith(".png")],
@@ -26,6 +31,7 @@ rule figures:
             category="Figures",
         ),
         [path for path in FIGURES if not path.endswith(".png")],
+        stamp=plan.stamp("figures"),
     log:
         f"{plan.root}/logs/figures.log",
     conda:
@@ -33,27 +39,31 @@ rule figures:
     threads: workflow.cores
     params:
         spec=plan.view_spec("figures"),
-        folder=lambda wildcards, output: os.path.commonpath(output),
+        grid=GRID,
+        folder=f"{plan.root}/figures",
     shell:
-        "printf %s {params.spec:q} | python -m sgm.run figures --spec - --input grid={input.grid:q}"
-        " --output figures={params.folder:q} --processes {threads} > {log:q} 2>&1"
+        "printf %s {params.spec:q} | python -m sgm.run figures --spec - --input grid={params.grid:q}"
+        " --output figures={params.folder:q} stamp={output.stamp:q} --processes {threads}"
+        " > {log:q} 2>&1"
 
 
 rule tables:
     input:
-        grid=plan.pattern("grid"),
+        view("tables", plan.stamp("grid")),
     output:
         report(TABLES, caption="../report/tables.rst", category="Tables"),
+        stamp=plan.stamp("tables"),
     log:
         f"{plan.root}/logs/tables.log",
     conda:
         "../envs/sgm.yaml"
     params:
         spec=plan.view_spec("tables"),
-        folder=lambda wildcards, output: os.path.commonpath(output),
+        grid=GRID,
+        folder=f"{plan.root}/tables",
     shell:
-        "python -m sgm.run tables --spec {params.spec:q} --input grid={input.grid:q}"
-        " --output tables={params.folder:q} > {log:q} 2>&1"
+        "python -m sgm.run tables --spec {params.spec:q} --input grid={params.grid:q}"
+        " --output tables={params.folder:q} stamp={output.stamp:q} > {log:q} 2>&1"
 
 
 localrules:
