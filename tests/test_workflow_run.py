@@ -171,7 +171,8 @@ def test_the_gather_refuses_a_cell_of_another_config_by_name(
     with pytest.raises(ValueError, match=f"{name.name}: made for another config"):
         gather(plan, {})
     assert study.planned() == {"sample": 1, "evaluate": 1} | VIEWS
-    xr.testing.assert_identical(study.make(tiny()), before)
+    again = study.make(tiny())
+    assert again.attrs["content_sha256"] == before.attrs["content_sha256"]
 
 
 @pytest.mark.slow
