@@ -321,10 +321,11 @@ def test_looking_writes_nothing(capsys, folder):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "STUDY = 'x.yaml': must be a readable config"),
-        (b"\xff\xfe\xff", "STUDY = 'x.yaml': must be a readable config"),
-        (b"a: [", "STUDY = 'x.yaml': must be a readable config"),
-        (b"- 1", "STUDY = 'x.yaml': must be a config, a mapping"),
+        (None, "'x.yaml' is not there: must be the config file of a study"),
+        (b"\xff\xfe\xff", "x.yaml: must be UTF-8: byte 0 is not"),
+        (b"a: [", "x.yaml, line 1: expected the node content"),
+        (b"- 1", "x.yaml: must be a mapping of keys, not list"),
+        (b"__use_yte__: true", "the config is not valid"),
         (b"seeds: 0", "the config is not valid"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,72 @@ def test_numbers_in_labels_have_one_form(value: float, text: str) -> None:
     assert format_number(value) == text
 
 
+@pytest.mark.parametrize("a", [0.1 + 0.2, 0.3, "0.3"])
+def test_what_is_computed_is_what_the_label_says(a: Any) -> None:
+    study = Study.parse(changed(schedules=[BETA | {"a": a}], horizons=[0.1 + 0.2, 1 / 3]))
+    (schedule,) = study.schedules
+    assert schedule.parameters.a == float(schedule.label.removeprefix("beta_a=")) == 0.3
+    assert schedule.spec["parameters"]["a"] == 0.3
+    assert study.horizons == (0.3, 0.333333333333)
+
+
+def leaves(value: Any, *here: Any) -> Iterator[tuple[Any, ...]]:
+    """Keys of every number and word of a config, and the value."""
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(inner, *here, key)
+    else:
+        yield *here, value
+
+
+#: What a leaf of a type may not be.
+OTHERS: dict[type, list[Any]] = {
+    bool: [1, 0, "yes", "maybe", None],
+    str: [True, 7, 0.5],
+    int: [True, "x", 1.5, -7, None],
+    float: [False, "x", [True], None, 10**400],
+    type(None): [True, 3],
+}
+
+
+def broken() -> Iterator[Any]:
+    """The tiny study with one leaf of the wrong kind, and the key that is wrong."""
+    for *above, last, value in leaves(TINY):
+        key = next(step for step in [last, *reversed(above)] if isinstance(step, str))
+        for other in OTHERS[float if key == "a" else type(value)]:
+            config = holder = copy.deepcopy(TINY)
+            for step in above:
+                holder = holder[step]
+            holder[last] = other
+            yield pytest.param(key, config, id=f"{key}={str(other)[:9]}")
+
+
+BROKEN = list(broken())
+
+
+def test_the_broken_configs_are_many() -> None:
+    assert len(BROKEN) >= 130
+
+
+@pytest.mark.parametrize(("key", "config"), BROKEN)
+def test_a_leaf_of_the_wrong_kind_is_one_line_that_names_it(
+    key: str, config: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match="the config is not valid") as error:
+        Study.parse(config)
+    _, line = str(error.value).splitlines()
+    assert str(key) in line
+    assert len(line) < 400
+
+
 BETA = {"family": "beta_a", "a": 0, "beta_min": 0.1, "beta_max": 20}
 BAD = [
+    (changed(seeds=True), ["seeds = True", "must be a number, not true or false"]),
+    (changed(horizons=[True]), ["horizons = True", "must be a number"]),
+    (changed(keep_samples=1), ["keep_samples = '1'", "must be true or false"]),
+    (changed(schedules=[BETA | {"a": [0, True]}]), ["schedules", "a = True", "a number"]),
+    (changed(study="a" * 20), ["study = 'aaa", "20 repetitions"]),
+    (changed(schedules=[BETA | {"name": "ab" * 20}]), ["schedules", "20 repetitions"]),
     (changed(n_sample=5), ["n_sample", "unknown key"]),
     (changed(seeds=0), ["seeds = 0", "greater than or equal to 1"]),
     (changed(process={"family": "vp", "variance": -1.0}), ["variance = -1.0", "greater than 0"]),

@@ -5,6 +5,9 @@
     clean-stale   files of a study that no cell of it names; deletes them with --yes
     usage         disk space of all studies
 
+All but `usage` import the `extensions` of the config, which is to execute them: read a stranger's
+before (``python -m sgm.study`` says whether there are any, and executes nothing).
+
 What Snakemake will do, `snakemake --dry-run` knows better: it looks at the times of all files.
 """
 
@@ -17,11 +20,10 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import yaml
-
 from sgm.run import disk
 from sgm.run.progress import survey
 from sgm.study import Plan, Study
+from sgm.study.document import read_config
 
 __all__ = ["format_seconds", "format_table", "main", "plan_of"]
 
@@ -140,14 +142,7 @@ def plan_of(config: str | Path, results: str | Path = "results") -> Plan:
     ValueError
         If there is no such file, or it is no config.
     """
-    path = Path(config)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"STUDY = {str(path)!r}: must be a readable config: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"STUDY = {str(path)!r}: must be a config, a mapping of keys")
-    study = Study.parse(content)
+    study = Study.parse(read_config(config))
     return Plan(study, Path(results) / study.study)
 
 

@@ -1,4 +1,7 @@
-"""``python -m sgm.study`` prints the JSON schema; with a config, checks it and executes nothing."""
+"""``python -m sgm.study`` prints the JSON schema; with a config, checks it.
+
+Nothing is executed, but with ``--trust`` the extensions that the config names.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +10,25 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 from sgm.study.config import Study, json_schema
+from sgm.study.document import read_config
 
 
-def inspect(path: Path) -> Study:
-    """Validate a config from elsewhere, without what it would execute.
+def inspect(path: Path, trust: bool = False) -> Study:
+    """Validate a config, without what it would execute unless it is trusted.
 
     Snakemake executes the Python of a config that sets ``__use_yte__`` before any of our code
-    runs, and `extensions` are Python by design.
+    runs, and `extensions` are Python by design. The former is never valid.
 
     Raises
     ------
     ValueError
         If it is no valid config, or one that executes code.
     """
-    import yaml
-
-    try:
-        config: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, RecursionError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: can't be read as YAML: {error}") from error
-    for key in ("__use_yte__", "extensions"):
-        if isinstance(config, dict) and config.get(key):
+    config = read_config(path)
+    for key in ["__use_yte__"] if trust else ["__use_yte__", "extensions"]:
+        if config.get(key):
             raise ValueError(f"{key} = {config[key]!r}: executes code; read it before you run it")
     return Study.parse(config)
 
@@ -39,12 +37,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the schema, or one line on a config; exit status 1 if it is refused."""
     parser = argparse.ArgumentParser(prog="python -m sgm.study", description=__doc__)
     parser.add_argument("config", nargs="?", type=Path, help="a config to check")
-    path = parser.parse_args(arguments).config
+    parser.add_argument("--trust", action="store_true", help="import its extensions")
+    options = parser.parse_args(arguments)
+    path, trust = options.config, options.trust
     try:
         if path is None:
             print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
         else:
-            print(f"study {inspect(path).study!r}: valid, and executes no code of its own")
+            study = inspect(path, trust).study
+            executes = "" if trust else ", and executes no code of its own"
+            print(f"study {study!r}: valid{executes}")
         sys.stdout.flush()
     except ValueError as error:
         print(error, file=sys.stderr)

@@ -28,7 +28,7 @@ from pydantic import (
 
 from sgm.store.cells import canonical
 from sgm.study import families
-from sgm.study.families import Name, Parameters
+from sgm.study.families import Name, Parameters, as_labelled, format_number
 from sgm.study.registry import KINDS, Entry, load_extension, lookup
 
 __all__ = ["Item", "Study", "canonical", "format_number", "json_schema"]
@@ -36,11 +36,6 @@ __all__ = ["Item", "Study", "canonical", "format_number", "json_schema"]
 
 #: Kinds that a study may do without.
 MAY_BE_EMPTY = {"bound"}
-
-
-def format_number(value: float) -> str:
-    """A number as it stands in labels and paths: 12 significant digits, 1.0 as ``1``."""
-    return f"{value + 0.0:.12g}"
 
 
 @dataclass(frozen=True)
@@ -234,10 +229,10 @@ class Study(families.Strict):
     @field_validator("horizons", "n_steps")
     @classmethod
     def _distinct(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        # equal in their path, be it after 12 digits
-        twice = _duplicates(format_number(v) if isinstance(v, float) else v for v in values)
+        values = tuple(as_labelled(v) if isinstance(v, float) else v for v in values)
+        twice = _duplicates(values)
         if twice:
-            raise ValueError(f"{twice[0]} is given twice: values on an axis must differ")
+            raise ValueError(f"{twice[0]:g} is given twice: values on an axis must differ")
         return values
 
     @model_validator(mode="after")

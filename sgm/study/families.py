@@ -6,8 +6,10 @@ Nothing here imports what it names: a config is validated without NumPy or torch
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -15,15 +17,53 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
-__all__ = ["Parameters", "Recipe"]
+__all__ = ["Parameters", "Recipe", "format_number"]
+
+
+def format_number(value: float) -> str:
+    """A number as it stands in labels and paths: 12 significant digits, 1.0 as ``1``."""
+    return f"{value + 0.0:.12g}"
+
+
+def as_labelled(value: float) -> float:
+    """The number that a label names: what is computed is what the label says."""
+    return float(format_number(value))
+
+
+def _not_periodic(name: str) -> str:
+    """Snakemake takes twenty repetitions in a path for a rule that calls itself for ever."""
+    if re.search(r"(.+?)\1{19}$", name):
+        raise PydanticCustomError("periodic", "must not end in 20 repetitions of the same letters")
+    return name
+
 
 Positive = Annotated[float, Field(gt=0)]
 Width = Annotated[int, Field(ge=16, multiple_of=16)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.+-]*$", max_length=64)]
+Name = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z][A-Za-z0-9_.+-]*$", max_length=64),
+    AfterValidator(_not_periodic),
+]
+
+
+def _takes(annotation: Any, *kinds: type) -> bool:
+    """Whether a type is one of some kinds, or made of one."""
+    return annotation in kinds or any(_takes(part, *kinds) for part in get_args(annotation))
+
+
+def _truths(value: Any, depth: int = 2) -> Iterator[bool]:
+    """The booleans among the numbers of a parameter, which are at most lists of lists."""
+    if isinstance(value, bool):
+        yield value
+    elif isinstance(value, list) and depth:
+        for part in value:
+            yield from _truths(part, depth - 1)
 
 
 def _plain(text: str) -> str:
@@ -48,6 +88,20 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     _zero = field_validator("*")(_without_negative_zero)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, raw: Any) -> Any:
+        """Pydantic takes `true` for 1 and 1 for `true`."""
+        for key, field in cls.model_fields.items():
+            value = raw.get(key) if isinstance(raw, dict) else None
+            if _takes(field.annotation, bool):
+                if isinstance(value, int | float | str) and not isinstance(value, bool):
+                    raise ValueError(f"{key} = {str(value)[:64]!r}: must be true or false")
+            elif _takes(field.annotation, int, float):
+                for truth in _truths(value):
+                    raise ValueError(f"{key} = {truth}: must be a number, not true or false")
+        return raw
 
 
 class Parameters(Strict):
@@ -74,6 +128,12 @@ class Parameters(Strict):
 
     family: str
     name: Name | None = None
+
+    @field_validator("*")
+    @classmethod
+    def _as_labelled(cls, value: Any, info: ValidationInfo) -> Any:
+        on_axis = info.field_name in cls.axes and isinstance(value, float)
+        return as_labelled(value) if on_axis else value
 
 
 # --- targets -------------------------------------------------------------------------

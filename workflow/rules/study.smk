@@ -1,5 +1,6 @@
 # The study and its plan: what all other rules read. No logic here; see sgm/study.
 import os
+import sys
 from pathlib import Path
 
 from snakemake.logging import logger
@@ -9,12 +10,15 @@ from sgm.run.check import check
 from sgm.study import Plan, Study
 from sgm.study.blocks import CELLS as CELL_KINDS
 from sgm.study.blocks import OUTPUTS, PATTERNS
+from sgm.study.document import read_config
 
 try:
+    for path in workflow.configfiles:
+        read_config(path)  # refuses what YAML reads otherwise than it looks
     study = Study.parse(config)
     check(study)
 except ValueError as error:
-    raise WorkflowError(str(error))
+    sys.exit(str(error))  # one line: a WorkflowError prints where it was raised too
 
 plan = Plan(study, Path("results") / study.study)
 

@@ -1,0 +1,90 @@
+"""A config file as a mapping: YAML without what reads otherwise than it looks.
+
+YAML 1.1, which Snakemake reads too, takes the last of two equal keys, ``010`` for the octal
+8 and ``3:20`` for 200 in base sixty. Each is an error here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+__all__ = ["read_config"]
+
+# An integer that YAML 1.1 reads to another base than ten, without a letter to say so; a float to
+# base sixty.
+_OTHER_BASE = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, which executes nothing, without what is ambiguous."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue  # the safe loader refuses it
+            if key.value in seen:
+                problem = f"the key {key.value!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _number(kind: str) -> Any:
+    read = getattr(yaml.SafeLoader, f"construct_yaml_{kind}")
+
+    def construct(loader: _Loader, node: yaml.ScalarNode) -> Any:
+        value = read(loader, node)
+        if _OTHER_BASE.fullmatch(node.value):
+            problem = f"{node.value}: YAML reads {value}; write the number out"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return value
+
+    return construct
+
+
+for _kind in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _number(_kind))
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Read a config file; nothing in it is executed.
+
+    Parameters
+    ----------
+    path : str or Path
+        A YAML or JSON file.
+
+    Returns
+    -------
+    dict
+        As `sgm.study.Study.parse` takes it.
+
+    Raises
+    ------
+    ValueError
+        If it can't be read, or is no mapping, in one line that names the file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "not a file" if path.exists() else "not there"
+        raise ValueError(f"{str(path)!r} is {found}: must be the config file of a study")
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: must be UTF-8: byte {error.start} is not") from error
+    except yaml.MarkedYAMLError as error:
+        place = error.problem_mark or error.context_mark
+        line = f", line {place.line + 1}" if place else ""
+        raise ValueError(f"{path}{line}: {error.problem}") from error
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path}: can't be read as YAML: {reason}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: must be a mapping of keys, not {type(content).__name__}")
+    return content
