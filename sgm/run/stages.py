@@ -150,7 +150,10 @@ def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
             error = None
             if "n_score_error" in spec:
                 assert target.law is not None
-                error = evaluation.ChainError(process, target.law, steps, spec["n_score_error"])
+                first = steps.departures(spec["n_steps"])
+                error = evaluation.ChainError(
+                    process, target.law, steps, spec["n_score_error"], first
+                )
             rows = simulation.simulate_reverse(
                 steps,
                 score_fn,
