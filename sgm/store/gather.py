@@ -14,36 +14,13 @@ import numpy.typing as npt
 from sgm.store import DONE, FAILED, NOT_APPLICABLE, NOT_RUN
 from sgm.store.cells import Arrays, read_cells, seed_range
 from sgm.store.grid import content_digest
-from sgm.study import Plan, Variable
-from sgm.study.variables import EXACT_LAW, REPLICATE
+from sgm.study import Plan
+from sgm.study.variables import CURVES, EXACT_LAW, REPLICATE, TRAINING
 
 if TYPE_CHECKING:
     import xarray as xr  # imported where used: most jobs read and write cell files alone
 
 __all__ = ["gather"]
-
-TRAINING = (
-    Variable(
-        "train_loss",
-        ("target", "schedule", "horizon", "score", "seed"),
-        "training loss, mean over the last epoch",
-        "1",
-    ),
-    Variable(
-        "train_seconds",
-        ("target", "schedule", "horizon", "score", "seed"),
-        "training time of one network",
-        "s",
-    ),
-)
-CURVES = tuple(
-    Variable(f"schedule_{name}", ("schedule", "horizon", "time_fraction"), long_name, "1")
-    for name, long_name in {
-        "beta": "beta(t)",
-        "mean_scale": "m(t), mean scale of X_t given X_0",
-        "std": "sigma_t, standard deviation of X_t given X_0",
-    }.items()
-)
 
 
 class _Members(NamedTuple):
