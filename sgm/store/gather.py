@@ -130,15 +130,16 @@ class _Grid:
         self, labels: Mapping[str, str], members: Mapping[str, _Members], chosen: npt.NDArray[Any]
     ) -> Iterator[tuple[tuple[int, ...], dict[str, Any]]]:
         """Place and labels of some runs of a block."""
-        schedules, seeds = (own.in_grid for own in members.values())
-        for i, j in np.argwhere(chosen).tolist():
-            own = {**labels, "schedule": self.labels["schedule"][schedules[i]], "seed": seeds[j]}
-            yield (i, j), {axis: own[axis] for axis in REPLICATE if axis in own}
+        for place in np.argwhere(chosen).tolist():
+            own: dict[str, Any] = dict(labels)
+            for i, (axis, found) in zip(place, members.items(), strict=True):
+                own[axis] = self.labels[axis][found.in_grid[i]]
+            yield tuple(place), {axis: own[axis] for axis in REPLICATE if axis in own}
 
     @staticmethod
     def network(run: Mapping[str, Any]) -> tuple[Any, ...]:
         """Labels of the network of a run."""
-        return tuple(run[axis] for axis in TRAINING[0].axes)
+        return tuple(run.get(axis) for axis in TRAINING[0].axes)
 
     def add_exact(self, target: str, cells: Arrays) -> None:
         """The exact laws of one target: arrays over all other axes but `seed`."""
@@ -239,7 +240,7 @@ def gather(plan: Plan, provenance: Mapping[str, str]) -> xr.Dataset:
                 grid.add_causes(labels, cells)
             if kind == "divergences":
                 grid.add_status(labels, cells)
-            if kind in ("divergences", "likelihood"):
+            if kind in ("floors", "bounds", "divergences", "likelihood"):
                 grid.add_failures(labels, cells)
     if damaged:
         raise ValueError("\n".join(damaged))

@@ -78,6 +78,7 @@ class Item:
         return {
             "build": self.entry.build,
             "parameters": self.parameters.model_dump(mode="json", exclude=exclude),
+            **({"variables": self.entry.promised} if self.entry.variables else {}),
             **self.parameters.model_dump(mode="json", include=changes, exclude_none=True),
         }
 

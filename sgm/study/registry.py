@@ -23,6 +23,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,12 +32,13 @@ from typing import Any, Literal, TypeVar, get_args, get_type_hints
 from pydantic import create_model
 
 from sgm.study import families, variables
-from sgm.study.variables import VERDICT, Variable
+from sgm.study.variables import GRID, VERDICT, Variable
 
 __all__ = [
     "KINDS",
     "Entry",
     "Variable",
+    "line_of",
     "load_extension",
     "lookup",
     "register",
@@ -96,7 +98,12 @@ class Entry:
     @property
     def promised(self) -> dict[str, tuple[str, ...]]:
         """Of a divergence or a bound: name and axes of each variable that it must return."""
-        return {variable.name: variable.axes for variable in self.terms}
+        return {v.name: v.axes for v in self.terms if not (self.exact and v.axes == GRID)}
+
+    @property
+    def promised_exactly(self) -> dict[str, tuple[str, ...]]:
+        """Of a divergence: the same of its `exact`."""
+        return {v.name: v.axes for v in self.variables if self.exact and v.axes == GRID}
 
     @property
     def along_chain(self) -> bool:
@@ -437,6 +444,15 @@ def use_extensions(paths: Sequence[str]) -> None:
                 _add(kind, source, entry)
             except ValueError as error:
                 raise ValueError(f"extensions: {path!r}: {error}") from None
+
+
+def line_of(error: BaseException) -> str:
+    """The line of a user's file in which an error arose; empty if none had a part in it."""
+    files = {name.removeprefix("extension:") for name in _OWN}
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if frame.filename in files:
+            return f"{_portable(frame.filename)}, line {frame.lineno}, in {frame.name}"
+    return ""
 
 
 def load_extension(path: str | Path) -> Any:
