@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from sgm.run import views
+from sgm.run.build import MeasureError, measured
 from sgm.run.check import check
 from sgm.store.grid import open_grid
 from sgm.study import Plan, Study
@@ -23,13 +29,7 @@ def test_a_bound_along_the_chain_of_a_sampler_with_more_stages_than_steps(
     monkeypatch.chdir(tmp_path)
     corrected = {"family": "predictor_corrector", "corrector_steps": 2, "step_size": 1e-12}
     config = tiny(samplers=[corrected, "euler_maruyama"], bounds=["kl", "w2"])
-    study = Study.parse(config)
-    check(study)
-    plan = Plan(study, Path("results/tiny"))
-    run_jobs(plan)
-    store = {"grid": Path(plan.pattern("grid"))}
-    views.grid({"config": config, "root": str(plan.root)}, {}, store)
-    bound = open_grid(store["grid"].parent).w2_bound_score
+    bound = grid_of(config).w2_bound_score
     assert np.all(bound > 0)  # exact for the affine score, watched for the networks
     plain, same = (bound.sel(sampler=name) for name in ("euler_maruyama", "predictor_corrector"))
     affine = {"score": "scaled_eps=0.1"}
@@ -157,3 +157,210 @@ def test_one_family_measures_once() -> None:
     twice = [{"family": "sample_w2", "rows": 50}, {"family": "sample_w2", "rows": 20, "name": "b"}]
     with pytest.raises(ValueError, match=r"divergences: 'b' .*'w2_sample'.*of 'sample_w2'"):
         Study.parse(tiny(divergences=twice))
+
+
+# --- what families return ----------------------------------------------------------------
+
+BROKEN = [
+    ("time_grid", "horizon, n_steps", "np.linspace(horizon, 0, n_steps)",
+     r"returned shape \(10,\): must be \(10 \+ 1,\)"),
+    ("time_grid", "horizon, n_steps", "np.linspace(0, horizon, n_steps + 1)",
+     "returned times from 0 to 1: must decrease strictly"),
+    ("time_grid", "horizon, n_steps", "np.linspace(horizon, -0.1, n_steps + 1)",
+     "returned times from 1 to -0.1: .*stay >= 0"),
+    ("time_grid", "horizon, n_steps", "np.linspace(0.5, 0, n_steps + 1)",
+     "returned times from .*0.5.* on: must start at T = 1.0"),
+    ("time_grid", "horizon, n_steps", "np.full(n_steps + 1, np.nan)", "must decrease strictly"),
+    ("time_grid", "horizon, n_steps", "None", "returned = None: must be an array of real"),
+    ("time_grid", "horizon, n_steps", "1 / 0",
+     r"ZeroDivisionError: division by zero \(.*broken.py, line 5, in mine\)"),
+    ("sampler", "process, times", "Steps(times, times, times, times)",
+     "11 stages: must be a multiple of the 10 steps"),
+    ("sampler", "process, times", "Steps(*[times[:-1]] * 3, -times[:-1])",
+     r"noise\[0\] = -1.0: must be a number >= 0"),
+    ("sampler", "process, times", "Steps(2 * times[:-1], *[times[:-1]] * 3)",
+     "score_time = 2.0: must be at most T = 1.0"),
+    ("sampler", "process, times", "times", "returned = ndarray: must be a Steps"),
+    ("sampler", "process, times", "process.sigma", "AttributeError: .*line 5, in mine"),
+    ("schedule", "horizon", "3.0", "returned = 3.0: must be a NoiseSchedule"),
+    ("schedule", "horizon", "ConstantSchedule(2 * horizon, 1.0)",
+     "returned a schedule up to 2.0: must be 1.0"),
+    ("schedule", "horizon", "Own(horizon, lambda t: 1.0, lambda t: t)",
+     r"beta\(t\) has shape \(\) at t of shape \(101,\)"),
+    ("schedule", "horizon", "Own(horizon, lambda t: t - 0.5, lambda t: t)",
+     r"beta\(0\) = -0.5: must be >= 0"),
+    ("schedule", "horizon", "Own(horizon, lambda t: t, lambda t: 1 + t)",
+     r"integral\(0\) = 1, .*must increase from 0"),
+    ("schedule", "horizon", "Own(horizon, lambda t: 'a' + t, lambda t: 1 + t)",
+     r"UFuncTypeError: .*\(.*broken.py, line 5, in <lambda>\)|broken.py, line 5, in <lambda>: "),
+    ("target", "", "3", "returned = int|returned = 3: must be a Target"),
+    ("target", "", "LawTarget(Funnel(2, 1.0, 0.5))", "law='density', but is registered"),
+    ("score", "process, law", "law", "returned = Gaussian: must be a GaussianScore"),
+]  # fmt: skip
+
+CODE = """
+@register({kind!r})
+def mine({signature}):
+    return {value}
+
+
+from dataclasses import dataclass
+from sgm.samplers import Steps
+from sgm.schedules import ConstantSchedule, NoiseSchedule
+from sgm.densities import Funnel
+from sgm.targets import LawTarget
+
+
+@dataclass(frozen=True)
+class Own(NoiseSchedule):
+    rate: object
+    total: object
+
+    def beta(self, t):
+        return self.rate(t)
+
+    def integral(self, t):
+        return self.total(t)
+"""
+
+
+@pytest.mark.parametrize(("kind", "signature", "value", "message"), BROKEN)
+def test_a_broken_promise_is_one_line_before_any_job(
+    tmp_path: Path, kind: str, signature: str, value: str, message: str
+) -> None:
+    (tmp_path / "broken.py").write_text(
+        "import numpy as np\nfrom sgm.study import register"
+        + CODE.format(kind=kind, signature=signature, value=value)
+    )
+    line = {"family": "mine", "sampled": True} if kind == "score" else "mine"
+    config = tiny(extensions=[str(tmp_path / "broken.py")], **{f"{kind}s": [line]})
+    study = Study.parse(config)
+    with pytest.raises(ValueError, match=f"{kind}s: mine: ") as error:
+        check(study)
+    text = str(error.value)
+    assert re.search(message, text), text
+    assert "broken.py" in text or kind == "score"
+    assert "\n" not in text
+
+
+# --- measures ----------------------------------------------------------------------------
+
+MEASURES = """
+import numpy as np
+from sgm.study import Variable, register
+from sgm.study.variables import REPLICATE, THEORY
+
+
+@register("divergence", variables=[Variable("spread", REPLICATE, "x", "1", measured_floor=True)])
+def spread(sample, *, broken: str):
+    value = float(sample.std())
+    match broken:
+        case "name":
+            return {"spreda": value}
+        case "array":
+            return {"spread": sample.std(axis=0)}
+        case "text":
+            return {"spread": "wide"}
+        case "none":
+            return None
+        case "error":
+            return {"spread": value / 0}
+        case "some" if value > np.float64(%r):
+            raise KeyError(value)
+    return {"spread": value}
+
+
+@register("bound", variables=[Variable("own", THEORY, "x", "1")])
+def own(process, score_mse):
+    if process.schedule.a > 0 and score_mse.ndim > 1:
+        raise KeyError("a")
+    return {"own": score_mse.sum(axis=-1)}
+"""
+
+
+def grid_of(config: dict[str, Any]) -> xr.Dataset:
+    """All jobs of a study, and its grid."""
+    study = Study.parse(config)
+    check(study)
+    plan = Plan(study, Path("results/tiny"))
+    run_jobs(plan)
+    store = {"grid": Path(plan.pattern("grid"))}
+    views.grid({"config": config, "root": str(plan.root)}, {}, store)
+    return open_grid(store["grid"].parent)
+
+
+def test_an_error_of_one_run_fails_that_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    measure = {"family": "spread", "broken": ""}
+    config = tiny(extensions=["mine.py"], divergences=["gaussian_kl", measure], bounds=["kl"])
+    Path("mine.py").write_text(MEASURES % 0.0)
+    whole = grid_of(config)
+    spread = whole.spread.sel(score="trained").squeeze()
+    limit = float(np.sort(spread.values.ravel())[-2:].mean())  # the widest run alone is above it
+    Path("mine.py").write_text(MEASURES % limit)
+    sys.modules.pop(f"extension:{tmp_path / 'mine.py'}")
+    measure["broken"] = "some"
+    config["bounds"] = ["kl", "own"]
+    capsys.readouterr()
+    grid = grid_of(config)
+    log = capsys.readouterr().out
+    failures = json.loads(grid.attrs["failures"])
+    runs = [f for f in failures if "sampler" in f]
+    (run,) = runs
+    assert re.fullmatch(
+        r"spread of mine\.py: KeyError: .*\(mine\.py, line 22, in spread\)", run["message"]
+    )
+    assert run["message"] in log
+    place = {axis: run[axis] for axis in ("target", "schedule", "score", "seed")}
+    assert int(grid.status.sel(place).squeeze()) == 2
+    assert int((grid.status == 2).sum()) == 1
+    assert np.isnan(grid.kl_plugin.sel(place)).all()
+    others = grid.status.sel(score="trained") == 1
+    kept, before = (g.kl_plugin.sel(score="trained").where(others) for g in (grid, whole))
+    np.testing.assert_array_equal(kept, before)
+    # a bound of one schedule, for its networks; of the affine score it is there
+    bounds = [f for f in failures if "time_grid" in f and "sampler" not in f]
+    assert {f["schedule"] for f in bounds} == {"beta_a=3"}
+    assert {f["message"] for f in bounds} == {
+        "own of mine.py: KeyError: 'a' (mine.py, line 29, in own)"
+    }
+    own = grid.own.sel(score="trained").squeeze()
+    assert np.isfinite(own.sel(schedule="beta_a=-2")).all()
+    assert np.isnan(own.sel(schedule="beta_a=3")).all()
+    assert np.isfinite(grid.own.sel(score="scaled_eps=0.1")).all()
+    assert np.isnan(grid.kl_bound.sel(score="trained", schedule="beta_a=3")).all()
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("name", "returned spreda: must be the variables that it declares, .*: spread"),
+        ("array", r"spread has shape \(3,\): must be a number"),
+        ("text", "spread = 'wide': must be an array of real numbers"),
+        ("none", "returned None: must be a dict"),
+        ("error", r"ZeroDivisionError: .*\(.*mine.py, line 20, in spread\)"),
+    ],
+)
+def test_a_measure_returns_numbers_by_their_declared_names(
+    tmp_path: Path, broken: str, message: str
+) -> None:
+    (tmp_path / "mine.py").write_text(MEASURES % 0.0)
+    config = tiny(
+        extensions=[str(tmp_path / "mine.py")], divergences=[{"family": "spread", "broken": broken}]
+    )
+    (item,) = Study.parse(config).divergences
+    sample = np.random.default_rng(0).normal(size=(20, 3))
+    with pytest.raises(MeasureError, match=rf"spread of .*mine.py: {message}"):
+        measured([item.spec], {"sample": sample})
+
+
+def test_too_little_memory_is_no_fault_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hungry(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("sgm.run.measures.gaussian_w2", hungry)
+    (item,) = Study.parse(tiny(divergences=["gaussian_w2"])).divergences
+    with pytest.raises(MemoryError):
+        measured([item.spec], {})

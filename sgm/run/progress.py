@@ -141,9 +141,8 @@ def _spec(path: Path) -> str:
 
 def _failed(plan: Plan, stage: str, labels: Labels) -> int:
     """Runs that failed, as a stage says of its own; or as training says, for a network."""
-    kinds = {stage: stage for stage in ("floors", "bounds", "divergences", "likelihood")} | {
-        "network": "training"
-    }
+    own = ("floors", "bounds", "divergences", "likelihood")
+    kinds = {stage: stage for stage in own} | {"network": "training"}
     if stage not in kinds:
         return 0
     marks = cells.read_cells(plan.pattern(kinds[stage]).format(**labels))

@@ -335,8 +335,8 @@ def bounds(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str)
         except MeasureError as error:
             rows.append({})
             messages[s] = _failure(label, error)
-        for name, error in own.items():
-            errors[name].append(error)
+        for name, moment in own.items():
+            errors[name].append(moment)
     values = _stacked(rows, len(seeds)) | errors | _failures(messages)
     write_cells(outputs["bounds"], values, spec)
 
