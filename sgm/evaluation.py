@@ -161,7 +161,7 @@ def denoising_losses(
 class ChainError:
     """Mean squared error of a score along the chain that it generates.
 
-    An observer of `sgm.simulation.simulate_reverse`: at each stage, |s_θ − s|² at the states
+    An observer of `sgm.simulation.simulate_reverse`: at some stages, |s_θ − s|² at the states
     of the first rows, s the exact score at the stage's time.
 
     Parameters
@@ -173,16 +173,25 @@ class ChainError:
         The sampler that is simulated.
     n_rows : int
         Rows of each replicate that are looked at.
+    stages : slice, optional
+        Stages that are looked at, such as `Steps.departures`; all by default.
     """
 
-    def __init__(self, process: Process, law: Law, steps: Steps, n_rows: int) -> None:
+    def __init__(
+        self,
+        process: Process,
+        law: Law,
+        steps: Steps,
+        n_rows: int,
+        stages: slice = slice(None),
+    ) -> None:
         self.process, self.law = process, law
         self.times, self.n_rows = steps.score_time, n_rows
-        self.squares: list[list[Array]] = [[] for _ in self.times]
+        self.squares: dict[int, list[Array]] = {k: [] for k in range(len(steps))[stages]}
 
     def __call__(self, stage: int, rows: slice, x: Tensor, score: Tensor) -> None:
         """See `sgm.simulation.Observer`."""
-        if rows.start >= self.n_rows:
+        if rows.start >= self.n_rows or stage not in self.squares:
             return
         t, kept = self.times[stage], self.n_rows - rows.start
         states, scores = (part[:, :kept].double().cpu().numpy() for part in (x, score))
@@ -192,5 +201,6 @@ class ChainError:
 
     @property
     def mse(self) -> Array:
-        """E|s_θ − s|² at each stage, shape (R, n_stages)."""
-        return np.stack([np.concatenate(s, axis=-1).mean(axis=-1) for s in self.squares], axis=-1)
+        """E|s_θ − s|² at each of the stages looked at, shape (R, number of them)."""
+        squares = (np.concatenate(found, axis=-1) for found in self.squares.values())
+        return np.stack([found.mean(axis=-1) for found in squares], axis=-1)

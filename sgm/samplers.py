@@ -38,6 +38,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from sgm.arguments import real_array
 from sgm.processes import Process
 
 __all__ = [
@@ -84,13 +85,52 @@ class Steps:
     denoiser: Array = field(default_factory=lambda: np.array(np.nan))
 
     def __post_init__(self) -> None:
+        for key in ("score_time", "state", "score", "noise", "kept", "denoiser"):
+            object.__setattr__(self, key, real_array(key, getattr(self, key)))
+        shape = self.score_time.shape
+        if len(shape) != 1 or not shape[0]:
+            raise ValueError(f"score_time has shape {shape}: must be (n_stages,)")
         for key in ("kept", "denoiser"):
-            filled = np.broadcast_to(getattr(self, key), np.shape(self.score_time))
-            object.__setattr__(self, key, filled)
+            if getattr(self, key).ndim == 0:
+                object.__setattr__(self, key, np.broadcast_to(getattr(self, key), shape))
+        for key in ("state", "score", "noise", "kept", "denoiser"):
+            if getattr(self, key).shape != shape:
+                raise ValueError(
+                    f"{key} has shape {getattr(self, key).shape}: must be {shape}, as score_time"
+                )
+        # factors of very long steps may leave the range of float64
+        for key, allowed in (
+            ("score_time", np.isfinite(self.score_time) & (self.score_time >= 0)),
+            ("state", ~np.isnan(self.state)),
+            ("score", ~np.isnan(self.score)),
+            ("noise", self.noise >= 0),
+        ):
+            if not np.all(allowed):
+                stage = int(np.argmin(allowed))
+                must = "a number >= 0" if key in ("score_time", "noise") else "a number"
+                raise ValueError(f"{key}[{stage}] = {getattr(self, key)[stage]}: must be {must}")
 
     def __len__(self) -> int:
         """Number of stages, which is the number of evaluations of the score."""
         return len(self.score_time)
+
+    def departures(self, n_steps: int) -> slice:
+        """Which stages are the first ones of the N steps, and find the chain at τ_k.
+
+        Parameters
+        ----------
+        n_steps : int
+            N; each step has n_stages/N stages.
+
+        Raises
+        ------
+        ValueError
+            If the stages are not as many for each step.
+        """
+        per_step, rest = divmod(len(self), n_steps)
+        if rest or not per_step:
+            raise ValueError(f"{len(self)} stages: must be a multiple of the {n_steps} steps")
+        return slice(None, None, per_step)
 
     def require_precision(self, epsilon: float) -> None:
         """Refuse steps too long for a simulation, whose score is known to `epsilon` alone.

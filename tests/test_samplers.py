@@ -263,3 +263,33 @@ def test_the_modified_score_needs_a_stationary_law():
 def test_values_out_of_range_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build(process())
+
+
+def test_stages_are_counted_by_steps():
+    vp, times = process(), uniform(1.5, 3)
+    steps = samplers.predictor_corrector(vp, times, 2, 0.1)
+    np.testing.assert_array_equal(steps.score_time[steps.departures(3)], times[:-1])
+    with pytest.raises(ValueError, match="9 stages: must be a multiple of the 4 steps"):
+        steps.departures(4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"noise": [0.1, -0.1]}, r"noise\[1\] = -0.1: must be a number >= 0"),
+        ({"noise": [0.1, np.nan]}, r"noise\[1\] = nan: must be"),
+        ({"noise": 0.1}, r"noise has shape \(\): must be \(2,\)"),
+        ({"state": [1.0, 1.0, 1.0]}, r"state has shape \(3,\): must be \(2,\)"),
+        ({"state": [np.nan, 1.0]}, r"state\[0\] = nan: must be a number"),
+        ({"score": ["a", "b"]}, "score = .*: must be an array of real numbers"),
+        ({"score": [1j, 1.0]}, "score = .*: must be an array of real numbers"),
+        ({"score_time": [1.0, -0.5]}, r"score_time\[1\] = -0.5: must be a number >= 0"),
+        ({"score_time": [[1.0, 0.5]]}, r"score_time has shape \(1, 2\): must be \(n_stages,\)"),
+        ({"kept": [1.0]}, r"kept has shape \(1,\): must be \(2,\)"),
+    ],
+)
+def test_steps_are_arrays_of_their_stages(changes, message):
+    given = {"score_time": [1.0, 0.5], "state": [1.0, np.inf], "score": [1.0, 2.0]}
+    samplers.Steps(**given, noise=[0.1, 0.0])
+    with pytest.raises(ValueError, match=message):
+        samplers.Steps(**{**given, "noise": [0.1, 0.0], **changes})

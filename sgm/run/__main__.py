@@ -76,11 +76,18 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"{options.stage}: {error}", file=sys.stderr)
         return 1
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not OUT_OF_MEMORY.search(str(error)):
-            raise
+    except Exception as error:
         first = (str(error) or "of Python's own").splitlines()[0]
-        print(f"{options.stage}: out of memory: {first}", file=sys.stderr)
+        torch_says_so = isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(first)
+        if isinstance(error, MemoryError) or torch_says_so:
+            print(f"{options.stage}: out of memory: {first}", file=sys.stderr)
+            return 1
+        from sgm.study.registry import line_of  # slow to import, and rarely needed
+
+        where = line_of(error)
+        if not where:  # not a user's fault: all of the traceback
+            raise
+        print(f"{options.stage}: {where}: {type(error).__name__}: {first}", file=sys.stderr)
         return 1
     return 0
 

@@ -13,11 +13,15 @@ from contextlib import contextmanager
 import numpy as np
 
 from sgm.architectures import Architecture, build_architecture, network_keys
+from sgm.arguments import require_instance
+from sgm.gaussian import Gaussian
 from sgm.processes import Process
 from sgm.run.build import build, build_process, build_steps, build_target, build_times
 from sgm.schedules import NoiseSchedule
+from sgm.scores import DensityScore, GaussianScore
 from sgm.study import Item, Study
 from sgm.study.families import Recipe
+from sgm.study.registry import line_of
 from sgm.targets import DataTarget, EmpiricalTarget, Target
 
 __all__ = ["check"]
@@ -53,13 +57,18 @@ def check(study: Study) -> None:
                         continue
                     with _named("scores", score):
                         if score.family != "trained":
-                            build(score.spec, process=process, law=target.law)
+                            built = build(score.spec, process=process, law=target.law)
+                            require_instance((GaussianScore, DensityScore), returned=built)
                             continue
                         recipe = score.parameters.recipe
                         networks.append((score, _check_network(recipe, item, target, process)))
             for time_grid in study.time_grids:
                 with _named("time_grids", time_grid):
-                    times = build_times(time_grid.spec, horizon, min(study.n_steps))
+                    grids = [
+                        build_times(time_grid.spec, horizon, n_steps)
+                        for n_steps in sorted(study.n_steps)
+                    ]
+                    times = grids[0]
                 for sampler in study.samplers:
                     with _named("samplers", sampler):
                         steps = build_steps(sampler.spec, process, times)
@@ -122,6 +131,7 @@ def _check_target(study: Study, item: Item) -> Target:
                 f"path = {path!r}: must have no braces, which Snakemake reads as wildcards"
             )
         target = build_target(item.spec)
+        _check_law(item, target)
         if target.law is not None and study.pictures:
             shown = [c for c in study.pictures.coordinates if c < target.dimension]
             target.law.marginal(shown or [0])
@@ -150,6 +160,18 @@ def _check_target(study: Study, item: Item) -> Target:
     return target
 
 
+def _check_law(item: Item, target: Target) -> None:
+    """What is known of the law must be what the row of the family says."""
+    found = "unknown" if target.law is None else "density"
+    if isinstance(target.law, Gaussian):
+        found = "gaussian"
+    if found != item.entry.law:
+        raise ValueError(
+            f"{item.entry.build} returned a target with law={found!r}, but is registered with "
+            f"law={item.entry.law!r}: must be the same"
+        )
+
+
 @contextmanager
 def _named(key: str, item: Item) -> Iterator[None]:
     """Prefix an error with the key and the label it belongs to."""
@@ -157,3 +179,9 @@ def _named(key: str, item: Item) -> Iterator[None]:
         yield
     except (ValueError, OverflowError, MemoryError) as error:  # the last two: of huge numbers
         raise ValueError(f"{key}: {item.label}: {error}") from error
+    except Exception as error:
+        where = line_of(error)
+        if not where:  # not a user's fault
+            raise
+        sentence = f"{where}: {type(error).__name__}: {error}"
+        raise ValueError(f"{key}: {item.label}: {sentence}") from error

@@ -35,37 +35,17 @@ def likelihood(
 
     Of an exact or perturbed score the bound is a closed form, the same for all seeds. A flow
     that is not solved, or a quadrature that gives up, is NaN; its run is marked `failed`, with
-    the `message`.
+    the `message`. What can't be computed for a schedule at all fails its runs, and no others.
     """
-    from sgm import networks
-    from sgm.likelihood import bits_per_dimension
-
     target = build_target(spec["target"])
     rows = _true_rows(spec, target, inputs, seeds)
     found, failures = [], []
     for place, schedule in enumerate(spec["schedules"]):
-        process = build_process(spec["process"], schedule, spec["horizon"])
-        values: Values
-        if "network" in inputs:
-            block = slice(place * len(seeds), (place + 1) * len(seeds))
-            ensemble = networks.ScoreEnsemble.load(inputs["network"])[block].bind(process)
-            values = _of_networks(spec, process, target.law, ensemble, seeds, rows, device)
-        else:
-            assert target.law is not None
-            score = build(spec["score"], process=process, law=target.law)
-            values = _of_score(spec, process, target.law, score, rows)
-            if np.isfinite(values["data_log_density"]):
-                values |= _optimum(spec, target.law, schedule)
+        try:
+            values = _of_schedule(spec, schedule, place, target, rows, seeds, inputs, device)
+        except (ValueError, ArithmeticError) as error:
+            values = {"message": [str(error)] * len(seeds)}
         messages = values.pop("message")
-        if target.law is not None and target.law.dimension == 1:
-            try:
-                values["reverse_sde_kl"] = elbo.reverse_sde_kl(process, target.law)
-            except ArithmeticError as error:  # next to T = 0
-                messages = [message or f"reverse_sde_kl: {error}" for message in messages]
-        if target.levels and target.span:
-            values["bits_per_dimension"] = bits_per_dimension(
-                values["flow_log_likelihood"], target.dimension, target.levels, span=target.span
-            )
         for seed, message in zip(seeds, messages, strict=True):
             if message:
                 print(f"{schedule['label']}, seed {seed}: {message}", flush=True)
@@ -77,6 +57,44 @@ def likelihood(
     }
     message = np.array(failures, dtype=np.str_)
     write_cells(outputs["likelihood"], cells | {"failed": message != "", "message": message}, spec)
+
+
+def _of_schedule(
+    spec: Spec,
+    schedule: Mapping[str, Any],
+    place: int,
+    target: Target,
+    rows: list[Array],
+    seeds: range,
+    inputs: Mapping[str, Path],
+    device: str,
+) -> Values:
+    """All of one schedule, the one at `place` of its block; `message` has an entry a seed."""
+    from sgm import networks
+    from sgm.likelihood import bits_per_dimension
+
+    process = build_process(spec["process"], schedule, spec["horizon"])
+    values: Values
+    if "network" in inputs:
+        block = slice(place * len(seeds), (place + 1) * len(seeds))
+        ensemble = networks.ScoreEnsemble.load(inputs["network"])[block].bind(process)
+        values = _of_networks(spec, process, target.law, ensemble, seeds, rows, device)
+    else:
+        assert target.law is not None
+        score = build(spec["score"], process=process, law=target.law)
+        values = _of_score(spec, process, target.law, score, rows)
+        if np.isfinite(values["data_log_density"]):
+            values |= _optimum(spec, target.law, schedule)
+    if target.law is not None and target.law.dimension == 1:
+        try:
+            values["reverse_sde_kl"] = elbo.reverse_sde_kl(process, target.law)
+        except ArithmeticError as error:  # next to T = 0
+            values["message"] = [m or f"reverse_sde_kl: {error}" for m in values["message"]]
+    if target.levels and target.span:
+        values["bits_per_dimension"] = bits_per_dimension(
+            values["flow_log_likelihood"], target.dimension, target.levels, span=target.span
+        )
+    return values
 
 
 def _true_rows(spec: Spec, target: Target, inputs: Mapping[str, Path], seeds: range) -> list[Array]:

@@ -1,7 +1,8 @@
 """Divergences and bounds as named variables of the grid.
 
-A measure returns a mapping from a variable's name (declared in its registry row) to its
-value. It names what it needs among its arguments. A divergence, any of
+A measure returns a mapping from each variable that its registry row declares, and no other,
+to its value, NaN where it is not known. It names what it needs among its arguments. A
+divergence, any of
 
     sample      the generated rows
     generated   as many of them as an independent true sample can have
@@ -187,7 +188,8 @@ def partition_kl(sample: Array, target: Target) -> dict[str, Any]:
     assert target.law is not None
     cells = target.law.partition()
     if len(cells.probabilities) == 1:
-        return {}
+        names = ("partition_kl", "partition_kl_floor", "partition_kl_floor_sd")
+        return dict.fromkeys(names, np.nan)
     kl = divergences.partition_kl(cells.label(sample), cells.probabilities)
     return {
         "partition_kl": kl.value,
@@ -254,7 +256,7 @@ def histogram(
     counts, edges = np.histogram(center + scale * sample[:, coordinate], bins, (low, high))
     density = {"sample_density": counts / (len(sample) * width)}
     if target.law is None:
-        return density
+        return density | {"target_density": np.full(bins, np.nan)}
     nodes, weights = np.polynomial.legendre.leggauss(8)
     points = edges[:-1, None] + width * (1 + nodes) / 2
     law = target.law.marginal([coordinate])

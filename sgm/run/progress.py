@@ -129,7 +129,8 @@ def _changed(path: Path) -> int:
 
 def _failed(plan: Plan, stage: str, labels: Labels) -> int:
     """Runs that failed, as a stage says of its own; or as training says, for a network."""
-    kinds = {stage: stage for stage in ("divergences", "likelihood")} | {"network": "training"}
+    own = ("floors", "bounds", "divergences", "likelihood")
+    kinds = {stage: stage for stage in own} | {"network": "training"}
     if stage not in kinds:
         return 0
     marks = cells.read_cells(plan.pattern(kinds[stage]).format(**labels))

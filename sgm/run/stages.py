@@ -22,6 +22,7 @@ from sgm.gaussian import Gaussian
 from sgm.processes import Process
 from sgm.random import stream
 from sgm.run.build import (
+    MeasureError,
     build_process,
     build_steps,
     build_target,
@@ -157,7 +158,10 @@ def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
             error = None
             if "n_score_error" in spec:
                 assert target.law is not None
-                error = evaluation.ChainError(process, target.law, steps, spec["n_score_error"])
+                first = steps.departures(spec["n_steps"])
+                error = evaluation.ChainError(
+                    process, target.law, steps, spec["n_score_error"], first
+                )
 
             def simulated(
                 score_fn: Any,
@@ -200,33 +204,52 @@ def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
 
 
 def divergences(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -> None:
-    """Divergences of each generated sample; a sample that is not finite has failed.
+    """Divergences of each generated sample.
 
+    A run has failed if its sample is not finite, or one of its divergences can't be computed.
     The bounds that depend on the sampler are computed here too.
     """
     target = build_target(spec["target"])
     rows = read_cells(inputs["data"])
-    failed = np.zeros((len(spec["schedules"]), len(seeds)), dtype=bool)
+    messages = np.full((len(spec["schedules"]), len(seeds)), "", dtype=object)
     values: dict[str, npt.NDArray[np.float64]] = {}
     for s, schedule in enumerate(spec["schedules"]):
         name = f"samples/{schedule['label']}"
         generated = read_cells(inputs["samples"], [name])[name]
         controls = _controls(target, inputs["samples"], schedule["label"])
         for r, (seed, sample) in enumerate(zip(seeds, generated, strict=True)):
-            failed[s, r] = not np.isfinite(sample).all()
-            if failed[s, r]:
+            if not np.isfinite(sample).all():
+                messages[s, r] = "the generated sample is not finite"
                 continue
             context = _true_rows(spec, target, rows, r, seed, len(sample))
             generated_rows = sample.astype(np.float64)
             context |= {"sample": generated_rows, "generated": generated_rows[: context.pop("n")]}
             context["control"] = controls[r] if controls else None
-            for variable, value in measured(spec["divergences"], context).items():
-                shape = (*failed.shape, *np.shape(value))
+            try:
+                found = measured(spec["divergences"], context)
+            except MeasureError as error:
+                messages[s, r] = _failure(f"{schedule['label']}, seed {seed}", error)
+                continue
+            for variable, value in found.items():
+                shape = (*messages.shape, *np.shape(value))
                 values.setdefault(variable, np.full(shape, np.nan))[s, r] = value
     if "bounds" in inputs:
-        values |= _chain_bounds(spec, target, inputs, len(seeds))
-    messages = np.where(failed, "the generated sample is not finite", "").astype(np.str_)
-    write_cells(outputs["divergences"], values | {"failed": failed, "message": messages}, spec)
+        found, reasons = _chain_bounds(spec, target, inputs, len(seeds))
+        values |= found
+        messages = np.where(messages == "", reasons, messages)
+    write_cells(outputs["divergences"], values | _failures(messages), spec)
+
+
+def _failure(run: str, error: MeasureError) -> str:
+    """The reason of a run's failure, which the job's log shows too."""
+    print(f"{run}: {error}", flush=True)
+    return str(error)
+
+
+def _failures(messages: npt.ArrayLike) -> dict[str, npt.NDArray[Any]]:
+    """What a cell file says of its runs: which failed, and why; an empty message is none."""
+    message = np.asarray(messages).astype(np.str_)
+    return {"failed": message != "", "message": message}
 
 
 def _controls(target: Target, path: Path, label: str) -> list[Control]:
@@ -246,17 +269,21 @@ def _controls(target: Target, path: Path, label: str) -> list[Control]:
 
 def _chain_bounds(
     spec: Spec, target: Target, inputs: Files, n_seeds: int
-) -> dict[str, npt.NDArray[np.float64]]:
-    """The bounds that need the networks' error along the generated chain."""
+) -> tuple[dict[str, npt.NDArray[np.float64]], npt.NDArray[np.object_]]:
+    """The bounds that need the networks' error along the generated chain, and their failures."""
     forward = read_cells(inputs["bounds"], ERRORS)
     along = read_cells(inputs["samples"], ["score_mse_generated"])
     times = build_times(spec["time_grid"], spec["horizon"], spec["n_steps"])
-    rows = []
-    for s, (_, process) in enumerate(_processes(spec)):
+    rows, messages = [], np.full((len(spec["schedules"]), n_seeds), "", dtype=object)
+    for s, (label, process) in enumerate(_processes(spec)):
         errors = {name: error[s] for name, error in (forward | along).items()}
         context = {"process": process, "law": target.law, "times": times, **errors}
-        rows.append(measured(spec["bounds"], context))
-    return _stacked(rows, n_seeds)
+        try:
+            rows.append(measured(spec["bounds"], context))
+        except MeasureError as error:
+            rows.append({})
+            messages[s] = _failure(label, error)
+    return _stacked(rows, n_seeds), messages
 
 
 def _true_rows(
@@ -292,6 +319,7 @@ def floors(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str)
     target, rows = build_target(spec["target"]), read_cells(inputs["data"])
     label, n = spec["target"]["label"], spec["n_samples"]
     values = {name: np.full(len(seeds), np.nan) for name in spec["floors"].values()}
+    messages = [""] * len(seeds)
     for r, seed in enumerate(seeds):
         context = _true_rows(spec, target, rows, r, seed, n)
         n_rows = context.pop("n")
@@ -300,10 +328,14 @@ def floors(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str)
         else:
             sample = target.sample(n, stream(spec["study_seed"], "floor", target=label, seed=seed))
         context |= {"sample": sample, "generated": sample, "control": None}
-        found = measured(spec["divergences"], context)
+        try:
+            found = measured(spec["divergences"], context)
+        except MeasureError as error:
+            messages[r] = _failure(f"true samples, seed {seed}", error)
+            continue
         for name, floor in spec["floors"].items():
             values[floor][r] = found[name]
-    write_cells(outputs["floors"], values, spec)
+    write_cells(outputs["floors"], values | _failures(messages), spec)
 
 
 def bounds(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -> None:
@@ -320,8 +352,9 @@ def bounds(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str)
     place = networks.resolve_device(device)
     trained = networks.ScoreEnsemble.load(inputs["network"]).to(place)
     errors: dict[str, Any] = {name: [] for name in ERRORS}
-    rows = []
-    for s, (_, process) in enumerate(_processes(spec)):
+    rows: list[dict[str, Any]] = []
+    messages = np.full((len(spec["schedules"]), len(seeds)), "", dtype=object)
+    for s, (label, process) in enumerate(_processes(spec)):
         moments = evaluation.score_error_moments(
             trained[s * len(seeds) : (s + 1) * len(seeds)].bind(process),
             process,
@@ -339,10 +372,15 @@ def bounds(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str)
         )
         unknown = {"score_mse_generated": np.full_like(moments.mse, np.nan)}
         context = {"process": process, "law": law, "times": times, **own, **unknown}
-        rows.append(measured(spec["bounds"], context))
-        for name, error in own.items():
-            errors[name].append(error)
-    write_cells(outputs["bounds"], _stacked(rows, len(seeds)) | errors, spec)
+        try:
+            rows.append(measured(spec["bounds"], context))
+        except MeasureError as error:
+            rows.append({})
+            messages[s] = _failure(label, error)
+        for name, moment in own.items():
+            errors[name].append(moment)
+    values = _stacked(rows, len(seeds)) | errors | _failures(messages)
+    write_cells(outputs["bounds"], values, spec)
 
 
 STAGES: dict[str, Callable[[Spec, range, Files, Files, str], None]] = {

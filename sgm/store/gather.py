@@ -14,36 +14,13 @@ import numpy.typing as npt
 from sgm.store import DONE, FAILED, NOT_APPLICABLE, NOT_RUN
 from sgm.store.cells import Arrays, seed_range
 from sgm.store.grid import content_digest
-from sgm.study import Plan, Variable
-from sgm.study.variables import EXACT_LAW, REPLICATE
+from sgm.study import Plan
+from sgm.study.variables import CURVES, EXACT_LAW, REPLICATE, TRAINING
 
 if TYPE_CHECKING:
     import xarray as xr  # imported where used: most jobs read and write cell files alone
 
 __all__ = ["gather"]
-
-TRAINING = (
-    Variable(
-        "train_loss",
-        ("target", "schedule", "horizon", "score", "seed"),
-        "training loss, mean over the last epoch",
-        "1",
-    ),
-    Variable(
-        "train_seconds",
-        ("target", "schedule", "horizon", "score", "seed"),
-        "training time of one network",
-        "s",
-    ),
-)
-CURVES = tuple(
-    Variable(f"schedule_{name}", ("schedule", "horizon", "time_fraction"), long_name, "1")
-    for name, long_name in {
-        "beta": "beta(t)",
-        "mean_scale": "m(t), mean scale of X_t given X_0",
-        "std": "sigma_t, standard deviation of X_t given X_0",
-    }.items()
-)
 
 
 class _Members(NamedTuple):
@@ -153,15 +130,16 @@ class _Grid:
         self, labels: Mapping[str, str], members: Mapping[str, _Members], chosen: npt.NDArray[Any]
     ) -> Iterator[tuple[tuple[int, ...], dict[str, Any]]]:
         """Place and labels of some runs of a block."""
-        schedules, seeds = (own.in_grid for own in members.values())
-        for i, j in np.argwhere(chosen).tolist():
-            own = {**labels, "schedule": self.labels["schedule"][schedules[i]], "seed": seeds[j]}
-            yield (i, j), {axis: own[axis] for axis in REPLICATE if axis in own}
+        for place in np.argwhere(chosen).tolist():
+            own: dict[str, Any] = dict(labels)
+            for i, (axis, found) in zip(place, members.items(), strict=True):
+                own[axis] = self.labels[axis][found.in_grid[i]]
+            yield tuple(place), {axis: own[axis] for axis in REPLICATE if axis in own}
 
     @staticmethod
     def network(run: Mapping[str, Any]) -> tuple[Any, ...]:
         """Labels of the network of a run."""
-        return tuple(run[axis] for axis in TRAINING[0].axes)
+        return tuple(run.get(axis) for axis in TRAINING[0].axes)
 
     def add_exact(self, target: str, cells: Arrays) -> None:
         """The exact laws of one target: arrays over all other axes but `seed`."""
@@ -265,7 +243,7 @@ def gather(plan: Plan, provenance: Mapping[str, str]) -> xr.Dataset:
                 grid.add_causes(labels, cells)
             if kind == "divergences":
                 grid.add_status(labels, cells)
-            if kind in ("divergences", "likelihood"):
+            if kind in ("floors", "bounds", "divergences", "likelihood"):
                 grid.add_failures(labels, cells)
     if damaged:
         raise ValueError("\n".join(damaged))

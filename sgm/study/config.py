@@ -29,7 +29,8 @@ from pydantic import (
 from sgm.store.cells import canonical
 from sgm.study import families
 from sgm.study.families import Name, Parameters, as_labelled, format_number
-from sgm.study.registry import KINDS, Entry, load_extension, lookup
+from sgm.study.registry import KINDS, Entry, lookup, use_extensions
+from sgm.study.variables import LIKELIHOOD, RESERVED
 
 __all__ = ["Item", "Study", "canonical", "format_number", "json_schema"]
 
@@ -50,19 +51,18 @@ class Item:
         Unique on its axis; stands in paths and in the grid.
     parameters : Parameters
         As validated from the config.
+    entry : Entry
+        Row of its family.
     """
 
     kind: str
     label: str
     parameters: Parameters
+    entry: Entry
 
     @property
     def family(self) -> str:
         return self.parameters.family
-
-    @property
-    def entry(self) -> Entry:
-        return lookup(self.kind, self.family)
 
     @cached_property
     def spec(self) -> dict[str, Any]:
@@ -73,6 +73,7 @@ class Item:
         return {
             "build": self.entry.build,
             "parameters": self.parameters.model_dump(mode="json", exclude=exclude),
+            **({"variables": self.entry.promised} if self.entry.variables else {}),
             **self.parameters.model_dump(mode="json", include=changes, exclude_none=True),
         }
 
@@ -97,7 +98,7 @@ def _expand(kind: str, raw: Any) -> list[Item]:
         label = parameters.name or parameters.default_name or parameters.family
         for key in entry.parameters.axes:
             label += f"_{key}={format_number(getattr(parameters, key))}"
-        items.append(Item(kind, label, parameters))
+        items.append(Item(kind, label, parameters, entry))
     return items
 
 
@@ -218,9 +219,10 @@ class Study(families.Strict):
         if not isinstance(config, Mapping):
             raise ValueError(f"the config is not valid\n{shown(config)}: must be a mapping")
         extensions = config.get("extensions")
-        for path in extensions if isinstance(extensions, list) else ():
-            if isinstance(path, str):  # else the model says so
-                load_extension(path)
+        listed = extensions if isinstance(extensions, list) else ()
+        use_extensions(
+            [path for path in listed if isinstance(path, str)]
+        )  # the model says the rest
         try:
             return cls.model_validate(dict(config))
         except ValidationError as error:
@@ -262,6 +264,7 @@ class Study(families.Strict):
                     f"bounds: {bound.label!r} needs the stationary law of the process vp, which "
                     f"{self.process.family} has not; `likelihood` gives its evidence bound"
                 )
+        self._require_distinct_variables()
         if self.likelihood and not self.likelihood.cutoff < min(self.horizons):
             raise ValueError(
                 f"likelihood: cutoff = {self.likelihood.cutoff}: must be below every horizon, "
@@ -275,6 +278,24 @@ class Study(families.Strict):
                     f"schedules: {', '.join(schedules)}"
                 )
         return self
+
+    def _require_distinct_variables(self) -> None:
+        """Refuse two measures that would write one variable of the grid.
+
+        The very same `Variable` of two families is one number, such as KL(p_T ‖ prior).
+        """
+        owners = {variable.name: ("", "likelihood", variable) for variable in LIKELIHOOD}
+        for key, items in (("divergences", self.divergences), ("bounds", self.bounds)):
+            for item in items:
+                for variable in item.entry.declared:
+                    owner = owners.setdefault(variable.name, (item.family, item.label, variable))
+                    shared = owner[0] != item.family and owner[2] == variable
+                    if variable.name in RESERVED or not (owner[1] == item.label or shared):
+                        taken = "the grid itself" if variable.name in RESERVED else repr(owner[1])
+                        raise ValueError(
+                            f"{key}: {item.label!r} ({item.entry.build}) declares the variable "
+                            f"{variable.name!r}, which is that of {taken}: names must differ"
+                        )
 
     @staticmethod
     def runs(target: Item, score: Item) -> bool:

@@ -23,17 +23,30 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from pydantic import create_model
 
 from sgm.study import families, variables
-from sgm.study.variables import VERDICT, Variable
+from sgm.study.variables import GRID, VERDICT, Variable
 
-__all__ = ["KINDS", "Entry", "Variable", "load_extension", "lookup", "register"]
+__all__ = [
+    "KINDS",
+    "Entry",
+    "Variable",
+    "line_of",
+    "load_extension",
+    "lookup",
+    "register",
+    "use_extensions",
+]
+
+Law = Literal["gaussian", "density", "unknown"]
+Needs = Literal["", "law", "gaussian", "density", "data"]
 
 
 @dataclass(frozen=True)
@@ -64,8 +77,8 @@ class Entry:
 
     build: str
     parameters: type[families.Parameters]
-    law: Literal["gaussian", "density", "unknown"] = "gaussian"
-    needs: Literal["", "law", "gaussian", "density", "data"] = ""
+    law: Law = "gaussian"
+    needs: Needs = ""
     variables: tuple[Variable, ...] = ()
     exact: str = ""
     objection: str = ""
@@ -75,6 +88,22 @@ class Entry:
     def terms(self) -> tuple[Variable, ...]:
         """Of a bound: its variables, but for the verdict on its hypotheses."""
         return tuple(variable for variable in self.variables if variable.axes != VERDICT)
+
+    @property
+    def declared(self) -> tuple[Variable, ...]:
+        """Of a divergence or a bound: its variables, with the floors that are measured."""
+        own = self.variables
+        return (*own, *(variable.floor for variable in own if variable.measured_floor))
+
+    @property
+    def promised(self) -> dict[str, tuple[str, ...]]:
+        """Of a divergence or a bound: name and axes of each variable that it must return."""
+        return {v.name: v.axes for v in self.terms if not (self.exact and v.axes == GRID)}
+
+    @property
+    def promised_exactly(self) -> dict[str, tuple[str, ...]]:
+        """Of a divergence: the same of its `exact`."""
+        return {v.name: v.axes for v in self.variables if self.exact and v.axes == GRID}
 
     @property
     def along_chain(self) -> bool:
@@ -251,6 +280,30 @@ _BASES: dict[str, type[families.Parameters]] = {
     "bound": families.Parameters,
 }
 
+#: What the arguments of a builder that are not keyword-only may be, by kind.
+CONTEXT: dict[str, tuple[str, ...]] = {
+    "target": (),
+    "schedule": ("horizon", "variance"),
+    "sampler": ("process", "times"),
+    "time_grid": ("horizon", "n_steps"),
+    "score": ("process", "law"),
+    "divergence": ("sample", "generated", "reference", "target", "train", "heldout"),
+    "bound": (
+        "process",
+        "law",
+        "times",
+        "score_mse",
+        "score_mse_standard_error",
+        "score_cross",
+        "score_mse_generated",
+    ),
+}
+
+#: What the import of each user's file registered: kind, file of the builder, row.
+_OWN: dict[str, list[tuple[str, Path, Entry]]] = {}
+#: The users' files whose import is under way.
+_IMPORTING: list[str] = []
+
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 
 
@@ -275,8 +328,8 @@ def register(
     *,
     axes: Sequence[str] = (),
     variables: Sequence[Variable] = (),
-    law: Literal["gaussian", "density", "unknown"] = "gaussian",
-    needs: Literal["", "law", "gaussian", "density", "data"] = "",
+    law: Law = "gaussian",
+    needs: Needs = "",
 ) -> Callable[[Builder], Builder]:
     """Decorator for extensions: add a function or class as a family of its own name.
 
@@ -294,16 +347,14 @@ def register(
     Raises
     ------
     ValueError
-        If the kind is unknown, or the name is taken.
+        If the kind is unknown, the name is taken, or what the row says makes no sense for it.
     """
     if kind not in _BASES:
         raise ValueError(f"kind = {kind!r}: must be one of {', '.join(_BASES)}")
+    _require_row(kind, axes, variables, law, needs)
 
     def add(builder: Builder) -> Builder:
         name = builder.__name__
-        address = f"{_portable(inspect.getsourcefile(builder) or '')}:{name}"
-        if name in KINDS[kind] and KINDS[kind][name].build != address:
-            raise ValueError(f"{kind} {name!r} is already registered")
         hints = get_type_hints(builder if inspect.isfunction(builder) else builder.__init__)
         fields: Mapping[str, Any] = {
             parameter.name: (
@@ -313,6 +364,15 @@ def register(
             for parameter in inspect.signature(builder).parameters.values()
             if parameter.kind is parameter.KEYWORD_ONLY
         }
+        for parameter in inspect.signature(builder).parameters.values():
+            asked = parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+            needed = parameter.default is parameter.empty
+            if asked and needed and parameter.name not in CONTEXT[kind]:
+                raise ValueError(
+                    f"{parameter.name}: not among what a {kind} may ask for: "
+                    f"{', '.join(CONTEXT[kind]) or 'nothing'}; parameters of the config are "
+                    f"keyword-only arguments of {name}, after a *"
+                )
         missing = set(axes) - set(fields)
         if missing:
             raise ValueError(f"axes = {sorted(missing)}: not keyword-only arguments of {name}")
@@ -321,16 +381,83 @@ def register(
             base = families.Target
         model = create_model(name, __base__=base, __doc__=builder.__doc__, **fields)
         model.axes = tuple(axes)
-        KINDS[kind][name] = Entry(address, model, law, needs, tuple(variables))
+        source = Path(inspect.getsourcefile(builder) or "").resolve()
+        entry = Entry(name, model, law, needs, tuple(variables))
+        _add(kind, source, entry)
+        if _IMPORTING:
+            _OWN[_IMPORTING[-1]].append((kind, source, entry))
         return builder
 
     return add
+
+
+def _require_row(
+    kind: str, axes: Sequence[str], variables: Sequence[Variable], law: str, needs: str
+) -> None:
+    """Refuse a row that its kind can't have: what is misspelt would be ignored."""
+    measure = kind in ("divergence", "bound")
+    if isinstance(axes, str):
+        raise ValueError(f"axes = {axes!r}: must be a list of names")
+    if law not in get_args(Law) or (law != "gaussian" and kind != "target"):
+        allowed = ", ".join(get_args(Law)) if kind == "target" else "left out, but for a target"
+        raise ValueError(f"law = {law!r} of a {kind}: must be {allowed}")
+    if needs not in get_args(Needs) or (needs and not (measure or kind == "score")):
+        allowed = "left out, but for a score, a divergence or a bound"
+        if measure or kind == "score":
+            allowed = f"one of {', '.join(map(repr, get_args(Needs)))}"
+        raise ValueError(f"needs = {needs!r} of a {kind}: must be {allowed}")
+    if not (isinstance(variables, Sequence) and all(isinstance(v, Variable) for v in variables)):
+        raise ValueError(f"variables = {variables!r}: must be a list of Variable")
+    if bool(variables) != measure:
+        allowed = "what it computes, one Variable or more" if measure else "left out"
+        raise ValueError(f"variables of a {kind}: must be {allowed}")
+
+
+def _add(kind: str, source: Path, entry: Entry) -> None:
+    """Add a row of a user's file, under its address seen from here."""
+    name = entry.parameters.__name__
+    entry = replace(entry, build=f"{_portable(source)}:{name}")
+    taken = KINDS[kind].get(name)
+    if taken is not None and taken.build != entry.build:
+        place = taken.build.rpartition(":")[0]
+        raise ValueError(f"{kind} {name!r} of {source} is already registered, by {place}")
+    KINDS[kind][name] = entry
 
 
 def _portable(path: str | Path) -> Path:
     """`path` relative to the working directory where it lies below it."""
     path = Path(path).resolve()
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def use_extensions(paths: Sequence[str]) -> None:
+    """Make the families of some users' files known, and those of no others.
+
+    Each study has its own: files of two studies may use one name.
+
+    Raises
+    ------
+    ValueError
+        If a file can't be imported, or two of them define one family.
+    """
+    for own in _OWN.values():
+        for kind, _, entry in own:
+            KINDS[kind].pop(entry.parameters.__name__, None)
+    for path in paths:
+        for kind, source, entry in _OWN[load_extension(path).__name__]:
+            try:
+                _add(kind, source, entry)
+            except ValueError as error:
+                raise ValueError(f"extensions: {path!r}: {error}") from None
+
+
+def line_of(error: BaseException) -> str:
+    """The line of a user's file in which an error arose; empty if none had a part in it."""
+    files = {name.removeprefix("extension:") for name in _OWN}
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if frame.filename in files:
+            return f"{_portable(frame.filename)}, line {frame.lineno}, in {frame.name}"
+    return ""
 
 
 def load_extension(path: str | Path) -> Any:
@@ -356,9 +483,15 @@ def load_extension(path: str | Path) -> Any:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    _OWN[name] = []
+    _IMPORTING.append(name)
     try:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]  # half a module must not be taken for the whole one
+        for kind, _, entry in _OWN.pop(name):
+            KINDS[kind].pop(entry.parameters.__name__, None)
         raise ValueError(f"extensions: {str(path)!r}: {type(error).__name__}: {error}") from error
+    finally:
+        _IMPORTING.pop()
     return module

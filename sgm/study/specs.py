@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sgm.store.cells import canonical
 from sgm.study.config import Item
-from sgm.study.variables import EXACT_LAW, GRID
+from sgm.study.variables import EXACT_LAW
 
 if TYPE_CHECKING:
     from sgm.study.plan import Plan
@@ -181,7 +181,11 @@ def _exact(plan: Plan, labels: Labels) -> Leaves:
     scores = [s for s in study.scores if s.family != "trained" and study.runs(target, s)]
     bounds = plan.measures("bounds", target)
     divergences = [
-        {"build": item.entry.exact, "parameters": item.spec["parameters"]}
+        {
+            "build": item.entry.exact,
+            "parameters": item.spec["parameters"],
+            "variables": item.entry.promised_exactly,
+        }
         for item in plan.measures("divergences", target)
         if item.entry.exact and target.entry.law == "gaussian"
     ]
@@ -192,10 +196,11 @@ def _exact(plan: Plan, labels: Labels) -> Leaves:
         "bounds": _measures(item for item in bounds if not item.entry.along_chain),
         "chain_bounds": _measures(item for item in bounds if item.entry.along_chain),
     }
-    variables = [*EXACT_LAW, *(term for item in bounds for term in item.entry.terms)]
+    terms = (term for item in bounds for term in item.entry.terms)
+    exact = {variable.name: variable.axes for variable in (*EXACT_LAW, *terms)}
     for item in plan.measures("divergences", target):
-        variables += [v for v in item.entry.variables if item.entry.exact and v.axes == GRID]
-    return told | {"variables": {v.name: v.axes for v in variables}}
+        exact |= item.entry.promised_exactly
+    return told | {"variables": exact}
 
 
 def _axes(plan: Plan, labels: Labels) -> Leaves:

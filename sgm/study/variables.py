@@ -18,6 +18,7 @@ that figures and tables read the grid alone and treat a user's divergence like o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -32,6 +33,12 @@ SCHEDULE = ("target", "schedule", "horizon")
 LEARNED = (*SCHEDULE, "score", "seed")
 SOLVER = (*SCHEDULE, "time_grid", "n_steps")
 VERDICT = ("target", "sampler")
+#: Keys of `about`, see the module.
+ABOUT = (
+    "role", "figure", "label", "floor", "floor_sd", "exact", "unbiased", "standard_error",
+    "coupled", "bound",
+    "ranks", "floor_power", "parts", "refined", "objection", "divergence",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,10 +66,35 @@ class Variable:
     measured_floor: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.axes, str) or not set(self.axes) <= set(AXES):
+        if not (isinstance(self.name, str) and self.name.isidentifier()):
+            raise ValueError(f"name = {self.name!r} of a variable: must be letters, digits and _")
+        own = self.axes if isinstance(self.axes, tuple) else ()
+        if own != self.axes or list(own) != [axis for axis in AXES if axis in own]:
             raise ValueError(
-                f"axes = {self.axes!r} of {self.name}: must be a tuple of some of {', '.join(AXES)}"
+                f"axes = {self.axes!r} of {self.name}: must be a tuple of some of "
+                f"{', '.join(AXES)}, in this order"
             )
+        for key, value in (("long_name", self.long_name), ("units", self.units)):
+            if not isinstance(value, str):
+                raise ValueError(f"{key} = {value!r} of {self.name}: must be a text")
+        for key, value in self.about.items():
+            if key not in ABOUT:
+                raise ValueError(
+                    f"about = {key!r} of {self.name}: must be one of {', '.join(ABOUT)}"
+                )
+            if not isinstance(value, str):
+                raise ValueError(f"{key} = {value!r} of {self.name}: must be a text")
+        role, figure = self.about.get("role"), self.about.get("figure", "")
+        if role not in (None, "divergence", "bound"):
+            raise ValueError(f"role = {role!r} of {self.name}: must be 'divergence' or 'bound'")
+        # it stands in the paths of the figures
+        if role == "divergence" and not re.fullmatch(r"[\w.-]*\w[\w.-]*", figure):
+            raise ValueError(
+                f"figure = {figure!r} of {self.name}: must be letters, digits, ., - and _"
+            )
+        power = self.about.get("floor_power", "1")
+        if not re.fullmatch(r"[1-9]\d*", power):
+            raise ValueError(f"floor_power = {power!r} of {self.name}: must be a whole number")
 
     @property
     def floor(self) -> Variable:
@@ -466,3 +498,31 @@ W2_BOUND = (
         )
     ),
 )
+TRAINING = (
+    Variable(
+        "train_loss",
+        LEARNED,
+        "training loss, mean over the last epoch",
+        "1",
+    ),
+    Variable(
+        "train_seconds",
+        LEARNED,
+        "training time of one network",
+        "s",
+    ),
+)
+CURVES = tuple(
+    Variable(f"schedule_{name}", ("schedule", "horizon", "time_fraction"), long_name, "1")
+    for name, long_name in {
+        "beta": "beta(t)",
+        "mean_scale": "m(t), mean scale of X_t given X_0",
+        "std": "sigma_t, standard deviation of X_t given X_0",
+    }.items()
+)
+
+#: Names that every grid gives a meaning of its own.
+RESERVED = {
+    *AXES, "status", "target_family", "dimension", "law_known", "family", "a", "full_horizon",
+    "score_family", "recipe", *(variable.name for variable in (*EXACT_LAW, *TRAINING, *CURVES)),
+}  # fmt: skip
