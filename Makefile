@@ -35,23 +35,25 @@ $(VENV)/cluster.stamp: $(VENV)/run.stamp requirements-cluster.txt
 	touch $@
 
 study: $(VENV)/$(if $(PROFILE),cluster,run).stamp  ## run a study: make study [STUDY=config/studies/paper-kl.yaml] [CORES=2 or PROFILE=profiles/slurm]
-	@PYTHONPATH="$(CURDIR)/workflow$${PYTHONPATH:+:$$PYTHONPATH}" snakemake --configfile $(STUDY) \
+	@python -m sgm.study.document "$(STUDY)"
+	@PYTHONPATH="$(CURDIR)/workflow$${PYTHONPATH:+:$$PYTHONPATH}" snakemake --configfile "$(STUDY)" \
 	  $(if $(PROFILE),--workflow-profile $(PROFILE),--cores $(CORES) --logger sgm)
 
 report: $(VENV)/run.stamp     ## a self-contained HTML report of a study that has run
-	snakemake --cores $(CORES) --configfile $(STUDY) --report report.html
+	@python -m sgm.study.document "$(STUDY)"
+	snakemake --cores $(CORES) --configfile "$(STUDY)" --report report.html
 
 plan: $(VENV)/run.stamp       ## what is done, new, stale and failed of a study, and the time of the jobs left
-	@python -m sgm.run.status plan $(STUDY)
+	@python -m sgm.run.status plan "$(STUDY)"
 
 status: $(VENV)/run.stamp     ## the same beside a running study: what runs, when it ends
-	@python -m sgm.run.status status $(STUDY)
+	@python -m sgm.run.status status "$(STUDY)"
 
 usage: $(VENV)/run.stamp      ## disk space by study and kind of file
 	@python -m sgm.run.status usage
 
 clean-stale: $(VENV)/run.stamp  ## files of a study that no cell names: lists them; YES=1 deletes
-	@python -m sgm.run.status clean-stale $(STUDY) $(if $(filter 1,$(YES)),--yes)
+	@python -m sgm.run.status clean-stale "$(STUDY)" $(if $(filter 1,$(YES)),--yes)
 
 test: $(VENV)/dev.stamp       ## lint, types, the floors, and the fast tests
 	$(MAKE) --no-print-directory lint

@@ -321,9 +321,10 @@ def test_looking_writes_nothing(capsys, folder):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "STUDY = 'x.yaml': must be a readable config"),
+        (None, "STUDY = 'x.yaml': must be a config: No such file"),
         (b"\xff\xfe\xff", "STUDY = 'x.yaml': must be a readable config"),
         (b"a: [", "STUDY = 'x.yaml': must be a readable config"),
+        (b"a: 1\nb: 2\na: 3", "STUDY = 'x.yaml': must be a readable config: a: must be given once"),
         (b"- 1", "STUDY = 'x.yaml': must be a config, a mapping"),
         (b"seeds: 0", "the config is not valid"),
     ],

@@ -14,6 +14,7 @@ import yaml
 
 from sgm.run.check import check
 from sgm.study import Plan, Study, format_number, json_schema
+from sgm.study.document import read_config
 from sgm.study.registry import KINDS
 from tests.images import with_images
 
@@ -79,12 +80,61 @@ def test_numbers_in_labels_have_one_form(value: float, text: str) -> None:
     assert format_number(value) == text
 
 
+def test_a_number_on_an_axis_is_the_one_of_its_label() -> None:
+    study = Study.parse(changed(schedules=[BETA | {"a": [0.1 + 0.2]}], horizons=[0.1 + 0.7]))
+    assert study.schedules[0].label == "beta_a=0.3"
+    assert study.schedules[0].parameters.model_dump()["a"] == 0.3
+    assert study.horizons == (0.8,)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: 2\na: 3", "a: must be given once; it is on lines 1 and 3"),
+        ("a: {b: 1, b: 1}", "b: must be given once; it is on lines 1 and 1"),
+        ("a: 010", "010 on line 1: must be written as a decimal number; YAML reads it as 8"),
+        ("a: [1, 3:20]", "3:20 on line 1: must be written as a decimal number.*as 200"),
+        ("a: 1:30.5", "1:30.5 on line 1: .*as 90.5"),
+        ("a: [1\nb: {", "line 2: expected"),
+    ],
+)
+def test_a_config_says_nothing_twice_and_nothing_in_two_ways(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        read_config(path)
+    assert "\n" not in str(error.value)
+
+
+def test_merged_keys_and_plain_numbers_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("a: &a {b: 1, c: 0}\nd: {<<: *a, c: 0.5}\ne: [1.0e-5, '010', 0x10, 1_000]")
+    expected = {"b": 1, "c": 0.5}
+    assert read_config(path) == {"a": {"b": 1, "c": 0}, "d": expected, "e": [1e-5, "010", 16, 1000]}
+
+
 BETA = {"family": "beta_a", "a": 0, "beta_min": 0.1, "beta_max": 20}
 BAD = [
     (changed(n_sample=5), ["n_sample", "unknown key"]),
     (changed(seeds=0), ["seeds = 0", "greater than or equal to 1"]),
-    (changed(process={"family": "vp", "variance": -1.0}), ["variance = -1.0", "greater than 0"]),
-    (changed(horizons=[0.0]), ["horizons.0 = 0.0", "greater than 0"]),
+    (changed(process={"family": "vp", "variance": -1.0}), ["variance = -1.0", "greater than"]),
+    (changed(horizons=[0.0]), ["horizons.0 = 0.0", "greater than"]),
+    # absurd magnitudes
+    (
+        changed(process={"family": "vp", "variance": 1e-300}),
+        ["variance = 1e-300", "greater"],
+    ),
+    (changed(horizons=[1e300]), ["horizons.0 = 1e+300", "1000000000"]),
+    (changed(schedules=[BETA | {"beta_max": 1e10}]), ["beta_max = 1", "1000000000"]),
+    (changed(n_steps=[10**9]), ["n_steps.0 = 1000000000", "less than"]),
+    (changed(seeds=10**7), ["seeds = 10000000", "less than"]),
+    (changed(n_samples=10**12), ["n_samples = 1000000000000", "less than"]),
+    # true is no number
+    (changed(seeds=True), ["seeds = True: must be a number"]),
+    (changed(horizons=[1, True]), ["horizons = [1, True]: must be a number"]),
+    (changed(schedules=[BETA | {"beta_max": True}]), ["schedules", "beta_max = True: must be"]),
     (changed(horizons=[1, 1.0]), ["horizons", "1 is given twice"]),
     (changed(horizons=[1, 1 + 1e-14]), ["horizons", "1 is given twice"]),  # one label, one file
     (
@@ -94,7 +144,7 @@ BAD = [
     (changed(n_steps=[10, 10]), ["n_steps", "10 is given twice"]),
     (changed(samplers=["euler"]), ["samplers", "'euler'", "unknown sampler", "euler_maruyama"]),
     (changed(schedules=[BETA | {"a": [1, 1.0]}]), ["schedules", "'beta_a=1' is given twice"]),
-    (changed(schedules=[BETA | {"beta_min": 0}]), ["schedules", "beta_min = 0", "greater than 0"]),
+    (changed(schedules=[BETA | {"beta_min": 0}]), ["schedules", "beta_min = 0", "greater than"]),
     (changed(schedules=[BETA | {"beta_max": 0.01}]), ["schedules", "beta_max = 0.01", "at least"]),
     (changed(schedules=[BETA | {"betamin": 1}]), ["schedules", "betamin = 1", "unknown key"]),
     (changed(schedules=[BETA | {"a": float("nan")}]), ["schedules", "a = nan", "finite"]),
@@ -154,7 +204,7 @@ def test_recipes_are_a_closed_union_of_architectures() -> None:
         ),
         (network(architecture="unet"), ["recipe", "unet", "'mlp', 'mixer'"]),
         (network(output="denoiser"), ["output = 'denoiser'", "'preconditioned'"]),
-        (network(data_std=0), ["data_std = 0", "greater than 0"]),
+        (network(data_std=0), ["data_std = 0", "greater than"]),
     ):
         with pytest.raises(ValueError, match="config is not valid") as error:
             Study.parse(config)

@@ -17,11 +17,11 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import yaml
-
 from sgm.run import disk
+from sgm.run.check import check
 from sgm.run.progress import survey
 from sgm.study import Plan, Study
+from sgm.study.document import read_config
 
 __all__ = ["format_seconds", "format_table", "main", "plan_of"]
 
@@ -137,16 +137,10 @@ def plan_of(config: str | Path, results: str | Path = "results") -> Plan:
     Raises
     ------
     ValueError
-        If there is no such file, or it is no config.
+        If there is no such file, it is no config, or one that can't be run.
     """
-    path = Path(config)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"STUDY = {str(path)!r}: must be a readable config: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"STUDY = {str(path)!r}: must be a config, a mapping of keys")
-    study = Study.parse(content)
+    study = Study.parse(read_config(config))
+    check(study)
     return Plan(study, Path(results) / study.study)
 
 

@@ -7,7 +7,6 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 from sgm.study.config import Study, json_schema
 
@@ -23,16 +22,19 @@ def inspect(path: Path) -> Study:
     ValueError
         If it is no valid config, or one that executes code.
     """
-    import yaml
+    from sgm.run.check import check
+    from sgm.study.document import read_config
 
-    try:
-        config: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, RecursionError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: can't be read as YAML: {error}") from error
+    config = read_config(path)
     for key in ("__use_yte__", "extensions"):
-        if isinstance(config, dict) and config.get(key):
-            raise ValueError(f"{key} = {config[key]!r}: executes code; read it before you run it")
-    return Study.parse(config)
+        if config.get(key):
+            raise ValueError(
+                f"{key} = {config[key]!r}: executes code; read it before you run it. Nothing else "
+                "of this config was checked; `make plan` does, and executes it"
+            )
+    study = Study.parse(config)
+    check(study)
+    return study
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -17,6 +17,7 @@ from reprlib import Repr
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     Field,
     PlainSerializer,
     PlainValidator,
@@ -41,6 +42,11 @@ MAY_BE_EMPTY = {"bound"}
 def format_number(value: float) -> str:
     """A number as it stands in labels and paths: 12 significant digits, 1.0 as ``1``."""
     return f"{value + 0.0:.12g}"
+
+
+def _rounded(value: float) -> float:
+    """A number on an axis as its label says it: 0.1 + 0.2 is the 0.3 that one looks for."""
+    return float(format_number(value))
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,10 @@ def _expand(kind: str, raw: Any) -> list[Item]:
         except ValidationError as error:
             raise ValueError(f"{raw['family']}: {_sentence(error)}") from None
         label = parameters.name or parameters.default_name or parameters.family
+        numbers = {key: getattr(parameters, key) for key in entry.parameters.axes}
+        parameters = parameters.model_copy(
+            update={key: _rounded(v) for key, v in numbers.items() if isinstance(v, float)}
+        )
         for key in entry.parameters.axes:
             label += f"_{key}={format_number(getattr(parameters, key))}"
         items.append(Item(kind, label, parameters))
@@ -162,8 +172,10 @@ def _one(kind: str) -> Any:
     ]
 
 
-Numbers = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
-Counts = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+Numbers = Annotated[
+    tuple[Annotated[families.Positive, AfterValidator(_rounded)], ...], Field(min_length=1)
+]
+Counts = Annotated[tuple[families.Count, ...], Field(min_length=1)]
 
 
 class Study(families.Strict):
@@ -171,7 +183,7 @@ class Study(families.Strict):
 
     study: Annotated[Name, Field(description="name of the study and of its folder in results/")]
     study_seed: Annotated[int, Field(ge=0, description="seed of all random streams")]
-    seeds: Annotated[int, Field(ge=1, description="number of replicates: seeds 0 … n − 1")]
+    seeds: Annotated[int, Field(ge=1, le=10**5, description="number of replicates: 0 … n − 1")]
     seeds_per_job: Annotated[
         int, Field(ge=1, description="replicates in one job; numbers don't depend on it")
     ]
@@ -186,9 +198,11 @@ class Study(families.Strict):
     samplers: _axis("sampler")  # type: ignore[valid-type]
     time_grids: _axis("time_grid")  # type: ignore[valid-type]
     n_steps: Annotated[Counts, Field(description="numbers of solver steps N")]
-    n_train: Annotated[int, Field(ge=2, description="training sample of each network")]
-    n_samples: Annotated[int, Field(ge=2, description="generated sample of each run")]
-    n_score_error: Annotated[int, Field(ge=2, description="Monte-Carlo points a time for E2")]
+    n_train: Annotated[int, Field(ge=2, le=10**8, description="training sample of each network")]
+    n_samples: Annotated[int, Field(ge=2, le=10**8, description="generated sample of each run")]
+    n_score_error: Annotated[
+        int, Field(ge=2, le=10**7, description="Monte-Carlo points per time, E2")
+    ]
     divergences: _axis("divergence")  # type: ignore[valid-type]
     bounds: _axis("bound")  # type: ignore[valid-type]
     likelihood: Annotated[

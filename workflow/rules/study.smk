@@ -4,9 +4,12 @@ from pathlib import Path
 
 from sgm.run.check import check
 from sgm.study import Plan, Study
+from sgm.study.document import read_config
 from sgm.study.plan import PATTERNS
 
 try:
+    for path in workflow.configfiles:  # what Snakemake has read without a word on it
+        read_config(path)
     study = Study.parse(config)
     check(study)
 except ValueError as error:
