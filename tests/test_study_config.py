@@ -262,6 +262,46 @@ def test_mathematics_refuses_what_the_schema_can_not_see(tmp_path: Path) -> None
         check(Study.parse(changed(schedules=[clipped])))
 
 
+def trained(**keys: Any) -> list[dict[str, Any]]:
+    score = next(score for score in TINY["scores"] if score["family"] == "trained")
+    return [score | {"recipe": score["recipe"] | keys}]
+
+
+ONE = {"family": "exact", "sampled": False, "targets": ["isotropic"]}
+LIKELIHOOD = {
+    "rows": 10, "nodes": 4, "cutoff": 1e-4, "divergence": "exact", "directions": 1,
+    "method": "RK45", "rtol": 1e-3, "atol": 1e-3, "atol_nats": 1e-2,
+}  # fmt: skip
+TOGETHER = {
+    "a target without a score": (
+        {"scores": [ONE], "targets": [*TINY["targets"], DIGITS]},
+        "targets: 'digits' has no score: must be meant for one of exact",
+    ),
+    "networks asked where they are not trained": (
+        {"scores": trained(time_min=0.5), "n_steps": [5, 100]},
+        "scores: trained.*: time_min = 0.5: must be at most 0.05, 5 times the sampler's smallest",
+    ),
+    "likelihoods too": (
+        {"scores": trained(time_min=1e-2), "likelihood": LIKELIHOOD},
+        "time_min = 0.01: must be at most 0.0005, 5 times the likelihood's cutoff",
+    ),
+    "a grid larger than memory": (
+        {"seeds": 10**5, "n_steps": list(range(1, 200))},
+        "seeds = 100000: the study has .* runs, all axes multiplied: must be at most 1e.07",
+    ),
+    "a job larger than memory": (
+        {"n_samples": 10**8, "seeds": 100, "seeds_per_job": 100},
+        "n_samples = 100000000, .*: a job would hold .* GiB of target 'isotropic'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), TOGETHER.values(), ids=TOGETHER)
+def test_settings_that_are_senseless_together(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check(Study.parse(changed(**changes)))
+
+
 def test_scores_sizes_and_suprema_are_checked_too(tmp_path: Path) -> None:
     plugin = {"family": "plugin", "eps": -2.0, "sampled": True}
     with pytest.raises(ValueError, match=r"scores: plugin_eps=-2: eps = -2.0"):
