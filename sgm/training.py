@@ -79,7 +79,8 @@ class Recipe:
         A name of `LEARNING_RATES`.
     ema : float
         Decay in [0, 1) of the running mean of the weights that is returned; 0 returns
-        the last weights.
+        the last weights. After n steps the decay is min(ema, (1 + n)/(10 + n)), so the
+        initial weights are soon forgotten (Song et al. 2021, score_sde, `models/ema.py`).
     time_sampling : str
         A name of `TIME_SAMPLINGS`.
     time_min : float
@@ -139,7 +140,8 @@ class TrainingResult:
     networks : ScoreEnsemble
         R networks on the CPU, bound to the process; the weights of a failed one are NaN.
     loss : ndarray, shape (R,)
-        Mean training loss of the last epoch.
+        Mean training loss of the last epoch: along the way; with `ema`, of the weights
+        that are returned.
     loss_history : ndarray, shape (R, n_epochs)
     seconds : ndarray, shape (R,)
         CPU time of this process, shared equally among the networks of a pass.
@@ -294,19 +296,34 @@ def _train_pass(
             for part in zip(*parts, strict=True)
         )
         conditions = networks.condition(times.cpu().numpy())
+        batches = [slice(i, min(i + b, n)) for i in range(0, n, b)][: recipe.steps - first]
+
+        def batch_loss(rows: slice) -> torch.Tensor:
+            score = partial(networks.evaluate, condition=conditions[:, rows])  # noqa: B023
+            return scales[:, rows] * row_loss(score, states[:, rows], targets[:, rows])  # noqa: B023
+
         losses = []
-        for step in range(first, min(first + per_epoch, recipe.steps)):
-            rows = slice((step - first) * b, min((step - first + 1) * b, n))
-            score = partial(networks.evaluate, condition=conditions[:, rows])
-            loss = scales[:, rows] * row_loss(score, states[:, rows], targets[:, rows])
+        for step, rows in enumerate(batches, first):
+            loss = batch_loss(rows)
             optimizer.zero_grad()
             torch.autograd.backward(loss.sum() / loss.shape[1])
             factor = LEARNING_RATES[recipe.learning_rate_schedule](step / recipe.steps)
             optimizer.param_groups[0]["lr"] = recipe.learning_rate * factor
             optimizer.step()
+            decay = min(recipe.ema, (2 + step) / (11 + step))
             for average, weight in zip(averages, weights, strict=False):
-                average.mul_(recipe.ema).add_(weight.detach() * (1 - recipe.ema))
+                average.mul_(decay).add_(weight.detach() * (1 - decay))
             losses.append(loss.detach())
+        if averages and first + per_epoch >= recipe.steps:
+            with torch.no_grad():
+                for average, weight in zip(averages, weights, strict=True):
+                    weight.copy_(average)
+                averaged = [batch_loss(rows) for rows in batches]
+            # a loss that was not finite on the way still fails the network
+            losses = [
+                torch.where(way.isfinite(), own, way)
+                for way, own in zip(losses, averaged, strict=True)
+            ]
         for r, row in enumerate(torch.cat(losses, dim=1).double().cpu().numpy()):
             wrong = np.flatnonzero(~np.isfinite(row))
             if failed_at[r] < 0 and wrong.size:
@@ -314,7 +331,7 @@ def _train_pass(
             if failed_at[r] < 0:
                 history[r, epoch] = row.mean()
 
-    final = dict(zip(networks.weights, averages or weights, strict=True))
+    final = dict(zip(networks.weights, weights, strict=True))
     final = {name: weight.detach().cpu() for name, weight in final.items()}
     finite = torch.stack([w.isfinite().flatten(1).all(1) for w in final.values()]).all(0).numpy()
     failed = (failed_at >= 0) | ~finite

@@ -167,11 +167,11 @@ def test_every_file_of_a_study_lies_below_its_folder(tmp_path: Path) -> None:
     longest = {"name": "x" * 62 + ".."}
     config = tiny(
         targets=[tiny()["targets"][0] | longest],
-        schedules=[tiny()["schedules"][0] | longest | {"a": [-1e300, 1.2345678901234567e-300]}],
+        schedules=[tiny()["schedules"][0] | longest | {"a": [-1e9, 1.2345678901234567e-300]}],
         scores=[tiny()["scores"][1] | longest],
         samplers=[{"family": "ddim", "eta": 1} | longest],
         time_grids=[{"family": "uniform"} | longest],
-        horizons=[1e-300, 1e300],
+        horizons=[1.2345678901234567e-15, 1e9],
     )
     plan = Plan(Study.parse(config), tmp_path / "results")
     paths = [Path(path) for kind in PATTERNS for path in plan.files(kind)]

@@ -284,9 +284,8 @@ def grid_of(config: dict[str, Any]) -> xr.Dataset:
     check(study)
     plan = Plan(study, Path("results/tiny"))
     run_jobs(plan)
-    store = {"grid": Path(plan.pattern("grid"))}
-    views.grid({"config": config, "root": str(plan.root)}, {}, store)
-    return open_grid(store["grid"].parent)
+    views.grid({"config": config, "root": str(plan.root)}, {}, {"grid": plan.root / "grid.zarr"})
+    return open_grid(plan.root / "grid.zarr")
 
 
 def test_an_error_of_one_run_fails_that_run(

@@ -148,8 +148,22 @@ BAD = [
     (changed(schedules=[BETA | {"name": "ab" * 20}]), ["schedules", "20 repetitions"]),
     (changed(n_sample=5), ["n_sample", "unknown key"]),
     (changed(seeds=0), ["seeds = 0", "greater than or equal to 1"]),
-    (changed(process={"family": "vp", "variance": -1.0}), ["variance = -1.0", "greater than 0"]),
-    (changed(horizons=[0.0]), ["horizons.0 = 0.0", "greater than 0"]),
+    (changed(process={"family": "vp", "variance": -1.0}), ["variance = -1.0", "greater than"]),
+    (changed(horizons=[0.0]), ["horizons.0 = 0.0", "greater than"]),
+    # absurd magnitudes
+    (
+        changed(process={"family": "vp", "variance": 1e-300}),
+        ["variance = 1e-300", "greater"],
+    ),
+    (changed(horizons=[1e300]), ["horizons.0 = 1e+300", "1000000000"]),
+    (changed(schedules=[BETA | {"beta_max": 1e10}]), ["beta_max = 1", "1000000000"]),
+    (changed(n_steps=[10**9]), ["n_steps.0 = 1000000000", "less than"]),
+    (changed(seeds=10**7), ["seeds = 10000000", "less than"]),
+    (changed(n_samples=10**12), ["n_samples = 1000000000000", "less than"]),
+    # true is no number
+    (changed(seeds=True), ["seeds = True: must be a number"]),
+    (changed(horizons=[1, True]), ["horizons = [1, True]: must be a number"]),
+    (changed(schedules=[BETA | {"beta_max": True}]), ["schedules", "beta_max = True: must be"]),
     (changed(horizons=[1, 1.0]), ["horizons", "1 is given twice"]),
     (changed(horizons=[1, 1 + 1e-14]), ["horizons", "1 is given twice"]),  # one label, one file
     (
@@ -159,7 +173,7 @@ BAD = [
     (changed(n_steps=[10, 10]), ["n_steps", "10 is given twice"]),
     (changed(samplers=["euler"]), ["samplers", "'euler'", "unknown sampler", "euler_maruyama"]),
     (changed(schedules=[BETA | {"a": [1, 1.0]}]), ["schedules", "'beta_a=1' is given twice"]),
-    (changed(schedules=[BETA | {"beta_min": 0}]), ["schedules", "beta_min = 0", "greater than 0"]),
+    (changed(schedules=[BETA | {"beta_min": 0}]), ["schedules", "beta_min = 0", "greater than"]),
     (changed(schedules=[BETA | {"beta_max": 0.01}]), ["schedules", "beta_max = 0.01", "at least"]),
     (changed(schedules=[BETA | {"betamin": 1}]), ["schedules", "betamin = 1", "unknown key"]),
     (changed(schedules=[BETA | {"a": float("nan")}]), ["schedules", "a = nan", "finite"]),
@@ -219,7 +233,7 @@ def test_recipes_are_a_closed_union_of_architectures() -> None:
         ),
         (network(architecture="unet"), ["recipe", "unet", "'mlp', 'mixer'"]),
         (network(output="denoiser"), ["output = 'denoiser'", "'preconditioned'"]),
-        (network(data_std=0), ["data_std = 0", "greater than 0"]),
+        (network(data_std=0), ["data_std = 0", "greater than"]),
     ):
         with pytest.raises(ValueError, match="config is not valid") as error:
             Study.parse(config)
@@ -275,6 +289,46 @@ def test_mathematics_refuses_what_the_schema_can_not_see(tmp_path: Path) -> None
     clipped = {"family": "cosine", "offset": 0.1, "clip": 0.01}
     with pytest.raises(ValueError, match=r"schedules: cosine: clip = 0.01"):
         check(Study.parse(changed(schedules=[clipped])))
+
+
+def trained(**keys: Any) -> list[dict[str, Any]]:
+    score = next(score for score in TINY["scores"] if score["family"] == "trained")
+    return [score | {"recipe": score["recipe"] | keys}]
+
+
+ONE = {"family": "exact", "sampled": False, "targets": ["isotropic"]}
+LIKELIHOOD = {
+    "rows": 10, "nodes": 4, "cutoff": 1e-4, "divergence": "exact", "directions": 1,
+    "method": "RK45", "rtol": 1e-3, "atol": 1e-3, "atol_nats": 1e-2,
+}  # fmt: skip
+TOGETHER = {
+    "a target without a score": (
+        {"scores": [ONE], "targets": [*TINY["targets"], DIGITS]},
+        "targets: 'digits' has no score: must be meant for one of exact",
+    ),
+    "networks asked where they are not trained": (
+        {"scores": trained(time_min=0.5), "n_steps": [5, 100]},
+        "scores: trained.*: time_min = 0.5: must be at most 0.05, 5 times the sampler's smallest",
+    ),
+    "likelihoods too": (
+        {"scores": trained(time_min=1e-2), "likelihood": LIKELIHOOD},
+        "time_min = 0.01: must be at most 0.0005, 5 times the likelihood's cutoff",
+    ),
+    "a grid larger than memory": (
+        {"seeds": 10**5, "n_steps": list(range(1, 200))},
+        "seeds = 100000: the study has .* runs, all axes multiplied: must be at most 1e.07",
+    ),
+    "a job larger than memory": (
+        {"n_samples": 10**8, "seeds": 100, "seeds_per_job": 100},
+        "n_samples = 100000000, .*: a job would hold .* GiB of target 'isotropic'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), TOGETHER.values(), ids=TOGETHER)
+def test_settings_that_are_senseless_together(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check(Study.parse(changed(**changes)))
 
 
 def test_scores_sizes_and_suprema_are_checked_too(tmp_path: Path) -> None:

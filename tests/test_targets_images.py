@@ -21,6 +21,7 @@ from sgm.run.check import check
 from sgm.run.stages import data, floors
 from sgm.store.cells import read_cells
 from sgm.study import Plan, Study
+from sgm.study.registry import lookup
 
 ROOT = Path(__file__).parents[1]
 RNG = np.random.default_rng(11)
@@ -239,6 +240,7 @@ def test_data_and_floors_of_a_study(tmp_path):
     measure = {
         "build": "sgm.run.measures:sliced_w2",
         "parameters": {"projections": 20, "projection_seed": 0},
+        "variables": lookup("divergence", "sliced_w2").promised,
     }
     spec |= {"n_samples": 6, "divergences": [measure], "floors": {"sliced_w2": "floor"}}
     floors(spec, range(3), {"data": tmp_path / "data.npz"}, {"floors": tmp_path / "f.npz"}, "cpu")

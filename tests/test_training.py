@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from sgm import scores, targets, timegrids
+from sgm import scores, targets, timegrids, training
 from sgm.architectures import build_architecture
 from sgm.evaluation import score_error_moments
 from sgm.gaussian import Gaussian
@@ -278,8 +279,39 @@ def test_one_step_is_adams_first_step() -> None:
     torch.testing.assert_close(moved, torch.full_like(moved, 1e-2), rtol=1e-2, atol=0)
     averaged = train(replace(recipe, ema=0.75), samples, SEEDS[:1]).networks
     for name, weight in averaged.weights.items():
-        expected = 0.75 * before.weights[name] + 0.25 * after.weights[name]
+        expected = (2 * before.weights[name] + 9 * after.weights[name]) / 11
         torch.testing.assert_close(weight, expected)
+
+
+def test_a_running_mean_of_few_steps_forgets_the_initial_weights() -> None:
+    recipe = replace(RECIPE, learning_rate_schedule="constant", batch_size=20, ema=0.0)
+    samples = data(100, SEEDS[:1])
+    after = [
+        train(replace(recipe, steps=n), samples, SEEDS[:1]).networks.weights for n in range(1, 11)
+    ]
+    averaged = train(replace(recipe, steps=10, ema=0.9999), samples, SEEDS[:1]).networks
+    unmoved = train(replace(recipe, steps=1, learning_rate=1e-30), samples, SEEDS[:1]).networks
+    for name, mean in unmoved.weights.items():
+        for n, weights in enumerate(after, 1):
+            mean = ((1 + n) * mean + 9 * weights[name]) / (10 + n)
+        torch.testing.assert_close(averaged.weights[name], mean)
+
+
+def test_the_loss_of_averaged_networks_is_that_of_their_weights() -> None:
+    recipe = replace(RECIPE, steps=1, batch_size=100, learning_rate=1e-2)
+    samples = data(100, SEEDS[:1])
+    plain = train(replace(recipe, ema=0.0), samples, SEEDS[:1])
+    last = train(replace(recipe, ema=1e-12), samples, SEEDS[:1])  # its weights are the last ones
+    for name, weight in plain.networks.weights.items():
+        torch.testing.assert_close(last.networks.weights[name], weight)
+    streams = training._Streams(0, SEEDS[0], {"target": "x"})
+    parts = streams.epoch(recipe, PROCESS, samples[0], EXACT)
+    x, targets_, t, weight_t = (torch.from_numpy(part)[None].float() for part in parts)
+    condition = last.networks.condition(t.numpy())
+    score = partial(last.networks.evaluate, condition=condition)
+    loss = weight_t * OBJECTIVES[recipe.objective].row_loss(score, x, targets_)
+    np.testing.assert_allclose(last.loss, float(loss.mean()), rtol=1e-4)
+    assert abs(plain.loss[0] / last.loss[0] - 1) > 1e-3  # along the way: of the initial weights
 
 
 def test_schedules_share_all_draws_of_a_seed_and_seeds_none(

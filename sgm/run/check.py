@@ -7,10 +7,12 @@ small for its dimension.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import numpy.typing as npt
 
 from sgm.architectures import Architecture, build_architecture, network_keys
 from sgm.arguments import require_instance
@@ -26,10 +28,18 @@ from sgm.targets import DataTarget, EmpiricalTarget, Target
 
 __all__ = ["check"]
 
+Array = npt.NDArray[np.float64]
+
 #: Divergences that take the covariance of the generated rows.
 BY_MOMENTS = {"gaussian_kl", "gaussian_w2"}
 #: How far the data of a network may be, as a factor, from what it is built for.
 SCALES = 30
+#: How far below the times it is trained for a network may be asked, as a factor.
+EXTRAPOLATION = 5
+#: The most runs of a study: a variable of its grid then takes 80 MB.
+RUNS = 10**7
+#: The largest array of a job, in bytes: the samples of its seeds.
+LARGEST = 2**36
 
 
 def check(study: Study) -> None:
@@ -44,13 +54,15 @@ def check(study: Study) -> None:
     ValueError
         One message that names the key, the value and what is allowed.
     """
+    for condition in CONDITIONS:
+        condition(study)
     targets = [(target, _check_target(study, target)) for target in study.targets]
     for schedule in study.schedules:
         for horizon in study.horizons:
             with _named("schedules", schedule):
                 process = build_process(study.process.spec, schedule.spec, horizon)
                 _check_supremum(process.schedule)
-            networks: list[tuple[Item, Architecture]] = []
+            networks: list[tuple[Item, Recipe, Architecture]] = []
             for item, target in targets:
                 for score in study.scores:
                     if not study.runs(item, score):
@@ -61,25 +73,71 @@ def check(study: Study) -> None:
                             require_instance((GaussianScore, DensityScore), returned=built)
                             continue
                         recipe = score.parameters.recipe
-                        networks.append((score, _check_network(recipe, item, target, process)))
+                        architecture = _check_network(recipe, item, target, process)
+                        networks.append((score, recipe, architecture))
             for time_grid in study.time_grids:
                 with _named("time_grids", time_grid):
                     grids = [
                         build_times(time_grid.spec, horizon, n_steps)
                         for n_steps in sorted(study.n_steps)
                     ]
-                    times = grids[0]
+                    times, finest = grids[0], grids[-1]
                 for sampler in study.samplers:
                     with _named("samplers", sampler):
+                        used = build_steps(sampler.spec, process, finest).score_time
                         steps = build_steps(sampler.spec, process, times)
                         # networks are simulated in float32, other scores in float64
                         for score in study.scores:
                             if getattr(score.parameters, "sampled", True):
                                 kind = np.float32 if score.family == "trained" else np.float64
                                 steps.require_precision(float(np.finfo(kind).eps))
-                        for score, architecture in networks:
+                        for score, recipe, architecture in networks:
                             with _named("scores", score):
                                 architecture.require(process, steps.score_time.min())
+                                _check_time_min(study, recipe, horizon, used)
+
+
+def _runs(study: Study) -> None:
+    """The grid must fit in memory."""
+    axes = (
+        study.targets, study.schedules, study.horizons, study.scores, study.samplers,
+        study.time_grids, study.n_steps,
+    )  # fmt: skip
+    runs = study.seeds * math.prod(map(len, axes))
+    if runs > RUNS:
+        raise ValueError(
+            f"seeds = {study.seeds}: the study has {runs:.3g} runs, all axes multiplied: must be "
+            f"at most {RUNS:.0e}, for a grid that fits in memory"
+        )
+
+
+def _scored(study: Study) -> None:
+    """A target without a score would vanish from the results without a word."""
+    for target in study.targets:
+        if not any(study.runs(target, score) for score in study.scores):
+            raise ValueError(
+                f"targets: {target.label!r} has no score: must be meant for one of "
+                f"{', '.join(score.label for score in study.scores)}, and provide what it needs"
+            )
+
+
+#: What settings that are valid alone must satisfy together, before anything is built.
+CONDITIONS: tuple[Callable[[Study], None], ...] = (_runs, _scored)
+
+
+def _check_time_min(study: Study, recipe: Recipe, horizon: float, used: Array) -> None:
+    """A network must have been trained at the times at which it is asked, 0 apart."""
+    start = recipe.time_min * horizon
+    asked = {"the sampler's smallest time": float(used[used > 0].min(initial=horizon))}
+    if study.likelihood:
+        asked["the likelihood's cutoff"] = study.likelihood.cutoff
+    for name, t in asked.items():
+        if start > EXTRAPOLATION * t:
+            raise ValueError(
+                f"time_min = {start / horizon:g}: must be at most "
+                f"{EXTRAPOLATION * t / horizon:.3g}, {EXTRAPOLATION} times {name} as a fraction "
+                f"of T = {horizon:g}: no network is trained below it"
+            )
 
 
 def _check_supremum(schedule: NoiseSchedule) -> None:
@@ -136,6 +194,14 @@ def _check_target(study: Study, item: Item) -> Target:
             shown = [c for c in study.pictures.coordinates if c < target.dimension]
             target.law.marginal(shown or [0])
     d = target.dimension
+    rows = max(study.n_samples, study.n_train)
+    size = 8 * min(study.seeds, study.seeds_per_job) * rows * d
+    if size > LARGEST:
+        raise ValueError(
+            f"n_samples = {study.n_samples}, n_train = {study.n_train}: a job would hold "
+            f"{size / 2**30:.3g} GiB of target {item.label!r} (d = {d}): must be at most "
+            f"{LARGEST / 2**30:g}; smaller seeds_per_job need less"
+        )
     moments = any(divergence.family in BY_MOMENTS for divergence in study.divergences)
     if moments and study.n_samples < d + 3:
         raise ValueError(

@@ -72,21 +72,17 @@ def gaussian_kl(
         "kl_floor": floor,
         "kl_floor_sd": floor_sd,
     }
-    if control is None or control.law is None:
-        return values
-    coupled = divergences.coupled_kl(law, sample, control, plugin_rows)
-    return (
-        values
-        | _coupled("kl", coupled)
-        | {
-            "kl_plugin_expected": coupled.plugin_mean,
-            "kl_plugin_expected_sd": coupled.plugin_sd,
-        }
-    )
+    coupled, mean, sd = None, np.nan, np.nan
+    if control is not None and control.law is not None:
+        coupled = divergences.coupled_kl(law, sample, control, plugin_rows)
+        mean, sd = coupled.plugin_mean, coupled.plugin_sd
+    values |= {"kl_plugin_expected": mean, "kl_plugin_expected_sd": sd}
+    return values | _coupled("kl", coupled)
 
 
-def _coupled(name: str, estimate: Coupled) -> dict[str, Any]:
-    """The variables of a coupled estimate, see `sgm.study.variables.coupled`."""
+def _coupled(name: str, estimate: Coupled | None) -> dict[str, Any]:
+    """The variables of a coupled estimate, see `sgm.study.variables.coupled`; NaN without one."""
+    estimate = estimate or Coupled(np.nan, np.nan, np.nan)
     return {
         f"{name}_coupled": estimate.value,
         f"{name}_coupled_standard_error": estimate.standard_error,
@@ -106,14 +102,14 @@ def gaussian_w2(sample: Array, target: Target, control: Control | None) -> dict[
         "w2_standard_error": divergences.w2_standard_error(law, moments),
         "w2_floor": divergences.w2_floor(law, moments.n),
     }
-    if control is None:
-        return values
-    distance = divergences.coupling_distance(sample, control.rows)
-    values["w2_coupling"] = distance
-    if control.law is None:
-        return values
-    values["w2_coupling_bound"] = distance + float(wasserstein2(law, control.law))
-    return values | _coupled("w2", divergences.coupled_w2(law, sample, control))
+    distance, upper, coupled = np.nan, np.nan, None
+    if control is not None:
+        distance = divergences.coupling_distance(sample, control.rows)
+        if control.law is not None:
+            upper = distance + float(wasserstein2(law, control.law))
+            coupled = divergences.coupled_w2(law, sample, control)
+    values |= {"w2_coupling": distance, "w2_coupling_bound": upper}
+    return values | _coupled("w2", coupled)
 
 
 def sample_w2(generated: Array, reference: Array, rows: int) -> dict[str, Any]:
@@ -134,7 +130,7 @@ def sliced_w2(
     sliced = divergences.sliced_w2(generated, reference, directions)
     values = {"sliced_w2": sliced.value, "max_sliced_w2": sliced.largest}
     if control is None or control.law is None:
-        return values
+        return values | _coupled("sliced_w2", None)
     coupled = divergences.coupled_difference(
         lambda x, y: divergences.sliced_w2(x, y, directions).value,
         generated,
@@ -169,7 +165,7 @@ def nll(sample: Array, target: Target, control: Control | None) -> dict[str, Any
     entropy = divergences.cross_entropy(densities)
     values = {"nll": entropy.value, "nll_standard_error": entropy.standard_error}
     if control is None or control.law is None:
-        return values
+        return values | _coupled("nll", None)
     exact = float(nll_exact(target.reference, control.law)["nll_exact"])
     coupled = divergences.coupled_cross_entropy(
         densities, target.law.log_density(control.rows), exact
@@ -205,7 +201,7 @@ def mmd(
     law, bandwidth = target.reference, _bandwidth(target.reference)
     values = {"mmd": divergences.mmd(generated[:rows], reference[:rows], bandwidth)}
     if control is None or control.law is None:
-        return values
+        return values | _coupled("mmd", None)
     coupled = divergences.coupled_difference(
         lambda x, y: divergences.mmd(x, y, bandwidth),
         generated[:rows],

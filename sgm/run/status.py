@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from sgm.run import disk
+from sgm.run.check import check
 from sgm.run.progress import survey
 from sgm.study import Plan, Study
 from sgm.study.document import read_config
@@ -140,9 +141,10 @@ def plan_of(config: str | Path, results: str | Path = "results") -> Plan:
     Raises
     ------
     ValueError
-        If there is no such file, or it is no config.
+        If there is no such file, it is no config, or one that can't be run.
     """
     study = Study.parse(read_config(config))
+    check(study)
     return Plan(study, Path(results) / study.study)
 
 

@@ -26,11 +26,18 @@ def inspect(path: Path, trust: bool = False) -> Study:
     ValueError
         If it is no valid config, or one that executes code.
     """
+    from sgm.run.check import check
+
     config = read_config(path)
     for key in ["__use_yte__"] if trust else ["__use_yte__", "extensions"]:
         if config.get(key):
-            raise ValueError(f"{key} = {config[key]!r}: executes code; read it before you run it")
-    return Study.parse(config)
+            raise ValueError(
+                f"{key} = {config[key]!r}: executes code; read it before you run it. Nothing else "
+                "of this config was checked; with --trust it is, and its extensions are executed"
+            )
+    study = Study.parse(config)
+    check(study)
+    return study
 
 
 def main(arguments: list[str] | None = None) -> int:

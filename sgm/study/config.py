@@ -158,8 +158,8 @@ def _one(kind: str) -> Any:
     ]
 
 
-Numbers = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
-Counts = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+Numbers = Annotated[tuple[families.Positive, ...], Field(min_length=1)]
+Counts = Annotated[tuple[families.Count, ...], Field(min_length=1)]
 
 
 class Study(families.Strict):
@@ -167,7 +167,7 @@ class Study(families.Strict):
 
     study: Annotated[Name, Field(description="name of the study and of its folder in results/")]
     study_seed: Annotated[int, Field(ge=0, description="seed of all random streams")]
-    seeds: Annotated[int, Field(ge=1, description="number of replicates: seeds 0 … n − 1")]
+    seeds: Annotated[int, Field(ge=1, le=10**5, description="number of replicates: 0 … n − 1")]
     seeds_per_job: Annotated[
         int, Field(ge=1, description="replicates in one job; numbers don't depend on it")
     ]
@@ -182,9 +182,11 @@ class Study(families.Strict):
     samplers: _axis("sampler")  # type: ignore[valid-type]
     time_grids: _axis("time_grid")  # type: ignore[valid-type]
     n_steps: Annotated[Counts, Field(description="numbers of solver steps N")]
-    n_train: Annotated[int, Field(ge=2, description="training sample of each network")]
-    n_samples: Annotated[int, Field(ge=2, description="generated sample of each run")]
-    n_score_error: Annotated[int, Field(ge=2, description="Monte-Carlo points a time for E2")]
+    n_train: Annotated[int, Field(ge=2, le=10**8, description="training sample of each network")]
+    n_samples: Annotated[int, Field(ge=2, le=10**8, description="generated sample of each run")]
+    n_score_error: Annotated[
+        int, Field(ge=2, le=10**7, description="Monte-Carlo points per time, E2")
+    ]
     divergences: _axis("divergence")  # type: ignore[valid-type]
     bounds: _axis("bound")  # type: ignore[valid-type]
     likelihood: Annotated[

@@ -43,8 +43,13 @@ def _not_periodic(name: str) -> str:
     return name
 
 
-Positive = Annotated[float, Field(gt=0)]
-Width = Annotated[int, Field(ge=16, multiple_of=16)]
+#: Magnitudes that double precision leaves room for: squares, exponentials and products of
+#: them stay normal numbers. Larger counts would fill a memory or take years.
+Real = Annotated[float, Field(ge=-1e9, le=1e9)]
+Positive = Annotated[float, Field(ge=1e-15, le=1e9)]
+Count = Annotated[int, Field(ge=1, le=10**6)]
+Dimension = Annotated[int, Field(ge=1, le=10**4)]
+Width = Annotated[int, Field(ge=16, le=2**14, multiple_of=16)]
 Name = Annotated[
     str,
     Field(pattern=r"^[A-Za-z][A-Za-z0-9_.+-]*$", max_length=64),
@@ -83,7 +88,10 @@ def _without_negative_zero(value: Any) -> Any:
 
 
 class Strict(BaseModel):
-    """Closed: an unknown key is an error that names it. Frozen. No NaN, no infinity."""
+    """Closed: an unknown key is an error that names it. Frozen. No NaN, no infinity.
+
+    And no truth value, which pydantic takes for 1 or 0, where a number is due.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -170,31 +178,31 @@ class DataTarget(Target):
 class Isotropic(KnownTarget):
     """N(mean·1, variance·I)."""
 
-    dimension: Annotated[int, Field(ge=1)]
-    mean: float
+    dimension: Dimension
+    mean: Real
     variance: Positive
 
 
 class HeteroscedasticSlides(KnownTarget):
     """Diagonal: variance 10 on the first five coordinates, 0.1 elsewhere."""
 
-    dimension: Annotated[int, Field(ge=5)]
-    mean: float
+    dimension: Annotated[Dimension, Field(ge=5)]
+    mean: Real
 
 
 class HeteroscedasticBlocks(KnownTarget):
     """Diagonal: five equal blocks of variance 1, 0.01, 1, 1, 1."""
 
-    dimension: Annotated[int, Field(ge=5, multiple_of=5)]
-    mean: float
+    dimension: Annotated[Dimension, Field(ge=5, multiple_of=5)]
+    mean: Real
 
 
 class Correlated(KnownTarget):
     """Covariance 1/√(|j − j′| + offset)."""
 
-    dimension: Annotated[int, Field(ge=1)]
-    mean: float
-    offset: Annotated[float, Field(ge=0)]
+    dimension: Dimension
+    mean: Real
+    offset: Annotated[Real, Field(ge=0)]
 
 
 class GaussianFile(KnownTarget):
@@ -210,7 +218,7 @@ class DigitsGaussian(KnownTarget):
 class Funnel(KnownTarget):
     """Neal's funnel: x₁ ~ N(0, spread²), x_j | x₁ ~ N(0, exp(2 slope x₁))."""
 
-    dimension: Annotated[int, Field(ge=2)]
+    dimension: Annotated[Dimension, Field(ge=2)]
     spread: Positive
     slope: Positive
 
@@ -222,8 +230,8 @@ class TwoModes(KnownTarget):
 class GridMixture(KnownTarget):
     """side² equal modes on a square grid of step 1, and dimension − 2 Gaussian coordinates."""
 
-    dimension: Annotated[int, Field(ge=2)]
-    side: Annotated[int, Field(ge=1)]
+    dimension: Annotated[Dimension, Field(ge=2)]
+    side: Annotated[int, Field(ge=1, le=1000)]
     variance: Positive
     rest_variance: Positive
 
@@ -231,7 +239,7 @@ class GridMixture(KnownTarget):
 class RingMixture(KnownTarget):
     """Equal modes on a circle, in two dimensions."""
 
-    modes: Annotated[int, Field(ge=1)]
+    modes: Count
     radius: Positive
     variance: Positive
 
@@ -240,7 +248,7 @@ class Mixture(KnownTarget):
     """A Gaussian mixture with diagonal components; numbers for one dimension, lists for more."""
 
     weights: tuple[Positive, ...]
-    means: tuple[float | tuple[float, ...], ...]
+    means: tuple[Real | tuple[Real, ...], ...]
     variances: tuple[Positive | tuple[Positive, ...], ...]
 
 
@@ -281,8 +289,8 @@ class ImageFolder(Target):
     """Images in a local folder, as published; the test files are the held-out rows."""
 
     path: UserPath
-    rows: Annotated[int, Field(ge=1)] | None = None
-    heldout_rows: Annotated[int, Field(ge=1)] | None = None
+    rows: Count | None = None
+    heldout_rows: Count | None = None
 
 
 # --- schedules -----------------------------------------------------------------------
@@ -303,7 +311,7 @@ class Beta(Schedule):
 
     axes = ("a",)
     default_name = "beta"
-    a: float
+    a: Real
     beta_min: Positive
     beta_max: Positive
 
@@ -378,7 +386,7 @@ class DDIM(Sampler):
 class PredictorCorrector(Sampler):
     """Euler-Maruyama with Langevin corrector steps."""
 
-    corrector_steps: Annotated[int, Field(ge=1)]
+    corrector_steps: Count
     step_size: Positive
 
 
@@ -406,7 +414,7 @@ class Perturbed(Affine):
     """A perturbation of size `eps`, which is an axis."""
 
     axes = ("eps",)
-    eps: float
+    eps: Real
 
 
 class Recipe(Strict):
@@ -418,14 +426,14 @@ class Recipe(Strict):
     name: Name
     objective: Literal["explicit", "denoising"]
     weight: Literal["unit", "variance", "variance_squared"]
-    layers: Annotated[int, Field(ge=1)]
+    layers: Annotated[int, Field(ge=1, le=1000)]
     time_width: Width
     time_scale: Positive
     time_input: Literal["fraction", "log_noise"] = "fraction"
     output: Literal["score", "relative", "noise", "preconditioned"]
     data_std: Positive = 1.0
-    batch_size: Annotated[int, Field(ge=1)]
-    steps: Annotated[int, Field(ge=1)]
+    batch_size: Count
+    steps: Annotated[int, Field(ge=1, le=10**9)]
     learning_rate: Positive
     learning_rate_schedule: Literal["constant", "cosine"]
     ema: Annotated[float, Field(ge=0, lt=1)]
@@ -444,7 +452,7 @@ class MixerRecipe(Recipe):
     """An MLP-mixer for images; see `sgm.architectures.Mixer`."""
 
     architecture: Literal["mixer"]
-    patch: Annotated[int, Field(ge=1)]
+    patch: Count
     channels: Width
     token_width: Width
     channel_width: Width
@@ -475,7 +483,7 @@ class Divergence(Parameters):
 class HeldoutNLL(Divergence):
     """Held-out log-likelihood under a density fitted to the sample."""
 
-    components: Annotated[int, Field(ge=1)]
+    components: Count
     regularisation: Positive
 
 
@@ -494,7 +502,7 @@ class Subsampled(Divergence):
 class Projected(Divergence):
     """A divergence over a stored set of random directions."""
 
-    projections: Annotated[int, Field(ge=1)]
+    projections: Count
     projection_seed: Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -503,8 +511,8 @@ class Histogram(Divergence):
 
     coordinate: Annotated[int, Field(ge=0)]
     bins: Annotated[int, Field(ge=2, le=1000)]
-    low: float
-    high: float
+    low: Real
+    high: Real
 
     @model_validator(mode="after")
     def _ordered(self) -> Histogram:
@@ -519,11 +527,11 @@ class Histogram(Divergence):
 class Likelihood(Strict):
     """How the evidence bound and the likelihood of the probability flow are computed."""
 
-    rows: Annotated[int, Field(ge=2, description="true rows of a run, and draws a node")]
+    rows: Annotated[int, Field(ge=2, le=10**6, description="true rows of a run, and draws a node")]
     nodes: Annotated[int, Field(ge=1, le=512, description="nodes in time of the evidence bound")]
     cutoff: Annotated[Positive, Field(description="the time at which both stop, below every T")]
     divergence: Annotated[Literal["exact", "hutchinson"], Field(description="of a network's score")]
-    directions: Annotated[int, Field(ge=1, description="random signs a row, of hutchinson")]
+    directions: Annotated[Count, Field(description="random signs a row, of hutchinson")]
     method: Annotated[Literal["RK45", "DOP853"], Field(description="the solver of the flow")]
     rtol: Positive
     atol: Annotated[Positive, Field(description="of the coordinates")]
