@@ -171,8 +171,15 @@ def kl_bound(
     information = np.asarray(fisher(np.append(start, stop[-1])), dtype=np.float64)
     mse, cross = _errors(score_mse, score_cross, len(start))
     departure, half = information[:-1], increment / (2 * process.variance)
-    growth = 2 * process.variance * np.expm1(half)  # ∫ r dB
-    step = (departure + 2 * cross + mse) * increment - 2 * (departure + cross) * growth
+    growth = 2 * process.variance * np.expm1(np.minimum(half, _LARGEST_STEP))  # ∫ r dB
+    drifted = (departure + cross) * growth
+    if np.any(half >= _LARGEST_STEP):
+        # I_k and cross underflow while r overflows: r² I_k ≤ I_{k+1} and |cross| ≤ √(I_k mse)
+        # bound the term
+        spread = np.where(mse == 0, 0.0, information[1:])
+        worst = -2 * process.variance * np.sqrt(spread) * np.sqrt(mse)
+        drifted = np.where(half < _LARGEST_STEP, drifted, worst)
+    step = _weighted(departure + 2 * cross + mse, increment) - 2 * drifted
     path = kl_to_prior + np.sum(step, axis=-1) / 2
     return _assemble(
         process, start, stop, increment, information[-1], np.diff(information), mse,
