@@ -244,10 +244,14 @@ def gaussian_kl_bound(
     )  # fmt: skip
 
 
-def _increments(process: VPProcess, times: npt.ArrayLike) -> tuple[Array, Array, Array]:
-    """τ_k, τ_{k+1} and Δ_k, each of shape (N,)."""
+def _require_stationary(process: VPProcess) -> None:
     if np.isinf(process.variance):
         raise ValueError(f"process = {process!r}: must have a stationary law")
+
+
+def _increments(process: VPProcess, times: npt.ArrayLike) -> tuple[Array, Array, Array]:
+    """τ_k, τ_{k+1} and Δ_k, each of shape (N,)."""
+    _require_stationary(process)
     times = np.asarray(times, dtype=np.float64)
     if times.ndim != 1 or times.size < 2:
         raise ValueError(f"times has shape {times.shape}: must be (N + 1,) with N >= 1")
@@ -287,7 +291,7 @@ def _assemble(
     )
 
 
-def _weighted(mse: Array, increment: Array) -> Array:
+def _weighted(mse: Array, increment: Array | float) -> Array:
     """mse Δ, zero without an error whatever the step."""
     with np.errstate(invalid="ignore"):
         return np.where(mse == 0, 0.0, mse * increment)
