@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sgm.arguments import real_array
+from sgm.arguments import real_array, require_positive
 from sgm.densities.base import Law, Partition
 from sgm.densities.logarithms import log_excess, log_ratio_gap
 
@@ -187,8 +187,8 @@ def kl_divergence(p: Gaussian, q: Gaussian) -> Array:
     ndarray, shape (...)
         In nats.
     """
-    q_usable = np.all((q.eigenvalues > 0) & np.isfinite(q.eigenvalues), axis=-1)
-    q_usable = q_usable & np.all(np.isfinite(q.mean), axis=-1)
+    _require_one_space(p, q)
+    q_usable = np.all(q.eigenvalues > 0, axis=-1) & _in_range(q)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         shift = q.rotate(p.mean - q.mean)
         if p.shares_basis(q):
@@ -210,8 +210,7 @@ def kl_divergence(p: Gaussian, q: Gaussian) -> Array:
             gap = np.where(near, np.sum(log_excess(safe), axis=-1), trace - determinant)
             value = 0.5 * gap
         value = value + 0.5 * np.sum(shift**2 / q.eigenvalues, axis=-1)
-    p_usable = np.all(np.isfinite(p.eigenvalues) & np.isfinite(p.mean), axis=-1)
-    return np.asarray(np.where(p_usable & q_usable, value, np.inf))
+    return np.asarray(np.where(_in_range(p) & q_usable, value, np.inf))
 
 
 def wasserstein2(p: Gaussian, q: Gaussian) -> Array:
@@ -225,8 +224,16 @@ def wasserstein2(p: Gaussian, q: Gaussian) -> Array:
     Returns
     -------
     ndarray, shape (...)
+        +∞ if one of them has overflowed.
     """
-    shift = np.sum((p.mean - q.mean) ** 2, axis=-1)
+    _require_one_space(p, q)
+    usable = _in_range(p) & _in_range(q)
+    if not np.all(usable):
+        p, q = (_kept_where(usable, law) for law in (p, q))
+        with np.errstate(over="ignore"):
+            return np.asarray(np.where(usable, wasserstein2(p, q), np.inf))
+    with np.errstate(over="ignore"):
+        shift = np.sum((p.mean - q.mean) ** 2, axis=-1)
     root_p, root_q = np.sqrt(p.eigenvalues), np.sqrt(q.eigenvalues)
     if p.shares_basis(q):
         return np.asarray(np.sqrt(shift + np.sum((root_p - root_q) ** 2, axis=-1)))
@@ -250,6 +257,27 @@ def relative_fisher_information(p: Gaussian, variance: float) -> Array:
     Returns
     -------
     ndarray, shape (...)
+        +∞ for a degenerate law or one that has overflowed.
     """
-    gap = (p.eigenvalues - variance) ** 2 / (p.eigenvalues * variance**2)
-    return np.asarray(np.sum(gap, axis=-1) + np.sum(p.mean**2, axis=-1) / variance**2)
+    require_positive(variance=variance)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        gap = (p.eigenvalues - variance) ** 2 / (p.eigenvalues * variance**2)
+        value = np.sum(gap, axis=-1) + np.sum(p.mean**2, axis=-1) / variance**2
+    return np.asarray(np.where(_in_range(p), value, np.inf))
+
+
+def _in_range(law: Gaussian) -> npt.NDArray[np.bool_]:
+    """Whether a law's moments are numbers, shape (...)."""
+    finite = np.isfinite(law.mean) & np.isfinite(law.eigenvalues)
+    return np.asarray(np.all(finite, axis=-1))
+
+
+def _kept_where(usable: npt.NDArray[np.bool_], law: Gaussian) -> Gaussian:
+    """The law, with others of moments zero where it is not usable."""
+    mean, eigenvalues = (np.where(usable[..., None], x, 0.0) for x in (law.mean, law.eigenvalues))
+    return Gaussian(mean, eigenvalues, law.basis)
+
+
+def _require_one_space(p: Gaussian, q: Gaussian) -> None:
+    if p.dimension != q.dimension:
+        raise ValueError(f"q: dimension = {q.dimension}: must be {p.dimension}, that of p")

@@ -157,9 +157,17 @@ def _stages(steps: Steps, score: GaussianScore) -> tuple[Array, Array]:
         shift *= steps.score[:, None]
     known = ~np.isnan(steps.kept)
     if np.any(known):
-        slope, offset = score.denoiser(steps.score_time[known])
-        factor[known] = steps.kept[known, None] + steps.denoiser[known, None] * slope
-        shift[known] = steps.denoiser[known, None] * offset
+        slope, offset, *error = score.denoiser(steps.score_time[known])
+        # γ = c v/m, which may overflow, counts only where there is an error
+        with np.errstate(over="ignore"):
+            error_slope, error_offset = (
+                np.multiply(
+                    steps.score[known, None], part, out=np.zeros_like(slope), where=part != 0
+                )
+                for part in error
+            )
+        factor[known] = steps.kept[known, None] + steps.denoiser[known, None] * slope + error_slope
+        shift[known] = steps.denoiser[known, None] * offset + error_offset
     return factor, shift
 
 

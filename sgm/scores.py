@@ -70,10 +70,14 @@ class GaussianScore:
             offset += self.bias * self.law.rotate(np.ones(self.law.dimension))
         return slope, offset
 
-    def denoiser(self, t: npt.ArrayLike) -> tuple[Array, Array]:
-        """(Â, b̂) with Uᵀ x̂₀ = Â Uᵀx + b̂ for the denoiser x̂₀ = (x + v s)/m, at times with v > 0.
+    def denoiser(self, t: npt.ArrayLike) -> tuple[Array, Array, Array, Array]:
+        """(Â, b̂, Ê, ê) of the denoiser x̂₀ = (x + v s)/m, at times with v > 0.
 
-        Â = [m² λ + (1 − scale) v]/(m V) and b̂ = v [scale · μ/V + bias/m], V = m² λ + v.
+        Uᵀ x̂₀ = Â Uᵀx + b̂ + (v/m)(Ê Uᵀx + ê): with V = m² λ + v,
+
+            Â = m λ/V,   b̂ = scale · v μ/V,   Ê = (1 − scale)/V,   ê = bias.
+
+        The second part is apart from the first, for v/m overflows over long times.
 
         Parameters
         ----------
@@ -81,18 +85,14 @@ class GaussianScore:
 
         Returns
         -------
-        slope, offset : ndarray, shape (..., d)
+        slope, offset, error_slope, error_offset : ndarray, shape (..., d)
         """
         m, v = self.process.mean_scale(t)[..., None], self.process.kernel_variance(t)[..., None]
         noised = m**2 * self.law.eigenvalues + v
         slope = m * self.law.eigenvalues / noised
         offset = self.scale * self.law.rotate(self.law.mean) * (v / noised)
-        with np.errstate(divide="ignore", over="ignore"):
-            if self.scale != 1:
-                slope += (1 - self.scale) * v / noised / m
-            if self.bias:
-                offset += self.bias * v / m * self.law.rotate(np.ones(self.law.dimension))
-        return slope, offset
+        error_offset = self.bias * self.law.rotate(np.ones(self.law.dimension))
+        return slope, offset, (1 - self.scale) / noised, np.broadcast_to(error_offset, slope.shape)
 
     def __call__(self, x: npt.ArrayLike, t: npt.ArrayLike) -> Array:
         """s(t, x).

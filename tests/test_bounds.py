@@ -175,6 +175,31 @@ def test_a_huge_step_over_a_tiny_variance_does_not_overflow():
     assert_chain(vp, law, scores.scaled(vp, law, 0.1), uniform(1.0, 3))
 
 
+@pytest.mark.parametrize("error", [0.0, 0.1])
+@pytest.mark.parametrize("n", [1, 3])
+def test_the_general_bound_of_a_huge_step_is_that_of_the_gaussian(n, error):
+    """Δ/(2σ²) = 1256 in one step: eʰ is no number, the bound is."""
+    vp, law, times = process(0.004), Gaussian.diagonal([0.1, 0.2], [0.003, 0.01]), uniform(1.0, n)
+    mse, cross = scores.scaled(vp, law, error).error_moments(law, times[:-1])
+    general = bounds.kl_bound(
+        vp,
+        times,
+        kl_to_prior=float(kl_divergence(law, vp.prior(2))),
+        fisher=lambda t: relative_fisher_information(vp.marginal(law, t), 0.004),
+        terminal_kl=float(kl_divergence(vp.marginal(law, 1.0), vp.prior(2))),
+        score_mse=mse,
+        score_cross=cross,
+    )
+    exact, closed = (
+        exact_kl(vp, law, scores.scaled(vp, law, error), times),
+        bound(vp, law, scores.scaled(vp, law, error), times),
+    )
+    assert exact <= general.path * (1 + 1e-11)
+    assert np.isfinite(general.path)
+    if error == 0:
+        assert general.path == pytest.approx(closed.path, rel=1e-9)
+
+
 def test_early_stopping_bounds_the_law_at_the_last_time():
     vp, law = process(), TARGETS["correlated"]
     times = uniform(1.0, 50)[:-3]

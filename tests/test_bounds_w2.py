@@ -12,7 +12,7 @@ from sgm import bounds, divergences, laws, samplers, scores, targets
 from sgm.bounds import W2Objection
 from sgm.densities.product import Product
 from sgm.gaussian import Gaussian, wasserstein2
-from sgm.processes import VPProcess
+from sgm.processes import VEProcess, VPProcess
 from sgm.schedules import BetaSchedule, ConstantSchedule, CosineSchedule, NumericalSchedule
 from sgm.timegrids import quadratic, uniform
 
@@ -417,3 +417,37 @@ def test_the_slides_correlated_distances_are_those_of_rescaled_data():
     vp = process(1.0, 10.0)
     score = scores.exact(vp, original)
     assert exact_w2(vp, original, times, score, samplers.euler_arrival) > 4
+
+
+@pytest.mark.parametrize("error", [0.0, 0.1])
+def test_the_unclipped_cosine_has_infinite_terms_and_no_nan(error):
+    """sup β = ∞; without an error of the score E_score is 0 all the same."""
+    vp = VPProcess(CosineSchedule(1.0, 1.0, 0.008, np.inf), 1.0)
+    law, mse = Gaussian.diagonal([0.5, 0.0], [0.5, 0.7]), np.full(5, error)
+    terms = bounds.gaussian_w2_bound(
+        vp, law, uniform(1.0, 5), score_mse_generated=mse, score_mse_forward=mse
+    )
+    assert not any(np.isnan(value).any() for value in vars(terms).values())
+    assert terms.discretization == terms.discretization_sharp == terms.discretization_safe == np.inf
+    assert terms.time_regularity == terms.time_constant == terms.total_safe == np.inf
+    assert terms.score_error == (np.inf if error else 0.0)
+    assert terms.mixing == 0
+
+
+def test_a_law_that_overflowed_has_no_w2_bound():
+    vp, lost = VPProcess(ConstantSchedule(1.0, 1.0), 1.0), Gaussian.diagonal([0.0], [np.inf])
+    zero = np.zeros(3)
+    with pytest.raises(ValueError, match="law: mean and eigenvalues must be finite"):
+        bounds.gaussian_w2_bound(
+            vp, lost, uniform(1.0, 3), score_mse_generated=zero, score_mse_forward=zero
+        )
+
+
+@pytest.mark.parametrize(
+    "curvature",
+    [bounds.contraction, bounds.lipschitz_paper, bounds.lipschitz_safe, bounds.lipschitz_sharp],
+)
+def test_the_modified_score_needs_a_stationary_law(curvature):
+    ve = VEProcess(ConstantSchedule(1.0, 1.0))
+    with pytest.raises(ValueError, match=r"process = .*must have a stationary law"):
+        curvature(ve, Gaussian.diagonal([0.0], [1.0]), 0.5)

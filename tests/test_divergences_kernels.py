@@ -109,3 +109,12 @@ def test_lost_samples_are_infinitely_far(lost):
 def test_values_out_of_range_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_gaussian_mmd_of_a_law_that_overflowed_is_infinite():
+    law, lost = (
+        Gaussian.diagonal(np.full(2, m), np.full(2, v)) for m, v in ((0, 1), (np.inf,) * 2)
+    )
+    assert kernels.gaussian_mmd(law, lost, 1.0) == kernels.gaussian_mmd(lost, law, 1.0) == np.inf
+    with pytest.raises(ValueError, match="q: dimension = 1: must be 2"):
+        kernels.gaussian_mmd(law, Gaussian.diagonal([0.0], [1.0]), 1.0)

@@ -204,3 +204,27 @@ def test_wasserstein_has_no_floor_in_different_bases():
     p = random_law(3)
     turned = Gaussian(p.mean, p.eigenvalues[::-1], np.ascontiguousarray(p.basis[:, ::-1]))
     assert wasserstein2(p, turned) < 1e-14
+
+
+@pytest.mark.parametrize("basis", [np.eye(2), np.array([[0.6, -0.8], [0.8, 0.6]])])
+@pytest.mark.parametrize("which", ["mean", "eigenvalues", "both"])
+def test_a_law_that_overflowed_is_infinitely_far_in_every_divergence(which, basis):
+    mean = np.array([[0.0, 0.0], [0.0, np.inf if which != "eigenvalues" else 0.0]])
+    spread = np.array([[1.0, 1.0], [1.0, np.inf if which != "mean" else 1.0]])
+    batch, law = Gaussian(mean, spread, basis), Gaussian(np.zeros(2), np.ones(2), np.eye(2))
+    for value in (
+        wasserstein2(batch, law),
+        wasserstein2(law, batch),
+        wasserstein2(batch, batch),
+        kl_divergence(batch, law),
+        relative_fisher_information(batch, 1.0),
+    ):
+        assert value[0] == pytest.approx(0.0, abs=1e-12)
+        assert value[1] == np.inf
+
+
+@pytest.mark.parametrize("divergence", [kl_divergence, wasserstein2])
+def test_laws_of_different_dimension_have_no_divergence(divergence):
+    line, plane = (Gaussian.diagonal(np.zeros(d), np.ones(d)) for d in (1, 2))
+    with pytest.raises(ValueError, match="q: dimension = 2: must be 1"):
+        divergence(line, plane)

@@ -336,8 +336,30 @@ def test_one_step_from_pure_noise_onto_the_data(name):
 def test_a_perturbed_denoiser_is_that_of_its_score(scale, bias):
     vp = process()
     score, t = scores.GaussianScore(vp, CORRELATED, scale, bias), np.array([0.01, 0.4, 1.0])
-    slope, offset = score.denoiser(t)
+    slope, offset, error_slope, error_offset = score.denoiser(t)
     plain_slope, plain_offset = score.coefficients(t)
     m, v = vp.mean_scale(t)[:, None], vp.kernel_variance(t)[:, None]
+    slope, offset = slope + v / m * error_slope, offset + v / m * error_offset
     np.testing.assert_allclose(slope, (1 + v * plain_slope) / m, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(offset, v * plain_offset / m, rtol=1e-11)
+
+
+@pytest.mark.parametrize(("scale", "bias"), [(1.1, 0.0), (0.3, 0.2)])
+@pytest.mark.parametrize("variance", [0.004, 0.02, 1.0])
+def test_a_perturbed_score_over_a_huge_step_keeps_its_law(variance, scale, bias):
+    """h up to 1250, where m underflows and v/m overflows: against 60 digits."""
+    vp, times = VPProcess(ConstantSchedule(1.0, 10.0), variance), uniform(1.0, 3)
+    law = Gaussian.diagonal([0.2], [0.01])
+    score = scores.GaussianScore(vp, law, scale, bias)
+    steps = samplers.exponential_integrator_modified(vp, times)
+    found = laws.sampler_law(steps, score, vp.prior(1))
+    mp.dps = 60
+    sigma, mean, output = mpf(variance), mpf(0), mpf(variance)
+    for start, stop in zip(map(mpf, times[:-1]), map(mpf, times[1:]), strict=True):
+        decay, m = mp.exp(-5 * (start - stop) / sigma), mp.exp(-5 * start / sigma)
+        total, gamma = m**2 * mpf(0.01) + sigma * (1 - m**2), 2 * sigma * (1 - decay)
+        factor = 2 - decay - gamma * mpf(scale) / total
+        mean = factor * mean + gamma * (mpf(scale) * m * mpf(0.2) / total + mpf(bias))
+        output = factor**2 * output + sigma * (1 - decay**2)
+    assert found.mean[0] == pytest.approx(float(mean), rel=1e-11)
+    assert found.eigenvalues[0] == pytest.approx(float(output), rel=1e-11)

@@ -171,8 +171,15 @@ def kl_bound(
     information = np.asarray(fisher(np.append(start, stop[-1])), dtype=np.float64)
     mse, cross = _errors(score_mse, score_cross, len(start))
     departure, half = information[:-1], increment / (2 * process.variance)
-    growth = 2 * process.variance * np.expm1(half)  # ∫ r dB
-    step = (departure + 2 * cross + mse) * increment - 2 * (departure + cross) * growth
+    growth = 2 * process.variance * np.expm1(np.minimum(half, _LARGEST_STEP))  # ∫ r dB
+    drifted = (departure + cross) * growth
+    if np.any(half >= _LARGEST_STEP):
+        # I_k and cross underflow while r overflows: r² I_k ≤ I_{k+1} and |cross| ≤ √(I_k mse)
+        # bound the term
+        spread = np.where(mse == 0, 0.0, information[1:])
+        worst = -2 * process.variance * np.sqrt(spread) * np.sqrt(mse)
+        drifted = np.where(half < _LARGEST_STEP, drifted, worst)
+    step = _weighted(departure + 2 * cross + mse, increment) - 2 * drifted
     path = kl_to_prior + np.sum(step, axis=-1) / 2
     return _assemble(
         process, start, stop, increment, information[-1], np.diff(information), mse,
@@ -237,10 +244,14 @@ def gaussian_kl_bound(
     )  # fmt: skip
 
 
-def _increments(process: VPProcess, times: npt.ArrayLike) -> tuple[Array, Array, Array]:
-    """τ_k, τ_{k+1} and Δ_k, each of shape (N,)."""
+def _require_stationary(process: VPProcess) -> None:
     if np.isinf(process.variance):
         raise ValueError(f"process = {process!r}: must have a stationary law")
+
+
+def _increments(process: VPProcess, times: npt.ArrayLike) -> tuple[Array, Array, Array]:
+    """τ_k, τ_{k+1} and Δ_k, each of shape (N,)."""
+    _require_stationary(process)
     times = np.asarray(times, dtype=np.float64)
     if times.ndim != 1 or times.size < 2:
         raise ValueError(f"times has shape {times.shape}: must be (N + 1,) with N >= 1")
@@ -280,7 +291,7 @@ def _assemble(
     )
 
 
-def _weighted(mse: Array, increment: Array) -> Array:
+def _weighted(mse: Array, increment: Array | float) -> Array:
     """mse Δ, zero without an error whatever the step."""
     with np.errstate(invalid="ignore"):
         return np.where(mse == 0, 0.0, mse * increment)

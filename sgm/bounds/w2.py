@@ -57,13 +57,14 @@ L_t, the closed forms and the conditions above are derived here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from sgm.bounds.kl import _increments
+from sgm.bounds.kl import _increments, _require_stationary, _weighted
 from sgm.bounds.objection import Objection
 from sgm.densities.base import Law
 from sgm.gaussian import Gaussian, wasserstein2
@@ -251,6 +252,8 @@ def gaussian_w2_bound(
     start, stop, increment = _increments(process, times)
     variance, supremum = process.variance, process.schedule.supremum
     largest, span = np.max(start - stop), start[0] - stop[-1]
+    if not (np.all(np.isfinite(law.mean)) and np.all(np.isfinite(law.eigenvalues))):
+        raise ValueError("law: mean and eigenvalues must be finite")
     data = process.marginal(law, stop[-1])
     low, high = np.min(data.eigenvalues), np.max(data.eigenvalues)
     width = increment / variance  # u at departure less u at arrival
@@ -262,7 +265,13 @@ def gaussian_w2_bound(
     # the largest m λ_max/V_max, at V = 2σ² if the process passes there, else at an end
     turning = max(np.sqrt(variance / max(high - variance, variance)), np.sqrt(last))
     grown = turning * high / (variance + turning**2 * (high - variance))
-    steepness = _time_constant(process, data, start, stop, increment, departure, arrival)
+    # the pole of an unclipped β leaves no finite h β*: where it enters, the terms are infinite
+    bounded = np.isfinite(supremum)
+    steepness = (
+        _time_constant(process, data, start, stop, increment, departure, arrival)
+        if bounded
+        else np.inf
+    )
     rms, rms_forward = (
         np.sqrt(np.max(_score_mse(key, value, len(start)), axis=-1))
         for key, value in {
@@ -273,20 +282,21 @@ def gaussian_w2_bound(
     growth = largest * supremum / variance
     frozen = np.sqrt(2 * growth) + growth / 2
 
-    def discretization(lipschitz: Array) -> Array:
+    def discretization(integral: Callable[..., Array], *ratios: float) -> Array:
+        if not bounded:
+            return np.asarray(np.inf)
+        lipschitz = integral(*ratios, arrival, width)
         return np.asarray(np.sum(lipschitz * (frozen + 2 * lipschitz)) * moment)
 
     far = wasserstein2(data, prior)
     floor = variance + last * (high - variance)
     return W2Bound(
         mixing=np.asarray(far * last * high / floor),
-        discretization=discretization(_paper_integral(low / variance, arrival, width)),
-        discretization_sharp=discretization(_log_ratio(low / variance, arrival, width)),
-        discretization_safe=discretization(
-            _safe_integral(low / variance, high / variance, arrival, width)
-        ),
-        score_error=np.asarray(rms * span * supremum),
-        score_error_forward=np.asarray(rms_forward * span * supremum),
+        discretization=discretization(_paper_integral, low / variance),
+        discretization_sharp=discretization(_log_ratio, low / variance),
+        discretization_safe=discretization(_safe_integral, low / variance, high / variance),
+        score_error=_weighted(rms, span * supremum),
+        score_error_forward=_weighted(rms_forward, span * supremum),
         time_regularity=np.asarray(steepness * largest * span * supremum * (1 + 2 * moment)),
         contraction=np.asarray(min(1 / high, 1 / floor) - 1 / variance),
         log_concavity=np.asarray(1 / high),
@@ -317,6 +327,7 @@ def lipschitz_safe(process: VPProcess, law: Gaussian, t: npt.ArrayLike) -> Array
 
 def lipschitz_paper(process: VPProcess, law: Gaussian, t: npt.ArrayLike) -> Array:
     """min{1/v, 1/(m² λ_min)} − 1/σ², above the sharp one; shape of `t`."""
+    _require_stationary(process)
     spread = process.mean_scale(t) ** 2 * np.min(law.eigenvalues)
     largest = np.maximum(process.kernel_variance(t), spread)
     return np.asarray(1 / largest - 1 / process.variance)
@@ -324,6 +335,7 @@ def lipschitz_paper(process: VPProcess, law: Gaussian, t: npt.ArrayLike) -> Arra
 
 def _modified_curvature(process: VPProcess, t: npt.ArrayLike, eigenvalue: float) -> Array:
     """1/V − 1/σ² = −m²(λ − σ²)/(σ²V), which does not cancel at large times."""
+    _require_stationary(process)
     shrink, variance = process.mean_scale(t) ** 2, process.variance
     marginal = shrink * eigenvalue + process.kernel_variance(t)
     return np.asarray(shrink * (variance - eigenvalue) / (variance * marginal))

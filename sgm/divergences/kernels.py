@@ -117,8 +117,15 @@ def gaussian_mmd(p: Gaussian, q: Gaussian, bandwidth: float) -> float:
     Returns
     -------
     float
+        +∞ if one of them has overflowed, as in `mmd`.
     """
     _require_bandwidth(bandwidth)
+    if p.dimension != q.dimension:
+        raise ValueError(f"q: dimension = {q.dimension}: must be {p.dimension}, that of p")
+    if not all(
+        np.isfinite(law.mean).all() and np.isfinite(law.eigenvalues).all() for law in (p, q)
+    ):
+        return np.inf
 
     def kernel_mean(first: Gaussian, second: Gaussian) -> float:
         widened = np.eye(p.dimension) + (first.covariance + second.covariance) / bandwidth**2
