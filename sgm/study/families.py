@@ -6,6 +6,7 @@ Nothing here imports what it names: a config is validated without NumPy or torch
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -28,7 +29,20 @@ Positive = Annotated[float, Field(ge=1e-15, le=1e9)]
 Count = Annotated[int, Field(ge=1, le=10**6)]
 Dimension = Annotated[int, Field(ge=1, le=10**4)]
 Width = Annotated[int, Field(ge=16, le=2**14, multiple_of=16)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.+-]*$", max_length=64)]
+
+
+def _aperiodic(text: str) -> str:
+    """Snakemake takes a file name that repeats itself for an endless recursion of rules."""
+    if re.search(r"(.+?)\1{18}", text):
+        raise ValueError(f"{text!r}: must not repeat one piece 19 times or more")
+    return text
+
+
+Name = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z][A-Za-z0-9_.+-]*$", max_length=64),
+    AfterValidator(_aperiodic),
+]
 
 
 def _plain(text: str) -> str:
