@@ -234,7 +234,7 @@ def test_a_job_by_hand_on_the_command_line(default_study: Path) -> None:
     namespace: dict[str, Any] = {}
     exec(one("docs/extend.md", "python", "One job by hand"), namespace)
     own = Path("data.npz").rename("own.npz")
-    (line,) = [line for line in INLINE if line.startswith("python")]
+    (line,) = [line for line in INLINE if line.startswith("python -m sgm.run")]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "SPEC": namespace["spec"]}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     subprocess.run(line, shell=True, env=environment, check=True)

@@ -462,9 +462,10 @@ def test_a_full_and_a_read_only_file_system(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stage", ["data", pytest.param("network", marks=pytest.mark.slow)])
 def test_too_little_memory_is_one_line(tmp_path: Path, stage: str) -> None:
     """NumPy's refusal, and torch's; with enough memory the job then gives its numbers."""
-    recipe = tiny()["scores"][-1]["recipe"] | {"width": 65536, "layers": 20}
+    recipe = tiny()["scores"][-1]["recipe"] | {"width": 2**14, "layers": 20}
     score = {"family": "trained", "recipe": recipe}
-    changes = {"data": {"n_train": 10**10}, "network": {"scores": [score]}}[stage]
+    wide = tiny()["targets"][0] | {"dimension": 1000}
+    changes = {"data": {"n_train": 10**8, "targets": [wide]}, "network": {"scores": [score]}}[stage]
     plan = Plan(Study.parse(tiny(**changes)), tmp_path / "results")
     assert (
         subprocess.run(job(Plan(Study.parse(tiny()), plan.root), "data", **LABELS)).returncode == 0

@@ -164,7 +164,7 @@ def test_names_stay_in_their_folder_their_cell_and_their_quotes(name: str) -> No
 
 
 def test_every_file_of_a_study_lies_below_its_folder(tmp_path: Path) -> None:
-    longest = {"name": "x" * 62 + ".."}
+    longest = {"name": "abcdefghij" * 6 + "ab.."}
     config = tiny(
         targets=[tiny()["targets"][0] | longest],
         schedules=[tiny()["schedules"][0] | longest | {"a": [-1e9, 1.2345678901234567e-300]}],

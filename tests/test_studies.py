@@ -121,6 +121,9 @@ def _has(plan: Plan, variable: Variable, target: Item) -> bool:
     scores = [score for score in plan.study.scores if plan.study.runs(target, score)]
     untrained = any(score.family != "trained" for score in scores)
     sampled = any(plan.is_sampled(target, score) for score in scores)
+    if "coupl" in variable.name or "plugin_expected" in variable.name:
+        coupled = any(plan.is_coupled(target, score) for score in scores)
+        return coupled and (target.entry.law == "gaussian" or variable.name == "w2_coupling")
     if "objection" in variable.name or "applicable" in variable.name:
         return True
     for item in plan.measures("bounds", target):

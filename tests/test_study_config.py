@@ -160,9 +160,13 @@ BAD = [
     (changed(n_steps=[10**9]), ["n_steps.0 = 1000000000", "less than"]),
     (changed(seeds=10**7), ["seeds = 10000000", "less than"]),
     (changed(n_samples=10**12), ["n_samples = 1000000000000", "less than"]),
+    (
+        changed(scores=[TINY["scores"][0] | {"name": "a" * 40}]),
+        ["scores", "must not repeat one piece"],
+    ),
     # true is no number
     (changed(seeds=True), ["seeds = True: must be a number"]),
-    (changed(horizons=[1, True]), ["horizons = [1, True]: must be a number"]),
+    (changed(horizons=[1, True]), ["horizons = True: must be a number"]),
     (changed(schedules=[BETA | {"beta_max": True}]), ["schedules", "beta_max = True: must be"]),
     (changed(horizons=[1, 1.0]), ["horizons", "1 is given twice"]),
     (changed(horizons=[1, 1 + 1e-14]), ["horizons", "1 is given twice"]),  # one label, one file
