@@ -14,6 +14,8 @@ import json
 
 import numpy as np
 
+from sgm.arguments import shown
+
 __all__ = ["stream", "stream_seed"]
 
 
@@ -33,7 +35,16 @@ def stream_seed(study_seed: int, purpose: str, **axes: int | str) -> int:
     -------
     int
         63-bit BLAKE2b digest of the words in canonical JSON.
+
+    Raises
+    ------
+    ValueError
+        If a word is neither an int nor a str: booleans and NumPy's scalars are none.
     """
+    for key, word in {"study_seed": study_seed, "purpose": purpose, **axes}.items():
+        # 1, 1.0 and True are one cell of a grid, but three words
+        if not isinstance(word, str) and type(word) is not int:
+            raise ValueError(f"{key} = {shown(word)}: must be an int or a str")
     words = json.dumps([study_seed, purpose, axes], sort_keys=True, separators=(",", ":"))
     digest = hashlib.blake2b(words.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from sgm.random import stream, stream_seed
 
@@ -44,3 +45,9 @@ def test_streams_are_uncorrelated():
 
 
 PINNED = 6011785294999384666
+
+
+@pytest.mark.parametrize("word", [1.0, True, np.int64(1), None])
+def test_a_word_is_an_int_or_a_text(word):
+    with pytest.raises(ValueError, match=r"cell = .+: must be an int or a str"):
+        stream(0, "data", cell=word)
