@@ -267,7 +267,8 @@ def test_a_flipped_bit_of_a_cell_file_is_found_or_harmless(tmp_path: Path) -> No
         for name, value in original.items():
             assert arrays[name].dtype == np.asarray(value).dtype
             np.testing.assert_array_equal(arrays[name], value)
-    assert found > 0.6 * len(damaged)  # the rest is times and attributes of the archive
+    # the rest is times and attributes of the archive, and the versions, which only say
+    assert found > 0.55 * len(damaged)
 
 
 def test_a_flipped_byte_of_a_network_file_is_found_or_harmless(tmp_path: Path) -> None:

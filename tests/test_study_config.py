@@ -162,7 +162,7 @@ BAD = [
     (changed(n_samples=10**12), ["n_samples = 1000000000000", "less than"]),
     (
         changed(scores=[TINY["scores"][0] | {"name": "a" * 40}]),
-        ["scores", "must not repeat one piece"],
+        ["scores", "20 repetitions"],
     ),
     # true is no number
     (changed(seeds=True), ["seeds = True: must be a number"]),
