@@ -208,6 +208,13 @@ def _check_target(study: Study, item: Item) -> Target:
             f"n_samples = {study.n_samples}: must be at least d + 3 = {d + 3} "
             f"for the covariance of target {item.label!r} (d = {d})"
         )
+    for divergence in study.divergences:
+        plugin_rows = getattr(divergence.parameters, "plugin_rows", d + 3)
+        if isinstance(target.law, Gaussian) and plugin_rows < d + 3:
+            raise ValueError(
+                f"divergences: plugin_rows = {plugin_rows} of {divergence.label!r}: must be at "
+                f"least d + 3 = {d + 3} for target {item.label!r} (d = {d})"
+            )
     if study.pictures and not target.image_shape and min(study.pictures.coordinates) >= d:
         raise ValueError(
             f"pictures: coordinates = {list(study.pictures.coordinates)}: one must be below "

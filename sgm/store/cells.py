@@ -166,15 +166,10 @@ def read_cells(path: str | Path, names: Iterable[str] | None = None) -> Arrays:
     ValueError
         If it can't be read or is damaged; the message names the file.
     """
-    try:
-        with _opened(path) as archive:
-            entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
-            chosen = [name for name in entries if name not in ABOUT] if names is None else names
-            return {name: _array(archive, entries[name]) for name in chosen}
-    except MemoryError:
-        raise
-    except Exception as error:  # on a broken file, libraries raise more than they document
-        raise ValueError(f"{path}: not a readable cell file ({error}): {REMEDY}") from error
+    with _refused(path, "cell file"), _opened(path) as archive:
+        entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+        chosen = [name for name in entries if name not in ABOUT] if names is None else names
+        return {name: _array(archive, entries[name]) for name in chosen}
 
 
 def cell_names(path: str | Path) -> list[str]:
@@ -185,14 +180,9 @@ def cell_names(path: str | Path) -> list[str]:
     ValueError
         If it can't be read; the message names the file.
     """
-    try:
-        with _opened(path) as archive:
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise ValueError(f"{path}: not a readable cell file ({error}): {REMEDY}") from error
-    return [name for name in names if name not in ABOUT]
+    with _refused(path, "cell file"), _opened(path) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+        return [name for name in names if name not in ABOUT]
 
 
 def read_spec(path: str | Path) -> str:
@@ -205,20 +195,31 @@ def read_spec(path: str | Path) -> str:
     ValueError
         If it can't be read; the message names the file.
     """
-    try:
-        if Path(path).suffix == ".npz":
-            with _opened(path) as archive:
-                if "spec.npy" not in archive.namelist():
-                    return ""
-                return str(_array(archive, archive.getinfo("spec.npy")))
-        from safetensors import safe_open  # slow to import, and rarely needed
+    if Path(path).suffix == ".npz":
+        return _text(path, "spec", "result file")
+    from safetensors import safe_open  # slow to import, and rarely needed
 
-        with safe_open(path, framework="numpy") as networks:
-            return str((networks.metadata() or {}).get("spec", ""))
+    with _refused(path, "result file"), safe_open(path, framework="numpy") as networks:
+        return str((networks.metadata() or {}).get("spec", ""))
+
+
+def _text(path: str | Path, name: str, kind: str) -> str:
+    """A text that a cell file carries beside its arrays; "" if it does not."""
+    with _refused(path, kind), _opened(path) as archive:
+        if f"{name}.npy" not in archive.namelist():
+            return ""
+        return str(_array(archive, archive.getinfo(f"{name}.npy")))
+
+
+@contextmanager
+def _refused(path: str | Path, kind: str) -> Iterator[None]:
+    """On a broken file, libraries raise more than they document: one error that names it."""
+    try:
+        yield
     except MemoryError:
         raise
     except Exception as error:
-        raise ValueError(f"{path}: not a readable result file ({error}): {REMEDY}") from error
+        raise ValueError(f"{path}: not a readable {kind} ({error}): {REMEDY}") from error
 
 
 @cache
@@ -255,16 +256,7 @@ def read_versions(path: str | Path) -> dict[str, str]:
     ValueError
         If it can't be read; the message names the file.
     """
-    try:
-        with _opened(path) as archive:
-            if "versions.npy" not in archive.namelist():
-                return {}
-            text = str(_array(archive, archive.getinfo("versions.npy")))
-        found: dict[str, str] = json.loads(text)
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise ValueError(f"{path}: not a readable cell file ({error}): {REMEDY}") from error
+    found: dict[str, str] = json.loads(_text(path, "versions", "cell file") or "{}")
     return found
 
 
