@@ -42,6 +42,7 @@ from sgm.reading import (
     in_order,
     level,
     lowest,
+    resolved,
     settings,
     why_empty,
 )
@@ -77,6 +78,8 @@ class Comparison:
         What to call it: VPSDE for a = 0.
     exact : bool
         Whether exact values are compared, since nothing was sampled.
+    coupled : bool
+        Whether coupled estimates are compared; they have no floor.
     best_a : float
         The a of the lowest mean over all runs.
     chosen_a : tuple of float
@@ -94,6 +97,7 @@ class Comparison:
     schedule: str
     reference: str
     exact: bool
+    coupled: bool
     best_a: float
     chosen_a: tuple[float, ...]
     cross_fitted: bool
@@ -183,12 +187,14 @@ def compare(here: xr.Dataset, divergence: Divergence) -> list[Comparison]:
     list of Comparison
         Empty without a β_a schedule or without a number, and for a divergence of which less
         is not better; `nothing_compared` says why. A schedule that shares no surviving seed
-        with the best a is left out. Exact values are compared where nothing was sampled.
+        with the best a is left out. Coupled estimates are compared where there are any, and
+        exact values where nothing was sampled.
     """
     if not divergence.ranks:
         return []
     family, others = in_order(here)
-    runs = finite(here, divergence.name)
+    estimate = resolved(here, divergence)
+    runs = finite(here, estimate)
     exact = not bool(np.isfinite(runs).any())
     if exact:
         runs = finite(here, divergence.exact)
@@ -200,7 +206,8 @@ def compare(here: xr.Dataset, divergence: Divergence) -> list[Comparison]:
     a = here["a"].sel(schedule=family).values
     picks, half = _cross_fitted(values)
     best = values[picks, np.arange(values.shape[1])]
-    floor, floor_sd = level(here, divergence.floor, divergence.floor_sd)
+    plain = estimate == divergence.name  # a coupled estimate lies below the floor
+    floor, floor_sd = level(here, divergence.floor, divergence.floor_sd) if plain else (np.nan,) * 2
     vpsde = [name for name, at in zip(family, a, strict=True) if at == 0]
     result = []
     for schedule in (*vpsde, *others):
@@ -216,6 +223,7 @@ def compare(here: xr.Dataset, divergence: Divergence) -> list[Comparison]:
                 schedule=schedule,
                 reference=VPSDE if schedule in vpsde else schedule,
                 exact=exact,
+                coupled=not (plain or exact),
                 best_a=float(a[_lowest(values)]),
                 chosen_a=tuple(float(a[picks[half == h]][0]) for h in np.unique(half)),
                 cross_fitted=bool(half.any()),
@@ -318,7 +326,7 @@ def comparison_table(grid: xr.Dataset) -> pd.DataFrame:
     -------
     DataFrame
         The setting; `divergence`, `label`, `units`; `reference`, the schedule compared
-        with; `values` empirical or exact; `best_a` on all runs and `chosen_a`, the a's
+        with; `values` empirical, coupled or exact; `best_a` on all runs and `chosen_a`, the a's
         compared, `cross_fitted`; `best_mean`, `reference_mean` over the runs compared and
         the `floor`; `difference` best − reference with `low`, `high` and `pairs`;
         `beyond_noise`, empty without an interval; `sentence`.
@@ -330,7 +338,7 @@ def comparison_table(grid: xr.Dataset) -> pd.DataFrame:
             "label": c.divergence.label,
             "units": c.divergence.units,
             "reference": c.schedule,
-            "values": "exact" if c.exact else "empirical",
+            "values": "exact" if c.exact else "coupled" if c.coupled else "empirical",
             "best_a": c.best_a,
             "chosen_a": " ".join(f"{a:g}" for a in c.chosen_a),
             "cross_fitted": c.cross_fitted,

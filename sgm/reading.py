@@ -49,6 +49,7 @@ __all__ = [
     "lowest",
     "objections",
     "over_runs",
+    "resolved",
     "settings",
     "text_of",
     "units_of",
@@ -119,6 +120,12 @@ def divergences_of(grid: xr.Dataset) -> list[Divergence]:
             )
         found[divergence.figure] = divergence
     return list(found.values())
+
+
+def resolved(here: xr.Dataset, divergence: Divergence) -> str:
+    """The variable that resolves a divergence best: the coupled estimate where there is one."""
+    coupled = divergence.coupled
+    return coupled if coupled and bool(finite(here, coupled).notnull().any()) else divergence.name
 
 
 def bounds_of(grid: xr.Dataset) -> list[Bound]:

@@ -31,6 +31,7 @@ from sgm.reading import (
     lowest,
     objections,
     over_runs,
+    resolved,
     settings,
 )
 from sgm.store import DONE, FAILED, NOT_RUN
@@ -137,8 +138,8 @@ def ranking_table(grid: xr.Dataset) -> pd.DataFrame:
     """Does a bound rank the schedules as the error does? One row a (setting, divergence).
 
     A setting is a (target, horizon, score, sampler, time grid, number of steps). Its
-    *error* is the mean over runs of the divergence, or its exact value where nothing was
-    sampled (column `error`). Divergences that name no bound are left out.
+    *error* is the mean over runs of the divergence, of its coupled estimate where there is one, or
+    its exact value where nothing was sampled (column `error`). Divergences that name no bound are left out.
 
     Parameters
     ----------
@@ -173,8 +174,9 @@ def _ranking(
     here: xr.Dataset, ideal: xr.Dataset | None, divergence: Divergence, bound: Bound
 ) -> dict[str, Any] | None:
     """The row of one setting; `ideal` is the same setting with the exact score."""
-    values = finite(here, divergence.name)
-    empirical = _mean(here, divergence.name).values
+    estimate = resolved(here, divergence)
+    values = finite(here, estimate)
+    empirical = _mean(here, estimate).values
     exact = _mean(here, divergence.exact).values
     sampled = bool(np.isfinite(empirical).any())
     tried = bool(here["status"].isin([NOT_RUN, DONE, FAILED]).any())
@@ -191,6 +193,8 @@ def _ranking(
         "bound": _mean(here, bound.name).values,
         **{name: _mean(here, name).values for name in bound.refined},
     }
+    error_kind = "coupled" if estimate != divergence.name else "empirical"
+    error_kind = error_kind if empirical_error else "exact"
     family = np.isfinite(a)
     runs = values.count("seed").values if empirical_error and "seed" in values.dims else 1
     best = _lowest(error, family, runs)
@@ -200,7 +204,7 @@ def _ranking(
         "divergence": divergence.name,
         "bound": bound.name,
         "objection": "; ".join(dict.fromkeys(filter(None, objections(here, bound)))),
-        "error": "empirical" if empirical_error else "exact",
+        "error": error_kind,
         "n_schedules": int(np.isfinite(error).sum()),
         "n_runs": int(np.isfinite(values).sum()),
         "n_failed": int((here["status"] == FAILED).sum()),

@@ -9,7 +9,8 @@ import xarray as xr
 from scipy import stats
 
 from sgm import comparison
-from sgm.comparison import _cross_fitted, _lowest, _paired
+from sgm.comparison import _cross_fitted, _lowest, _paired, comparison_table
+from sgm.tables import ranking_table
 from tests.grids import BEST_A, fail, synthetic_grid
 
 
@@ -237,3 +238,19 @@ def test_the_text_says_how_many_intervals_would_exclude_zero_by_chance() -> None
     chance = f"{0.05 * len(judged):.2g}"
     assert first.startswith(f"Of {len(judged)} intervals at 95%, {excluding} exclude zero; ")
     assert f"about {chance} would by chance" in first
+
+
+def test_coupled_estimates_are_compared_where_there_are_any() -> None:
+    """They resolve what the plain estimate's floor hides, and have no floor themselves."""
+    grid = synthetic_grid(a=(0, 5))
+    grid["kl_coupled"] = grid["kl_plugin"].drop_attrs() * 0.01
+    grid["kl_plugin"].attrs["coupled"] = "kl_coupled"
+    table = comparison_table(grid)
+    kl = table[table["divergence"] == "kl_plugin"]
+    assert set(kl["values"]) == {"coupled"}
+    assert kl["floor"].isna().all()
+    plain = comparison_table(grid.drop_vars("kl_coupled"))
+    plain = plain[plain["divergence"] == "kl_plugin"]
+    np.testing.assert_allclose(kl["difference"], plain["difference"] * 0.01)
+    row = ranking_table(grid).set_index("divergence").loc["kl_plugin"]
+    assert set(np.atleast_1d(row["error"])) == {"coupled"}

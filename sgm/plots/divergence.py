@@ -51,6 +51,7 @@ from sgm.reading import (
     lowest,
     objections,
     over_runs,
+    resolved,
     why_empty,
     with_units,
 )
@@ -129,10 +130,9 @@ def _panel_rows(panel: Panel, divergence: Divergence, bound: Bound | None) -> li
         axis, "empirical", x, runs.mean, sd=runs.sd, schedule=names,
         n_runs=runs.count, n_failed=failed, keep_empty=bool(failed.any()),
     )  # fmt: skip
-    resolved = divergence.name
-    if divergence.coupled and np.isfinite(finite(here, divergence.coupled)).any():
-        resolved = divergence.coupled
-        own_runs = over_runs(finite(curve, resolved))
+    best = resolved(here, divergence)
+    if best != divergence.name:
+        own_runs = over_runs(finite(curve, best))
         rows.add(
             axis, "coupled", x, own_runs.mean, sd=own_runs.sd, schedule=names,
             n_runs=own_runs.count,
@@ -140,7 +140,7 @@ def _panel_rows(panel: Panel, divergence: Divergence, bound: Bound | None) -> li
     elif (runs.count > 2).any():
         rows.add(axis, "empirical median", x, runs.median, schedule=names, n_runs=runs.count)
     floor, floor_sd = level(here, divergence.floor, divergence.floor_sd)
-    every, power = over_runs(finite(here, resolved)), divergence.floor_power
+    every, power = over_runs(finite(here, best)), divergence.floor_power
     main, counts = every.mean, every.count
     if divergence.exact:
         own = curve[divergence.exact]
@@ -152,7 +152,7 @@ def _panel_rows(panel: Panel, divergence: Divergence, bound: Bound | None) -> li
             exact = panel.exact.sel(schedule=names)
             ideal = exact[divergence.exact]
             rows.add(axis, "exact score", x, ideal, schedule=names)
-            if np.isfinite(floor) and power and resolved == divergence.name:
+            if np.isfinite(floor) and power and best == divergence.name:
                 raised = (ideal**power + floor**power) ** (1 / power)
                 rows.add(axis, "exact score + floor", x, raised, schedule=names)
             if panel.family != "exact":
@@ -168,7 +168,7 @@ def _panel_rows(panel: Panel, divergence: Divergence, bound: Bound | None) -> li
     vpsde = [name for name, value in zip(names, x, strict=True) if family and value == 0]
     for name in [*vpsde, *others] if family else []:
         at = here.sel(schedule=name)
-        runs = over_runs(finite(at, resolved))
+        runs = over_runs(finite(at, best))
         y = runs.mean
         if divergence.exact and not np.isfinite(y):
             y = at[divergence.exact]
