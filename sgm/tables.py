@@ -139,7 +139,8 @@ def ranking_table(grid: xr.Dataset) -> pd.DataFrame:
 
     A setting is a (target, horizon, score, sampler, time grid, number of steps). Its
     *error* is the mean over runs of the divergence, of its coupled estimate where there is one, or
-    its exact value where nothing was sampled (column `error`). Divergences that name no bound are left out.
+    its exact value where nothing was sampled (column `error`). Divergences that name no bound
+    are left out.
 
     Parameters
     ----------
