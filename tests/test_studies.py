@@ -60,7 +60,7 @@ def shrunk(config: dict[str, Any]) -> dict[str, Any]:
     if len(set(small["horizons"])) == 1:
         del small["horizons"][1]
     if small["likelihood"]:
-        small["likelihood"] |= {"rows": 20, "nodes": 16, "rtol": 0.1, "atol": 0.1, "atol_nats": 0.1}
+        small["likelihood"] |= {"rows": 20, "nodes": 48, "rtol": 0.1, "atol": 0.1, "atol_nats": 0.1}
     if small["pictures"]:
         small["pictures"] |= {"schedules": ["beta_a=0"], "rows": 20}
     return small

@@ -244,7 +244,12 @@ EDITS = {
         "def plugin_kl(unused: int, ",
         {"sample": 2, "evaluate": 2} | VIEWS,
     ),
-    "laws": ("laws.py", "def sampler_law(", "def sampler_law(unused: int, ", {"exact": 1} | VIEWS),
+    "laws": (  # the law of the exact-score chain beside a network's
+        "laws.py",
+        "def sampler_law(",
+        "def sampler_law(unused: int, ",
+        {"sample": 2, "evaluate": 2, "exact": 1} | VIEWS,
+    ),
     "sampling": (
         "simulation.py",
         "CHUNK_ROWS = 512",
@@ -322,7 +327,7 @@ def test_a_killed_run_resumes_to_the_same_numbers(finished: Workflow, tmp_path: 
 def test_a_failed_network_is_marked_and_the_study_goes_on(tmp_path: Path) -> None:
     config = tiny(schedules=with_a(3), seeds=1)
     wild = yaml.safe_load(yaml.safe_dump(config["scores"][-1])) | {"name": "wild"}
-    wild["recipe"] |= {"learning_rate": 1e30, "learning_rate_schedule": "constant"}
+    wild["recipe"] |= {"learning_rate": 1e9, "learning_rate_schedule": "constant"}
     config["scores"].append(wild)
     workflow = Workflow(tmp_path / "wild")
     grid = workflow.make(config).squeeze()
