@@ -57,6 +57,7 @@ def check(study: Study) -> None:
     for condition in CONDITIONS:
         condition(study)
     targets = [(target, _check_target(study, target)) for target in study.targets]
+    _check_coordinates(study, targets)
     for schedule in study.schedules:
         for horizon in study.horizons:
             with _named("schedules", schedule):
@@ -224,6 +225,27 @@ def _check_target(study: Study, item: Item) -> Target:
                     f"most {rows // 4}, a quarter of the rows that target {item.label!r} gives"
                 )
     return target
+
+
+def _check_coordinates(study: Study, targets: list[tuple[Item, Target]]) -> None:
+    """Coordinates must be there: of a histogram in each target, of pictures in one of them."""
+    for divergence in study.divergences:
+        coordinate = getattr(divergence.parameters, "coordinate", 0)
+        for item, target in targets:
+            if coordinate >= target.dimension:
+                raise ValueError(
+                    f"divergences: coordinate = {coordinate} of {divergence.label!r}: must be "
+                    f"below {target.dimension}, the dimension of target {item.label!r}"
+                )
+            if target.law is not None:
+                with _named("divergences", divergence):
+                    target.law.marginal([coordinate])
+    drawn = [target.dimension for _, target in targets if not target.image_shape]
+    if study.pictures and drawn and max(study.pictures.coordinates) >= max(drawn):
+        raise ValueError(
+            f"pictures: coordinates = {list(study.pictures.coordinates)}: must be below "
+            f"{max(drawn)}, the largest dimension of a target that is no image"
+        )
 
 
 def _check_law(item: Item, target: Target) -> None:
