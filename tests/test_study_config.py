@@ -337,6 +337,10 @@ TOGETHER = {
         {"pictures": PICTURES | {"coordinates": [1, 1]}},
         r"pictures.coordinates: \[1, 1\]: must be distinct",
     ),
+    "too few nodes for the likelihood of a network": (
+        {"scores": trained(time_min=1e-5), "likelihood": LIKELIHOOD},
+        "likelihood: beta_a=-2: n_nodes = 4: must be larger: over",
+    ),
     "a grid larger than memory": (
         {"seeds": 10**5, "n_steps": list(range(1, 200))},
         "seeds = 100000: the study has .* runs, all axes multiplied: must be at most 1e.07",

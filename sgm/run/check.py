@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from sgm.architectures import Architecture, build_architecture, network_keys
 from sgm.arguments import require_instance
+from sgm.elbo import time_quadrature
 from sgm.gaussian import Gaussian
 from sgm.processes import Process
 from sgm.run.build import build, build_process, build_steps, build_target, build_times
@@ -96,6 +97,10 @@ def check(study: Study) -> None:
                             with _named("scores", score):
                                 architecture.require(process, steps.score_time.min())
                                 _check_time_min(study, recipe, horizon, used)
+            if networks and study.likelihood:
+                nodes, cutoff = study.likelihood.nodes, study.likelihood.cutoff
+                with _named("likelihood", schedule):  # of networks as `run.likelihood` calls it
+                    time_quadrature(process, nodes, smallest_variance=0.0, cutoff=cutoff)
 
 
 def _runs(study: Study) -> None:
