@@ -305,6 +305,9 @@ LIKELIHOOD = {
     "rows": 10, "nodes": 4, "cutoff": 1e-4, "divergence": "exact", "directions": 1,
     "method": "RK45", "rtol": 1e-3, "atol": 1e-3, "atol_nats": 1e-2,
 }  # fmt: skip
+HISTOGRAM = {"family": "histogram", "bins": 10, "low": -1.0, "high": 1.0}
+PICTURES = {"schedules": ["beta_a=3"], "rows": 4, "times": [0, 1]}
+FUNNEL = {"family": "funnel", "dimension": 3, "spread": 1.0, "slope": 0.5}
 TOGETHER = {
     "a target without a score": (
         {"scores": [ONE], "targets": [*TINY["targets"], DIGITS]},
@@ -317,6 +320,26 @@ TOGETHER = {
     "likelihoods too": (
         {"scores": trained(time_min=1e-2), "likelihood": LIKELIHOOD},
         "time_min = 0.01: must be at most 0.0005, 5 times the likelihood's cutoff",
+    ),
+    "a histogram of a coordinate that is not there": (
+        {"divergences": [HISTOGRAM | {"coordinate": 3}]},
+        "divergences: coordinate = 3 of 'histogram': must be below 3, the dimension of target 'iso",
+    ),
+    "a histogram whose law has no marginal": (
+        {"divergences": [HISTOGRAM | {"coordinate": 1}], "targets": [FUNNEL], "bounds": []},
+        r"divergences: histogram: coordinates = \[1\]: must start with 0 for a funnel",
+    ),
+    "pictures of a coordinate of no target": (
+        {"pictures": PICTURES | {"coordinates": [0, 3]}, "targets": [*TINY["targets"], DIGITS]},
+        r"pictures: coordinates = \[0, 3\]: must be below 3, the largest dimension of a target",
+    ),
+    "pictures of a coordinate twice": (
+        {"pictures": PICTURES | {"coordinates": [1, 1]}},
+        r"pictures.coordinates: \[1, 1\]: must be distinct",
+    ),
+    "too few nodes for the likelihood of a network": (
+        {"scores": trained(time_min=1e-5), "likelihood": LIKELIHOOD},
+        "likelihood: beta_a=-2: n_nodes = 4: must be larger: over",
     ),
     "a grid larger than memory": (
         {"seeds": 10**5, "n_steps": list(range(1, 200))},

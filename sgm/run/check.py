@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from sgm.architectures import Architecture, build_architecture, network_keys
 from sgm.arguments import require_instance
+from sgm.elbo import time_quadrature
 from sgm.gaussian import Gaussian
 from sgm.processes import Process
 from sgm.run.build import build, build_process, build_steps, build_target, build_times
@@ -57,6 +58,7 @@ def check(study: Study) -> None:
     for condition in CONDITIONS:
         condition(study)
     targets = [(target, _check_target(study, target)) for target in study.targets]
+    _check_coordinates(study, targets)
     for schedule in study.schedules:
         for horizon in study.horizons:
             with _named("schedules", schedule):
@@ -95,6 +97,10 @@ def check(study: Study) -> None:
                             with _named("scores", score):
                                 architecture.require(process, steps.score_time.min())
                                 _check_time_min(study, recipe, horizon, used)
+            if networks and study.likelihood:
+                nodes, cutoff = study.likelihood.nodes, study.likelihood.cutoff
+                with _named("likelihood", schedule):  # of networks as `run.likelihood` calls it
+                    time_quadrature(process, nodes, smallest_variance=0.0, cutoff=cutoff)
 
 
 def _runs(study: Study) -> None:
@@ -231,6 +237,27 @@ def _check_target(study: Study, item: Item) -> Target:
                     f"most {rows // 4}, a quarter of the rows that target {item.label!r} gives"
                 )
     return target
+
+
+def _check_coordinates(study: Study, targets: list[tuple[Item, Target]]) -> None:
+    """Coordinates must be there: of a histogram in each target, of pictures in one of them."""
+    for divergence in study.divergences:
+        coordinate = getattr(divergence.parameters, "coordinate", 0)
+        for item, target in targets:
+            if coordinate >= target.dimension:
+                raise ValueError(
+                    f"divergences: coordinate = {coordinate} of {divergence.label!r}: must be "
+                    f"below {target.dimension}, the dimension of target {item.label!r}"
+                )
+            if target.law is not None:
+                with _named("divergences", divergence):
+                    target.law.marginal([coordinate])
+    drawn = [target.dimension for _, target in targets if not target.image_shape]
+    if study.pictures and drawn and max(study.pictures.coordinates) >= max(drawn):
+        raise ValueError(
+            f"pictures: coordinates = {list(study.pictures.coordinates)}: must be below "
+            f"{max(drawn)}, the largest dimension of a target that is no image"
+        )
 
 
 def _check_law(item: Item, target: Target) -> None:

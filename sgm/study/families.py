@@ -554,3 +554,10 @@ class Pictures(Strict):
         tuple[Annotated[int, Field(ge=0)], ...],
         Field(min_length=1, max_length=2, description="which are drawn, images apart"),
     ]
+
+    @field_validator("coordinates")
+    @classmethod
+    def _distinct(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"{list(value)}: must be distinct")
+        return value
