@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sgm.arguments import real_array, require_positive
+from sgm.arguments import real_array, require_instance, require_positive
 from sgm.densities.base import Law, Partition
 from sgm.densities.logarithms import log_excess, log_ratio_gap
 
@@ -24,10 +24,13 @@ __all__ = [
     "log_excess",
     "log_ratio_gap",
     "relative_fisher_information",
+    "require_single",
     "wasserstein2",
 ]
 
 Array = npt.NDArray[np.float64]
+
+_ORTHOGONAL = 1e-8  # of a basis: what its rounding errors may add to a vector
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +72,10 @@ class Gaussian(Law):
             raise ValueError(f"eigenvalues: {float(wrong)!r}: must be >= 0, being variances")
         if np.isnan(self.mean).any():
             raise ValueError("mean = nan: must be numbers")
+        # U Uᵀw = w for one w in no special direction: O(d²), where U Uᵀ takes O(d³)
+        probe = np.sin(np.arange(1.0, d + 1))
+        if not np.all(np.abs(self.basis @ (probe @ self.basis) - probe) < _ORTHOGONAL):
+            raise ValueError("basis: must be orthogonal")
 
     @classmethod
     def diagonal(cls, mean: npt.ArrayLike, variances: npt.ArrayLike) -> Gaussian:
@@ -276,6 +283,28 @@ def _kept_where(usable: npt.NDArray[np.bool_], law: Gaussian) -> Gaussian:
     """The law, with others of moments zero where it is not usable."""
     mean, eigenvalues = (np.where(usable[..., None], x, 0.0) for x in (law.mean, law.eigenvalues))
     return Gaussian(mean, eigenvalues, law.basis)
+
+
+def require_single(**laws: Gaussian) -> None:
+    """Refuse what is not a Gaussian of batch shape (), of the dimension of the first.
+
+    Raises
+    ------
+    ValueError
+        With the name of the first law that is not.
+    """
+    first = next(iter(laws))
+    for key, law in laws.items():
+        require_instance(Gaussian, **{key: law})
+        if law.mean.ndim != 1:
+            raise ValueError(
+                f"{key} has batch shape {law.mean.shape[:-1]}: must be (), that of one law"
+            )
+        if law.dimension != laws[first].dimension:
+            raise ValueError(
+                f"{key}: dimension = {law.dimension}: must be {laws[first].dimension}, "
+                f"that of {first}"
+            )
 
 
 def _require_one_space(p: Gaussian, q: Gaussian) -> None:

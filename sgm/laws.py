@@ -17,7 +17,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from sgm.gaussian import Gaussian
+from sgm.arguments import require_instance
+from sgm.gaussian import Gaussian, require_single
 from sgm.processes import Process
 from sgm.samplers import Steps
 from sgm.scores import GaussianScore, exact
@@ -53,9 +54,10 @@ def sampler_law(steps: Steps, score: GaussianScore, prior: Gaussian) -> Gaussian
     Raises
     ------
     ValueError
-        If `prior` is not isotropic.
+        If `prior` is not isotropic, or no single law of the dimension of the score.
     """
-    start_variance = _isotropic_variance(prior)
+    _require_chain(steps, score, prior)
+    start_variance = float(prior.eigenvalues[0])
     factor, shift = _stages(steps, score)
     start_mean = score.law.rotate(prior.mean)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -93,11 +95,12 @@ def chain_laws(steps: Steps, score: GaussianScore, prior: Gaussian) -> Gaussian:
     Raises
     ------
     ValueError
-        If `prior` is not isotropic.
+        If `prior` is not isotropic, or no single law of the dimension of the score.
     """
+    _require_chain(steps, score, prior)
     factor, shift = _stages(steps, score)
     start_mean = score.law.rotate(prior.mean)
-    start = np.full_like(start_mean, _isotropic_variance(prior))
+    start = np.full_like(start_mean, float(prior.eigenvalues[0]))
     with np.errstate(over="ignore", invalid="ignore"):
         means, variances = _recursion(factor, shift, steps.noise, start_mean, start)
     lost = ~np.all(np.isfinite(means) & np.isfinite(variances), axis=-1)[:-1, None]
@@ -126,6 +129,8 @@ def chain_error(steps: Steps, score: GaussianScore, law: Gaussian, prior: Gaussi
     ndarray, shape (n_stages,)
         +∞ where the chain has left the range of float64.
     """
+    _require_chain(steps, score, prior)
+    require_single(score=score.law, law=law)
     chain = chain_laws(steps, score, prior)
     lost = ~np.all(np.isfinite(chain.eigenvalues), axis=-1)
     center, variance = (
@@ -150,12 +155,15 @@ def chain_error(steps: Steps, score: GaussianScore, law: Gaussian, prior: Gaussi
 
 def _stages(steps: Steps, score: GaussianScore) -> tuple[Array, Array]:
     """P and q of each stage, shape (n_stages, d)."""
-    factor, shift = score.coefficients(steps.score_time)
-    with np.errstate(over="ignore", invalid="ignore"):
-        factor *= steps.score[:, None]
-        factor += steps.state[:, None]
-        shift *= steps.score[:, None]
     known = ~np.isnan(steps.kept)
+    if np.all(known):
+        factor, shift = np.empty((2, len(steps), score.law.dimension))
+    else:
+        factor, shift = score.coefficients(steps.score_time)
+        with np.errstate(over="ignore", invalid="ignore"):
+            factor *= steps.score[:, None]
+            factor += steps.state[:, None]
+            shift *= steps.score[:, None]
     if np.any(known):
         slope, offset, *error = score.denoiser(steps.score_time[known])
         # γ = c v/m, which may overflow, counts only where there is an error
@@ -171,11 +179,12 @@ def _stages(steps: Steps, score: GaussianScore) -> tuple[Array, Array]:
     return factor, shift
 
 
-def _isotropic_variance(prior: Gaussian) -> float:
-    variance = prior.eigenvalues[0]
-    if np.any(prior.eigenvalues != variance):
+def _require_chain(steps: Steps, score: GaussianScore, prior: Gaussian) -> None:
+    require_instance(Steps, steps=steps)
+    require_instance(GaussianScore, score=score)
+    require_single(score=score.law, prior=prior)
+    if np.any(prior.eigenvalues != prior.eigenvalues[0]):
         raise ValueError("prior must be isotropic: its eigenvalues differ")
-    return float(variance)
 
 
 def _recursion(
@@ -191,6 +200,8 @@ def _recursion(
 
 def _at_horizon(process: Process, law: Gaussian) -> tuple[float, float, Array]:
     """m, v and V = m²λ + v at T; V of shape (d,)."""
+    require_instance(Process, process=process)
+    require_single(law=law)
     m = float(process.mean_scale(process.horizon))
     v = float(process.kernel_variance(process.horizon))
     return m, v, m**2 * law.eigenvalues + v

@@ -91,7 +91,15 @@ class NoiseSchedule(ABC):
         """B(t) = ∫₀ᵗ β, shape of `t`."""
 
     def inverse_integral(self, b: npt.ArrayLike) -> Array:
-        """The time t with B(t) = b, shape of `b`; b must lie in [0, B(T)]."""
+        """The time t with B(t) = b, shape of `b`; b must lie in [0, B(T)].
+
+        Raises
+        ------
+        ValueError
+            If b lies elsewhere.
+        RuntimeError
+            If no such time is found: `integral` is not that of a positive β.
+        """
         from scipy.optimize import elementwise  # slow to import, and rarely needed
 
         b = real_array("b", b)
@@ -100,7 +108,8 @@ class NoiseSchedule(ABC):
         if not np.all(inside):
             wrong = float(b[~inside][0])
             raise ValueError(f"b = {wrong!r}: must lie in [0, B(T)] = [0, {total}]")
-        levels = np.asarray(np.minimum(b, total))
+        pole = np.isinf(b)  # B(T) = ∞: of an unclipped β
+        levels = np.where(pole, 0.0, np.minimum(b, total))
 
         def excess(t: Array, /, *level: Any) -> Array:
             return np.asarray(self.integral(t) - level[0])
@@ -111,7 +120,10 @@ class NoiseSchedule(ABC):
             args=(levels,),
             tolerances={"xatol": 0.0, "xrtol": 4 * np.finfo(np.float64).eps},
         )
-        return np.asarray(root.x, dtype=np.float64)
+        if not np.all(root.success):
+            lost = float(levels[~root.success][0])
+            raise RuntimeError(f"b = {lost!r}: no time with B(t) = b was found")
+        return np.asarray(np.where(pole, self.horizon, root.x), dtype=np.float64)
 
     @property
     def supremum(self) -> float:
@@ -234,6 +246,9 @@ class CosineSchedule(NoiseSchedule):
 
     both infinite at T. β is clipped at `clip`, and B is the integral of the
     *clipped* β: the law of the process is the one that β generates.
+
+    Against 60 digits, for offsets from 1e-6 to 100, the relative error of β and of B is below
+    1e-12 for clip · T/σ² ≤ 1e4. Next to the pole it grows with clip · T/σ², to 6e-10 at 1e7.
 
     Parameters
     ----------

@@ -18,9 +18,9 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-from sgm.arguments import require_instance
+from sgm.arguments import require_finite, require_instance, shown
 from sgm.densities.base import Law
-from sgm.gaussian import Gaussian
+from sgm.gaussian import Gaussian, require_single
 from sgm.processes import Process
 
 __all__ = ["DensityScore", "GaussianScore", "Score", "biased", "exact", "plugin", "scaled"]
@@ -46,7 +46,9 @@ class GaussianScore:
     bias: float = 0.0
 
     def __post_init__(self) -> None:
-        _require_finite(scale=self.scale, bias=self.bias)
+        require_instance(Process, process=self.process)
+        require_single(law=self.law)
+        require_finite(scale=self.scale, bias=self.bias)
 
     def coefficients(self, t: npt.ArrayLike) -> tuple[Array, Array]:
         """(A, b) with Uᵀ s(t, x) = A Uᵀx + b, U the basis of `law`.
@@ -131,6 +133,7 @@ class GaussianScore:
         -------
         mse, cross : ndarray, shape (...)
         """
+        require_single(score=self.law, law=law)
         variance = self.process.variance
         true = self.process.marginal(law, t)
         believed = self.process.marginal(self.law, t)
@@ -174,7 +177,9 @@ class DensityScore:
     bias: float = 0.0
 
     def __post_init__(self) -> None:
-        _require_finite(scale=self.scale, bias=self.bias)
+        require_instance(Process, process=self.process)
+        require_instance(Law, law=self.law)  # a target has one, and is none
+        require_finite(scale=self.scale, bias=self.bias)
 
     def __call__(self, x: npt.ArrayLike, t: npt.ArrayLike) -> Array:
         """s(t, x).
@@ -237,15 +242,7 @@ Score = GaussianScore | DensityScore
 """A score of known error."""
 
 
-def _require_finite(**values: float) -> None:
-    for key, value in values.items():
-        if not np.isfinite(value):
-            raise ValueError(f"{key} = {value!r}: must be a finite number")
-
-
 def _score(process: Process, law: Law, scale: float, bias: float) -> Score:
-    require_instance(Process, process=process)
-    require_instance(Law, law=law)  # a target has one, and is none
     if isinstance(law, Gaussian):
         return GaussianScore(process, law, scale, bias)
     return DensityScore(process, law, scale, bias)
@@ -288,6 +285,7 @@ def scaled(process: Process, law: Law, eps: float) -> Score:
     -------
     GaussianScore or DensityScore
     """
+    require_finite(eps=eps)
     return _score(process, law, 1 + eps, 0.0)
 
 
@@ -308,6 +306,7 @@ def biased(process: Process, law: Law, eps: float) -> Score:
     -------
     GaussianScore or DensityScore
     """
+    require_finite(eps=eps)
     return _score(process, law, 1.0, eps)
 
 
@@ -332,8 +331,9 @@ def plugin(process: Process, law: Law, eps: float) -> GaussianScore:
         If `eps` is not a finite number above −1, or the law is not Gaussian.
     """
     if not isinstance(law, Gaussian):
-        raise ValueError(f"law = {type(law).__name__}: must be Gaussian for a plug-in score")
-    if not (np.isfinite(eps) and eps > -1):
+        raise ValueError(f"law = {shown(law)}: must be Gaussian for a plug-in score")
+    require_finite(eps=eps)
+    if not eps > -1:
         raise ValueError(f"eps = {eps!r}: must be a finite number above -1")
     believed = Gaussian((1 - eps) * law.mean, (1 + eps) * law.eigenvalues, law.basis)
     return GaussianScore(process, believed)

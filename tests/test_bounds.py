@@ -264,6 +264,53 @@ def test_the_path_bound_of_a_step_past_the_range_of_the_exponential(rate):
         assert_chain(vp, law, SCORES[score](vp, law), times)
 
 
+def test_information_that_is_infinite_at_neighbouring_times():
+    """∞ − ∞ is not a gain: the bounds that need I at these times are infinite."""
+    vp, times, zero = process(), uniform(1.0, 5), np.zeros(5)
+    terms = bounds.kl_bound(
+        vp, times, kl_to_prior=2.0, fisher=lambda t: np.where(t < 0.3, np.inf, 1.0),
+        terminal_kl=0.1, score_mse=zero, score_cross=zero,
+    )  # fmt: skip
+    assert terms.discretization == terms.discretization_refined == terms.path == np.inf
+    assert terms.total == terms.total_refined == np.inf
+    assert terms.mixing == pytest.approx(2 * np.exp(-vp.schedule.integral(1.0)))
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.1])
+def test_the_general_bound_of_an_unclipped_schedule_is_the_gaussian_one(eps):
+    vp, law, times = (
+        VPProcess(CosineSchedule(1.0, 1.0, 0.008, np.inf), 1.0),
+        TARGETS["isotropic"],
+        uniform(1.0, 5),
+    )
+    score = scores.scaled(vp, law, eps)
+    mse, cross = score.error_moments(law, times[:-1])
+    prior = vp.prior(law.dimension)
+    found = bounds.kl_bound(
+        vp, times, kl_to_prior=float(kl_divergence(law, prior)), terminal_kl=0.0,
+        fisher=lambda t: relative_fisher_information(vp.marginal(law, t), 1.0),
+        score_mse=mse, score_cross=cross,
+    )  # fmt: skip
+    expected = bound(vp, law, score, times)
+    for key in ("mixing", "score_error", "discretization", "discretization_refined", "path"):
+        assert getattr(found, key) == pytest.approx(float(getattr(expected, key)), rel=1e-10)
+
+
+def test_data_that_are_the_prior_have_no_discretization_error():
+    """Whatever the largest β: I = 0."""
+    vp, times, zero = (
+        VPProcess(CosineSchedule(1.0, 1.0, 0.008, np.inf), 1.0),
+        uniform(1.0, 5),
+        np.zeros(5),
+    )
+    assert bounds.gaussian_kl_bound(vp, vp.prior(2), times, zero, zero).total_refined == 0
+    general = bounds.kl_bound(
+        vp, times, kl_to_prior=0.0, fisher=np.zeros_like, terminal_kl=0.0,
+        score_mse=zero, score_cross=zero,
+    )  # fmt: skip
+    assert general.total == general.total_refined == general.path == 0
+
+
 def test_a_process_without_a_stationary_law_is_refused():
     ve, law = VEProcess(ConstantSchedule(1.0, 3.0)), Gaussian.diagonal([1.0], [0.5])
     zero = np.zeros(2)

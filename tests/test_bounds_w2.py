@@ -451,3 +451,18 @@ def test_the_modified_score_needs_a_stationary_law(curvature):
     ve = VEProcess(ConstantSchedule(1.0, 1.0))
     with pytest.raises(ValueError, match=r"process = .*must have a stationary law"):
         curvature(ve, Gaussian.diagonal([0.0], [1.0]), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("law", "variance", "total", "message"),
+    [
+        *((TARGETS["isotropic"], v, "safe", "variance = .*: must be a positive finite number")
+          for v in (0.0, -1.0, np.nan, np.inf, "1")),
+        (None, 0.0, "paper", "variance = 0.0"),
+        (TARGETS["isotropic"], 1.0, "sharper", "total = 'sharper': must be one of paper, sharp"),
+        (Gaussian(np.zeros((3, 2)), np.ones((3, 2)), np.eye(2)), 1.0, "safe", "law has batch"),
+    ],
+)  # fmt: skip
+def test_an_objection_to_what_is_no_bound_is_refused(law, variance, total, message):
+    with pytest.raises(ValueError, match=message):
+        bounds.w2_objection(law, variance, "exponential_integrator_modified", total)

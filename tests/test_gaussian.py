@@ -157,6 +157,20 @@ def test_bad_covariances_are_refused(mean, covariance, message):
         Gaussian.from_covariance(mean, covariance)
 
 
+@pytest.mark.parametrize(
+    "basis",
+    [
+        2 * np.eye(3),
+        np.eye(3)[[0, 0, 2]],
+        [[1.0, 1e-6, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
+        np.diag([1.0, np.nan, 1.0]),
+    ],
+)
+def test_a_basis_that_is_not_orthogonal_is_refused(basis):
+    with pytest.raises(ValueError, match="basis: must be orthogonal"):
+        Gaussian(np.zeros(3), np.ones(3), basis)
+
+
 @pytest.mark.parametrize(("scale", "variance"), [(1.0, 0.0), (0.6, 0.7), (0.0, 2.0)])
 def test_the_noised_law_is_the_gaussian_of_the_noised_moments(scale, variance):
     law = random_law(4)

@@ -170,6 +170,38 @@ def test_prior_must_be_isotropic():
         laws.sampler_law(steps, scores.exact(vp, DIAGONAL), DIAGONAL)
 
 
+VP, STEPS = process(), samplers.ancestral(process(), uniform(1.0, 3))
+SCORE = scores.exact(VP, DIAGONAL)
+PAIR, BATCH = VP.prior(2), Gaussian(np.zeros((3, 4)), np.ones((3, 4)), np.eye(4))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: laws.sampler_law(STEPS, SCORE, PAIR), "prior: dimension = 2: must be 4, that of"),
+        (lambda: laws.sampler_law(STEPS, SCORE, BATCH), r"prior has batch shape \(3,\): must be"),
+        (
+            lambda: laws.sampler_law(STEPS, DIAGONAL, DIAGONAL),
+            "score = Gaussian: must be a Gaussia",
+        ),
+        (lambda: laws.sampler_law(0.1, SCORE, VP.prior(4)), "steps = 0.1: must be a Steps"),
+        (lambda: laws.chain_laws(STEPS, SCORE, PAIR), "prior: dimension = 2: must be 4"),
+        (lambda: laws.chain_laws(STEPS, SCORE, BATCH), r"prior has batch shape \(3,\)"),
+        (
+            lambda: laws.chain_error(STEPS, SCORE, PAIR, VP.prior(4)),
+            "law: dimension = 2: must be 4",
+        ),
+        (lambda: laws.chain_error(STEPS, SCORE, BATCH, VP.prior(4)), r"law has batch shape \(3,\)"),
+        (lambda: laws.reverse_sde_limit(VP, BATCH), r"law has batch shape \(3,\)"),
+        (lambda: laws.probability_flow_limit(VP, "law"), "law = 'law': must be a Gaussian"),
+        (lambda: laws.probability_flow_limit(None, DIAGONAL), "process = None: must be a Process"),
+    ],
+)
+def test_what_is_no_law_or_of_another_dimension_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
 def test_a_prior_with_a_mean_is_carried():
     vp, law = process(), CORRELATED
     prior = Gaussian(np.array([1.0, 2.0, 3.0, 4.0]), np.full(4, 2.5), np.eye(4))

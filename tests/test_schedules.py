@@ -91,6 +91,23 @@ def test_inverse_integral_inverts(schedule):
     np.testing.assert_allclose(found, times, rtol=1e-10)
 
 
+def test_the_inverse_of_an_integral_without_bound():
+    schedule = CosineSchedule(1.0, 1.0, 0.008, np.inf)
+    levels = schedule.integral(np.array([0.0, 0.5, 1.0]))
+    assert levels[-1] == np.inf
+    np.testing.assert_allclose(schedule.inverse_integral(levels), [0.0, 0.5, 1.0], rtol=1e-13)
+    assert schedule.inverse_integral(np.inf) == 1.0
+
+
+def test_an_integral_that_has_no_inverse_is_refused():
+    class Broken(ConstantSchedule):
+        def integral(self, t):
+            return np.where(self.times(t) % 1.0 == 0, self.times(t), np.nan)
+
+    with pytest.raises(RuntimeError, match=r"b = 0\.3: no time with"):
+        Broken(1.0, 1.0).inverse_integral(0.3)
+
+
 @pytest.mark.parametrize("level", [-0.1, 31.0])
 def test_inverse_integral_refuses_what_is_never_reached(level):
     with pytest.raises(ValueError, match=r"b = .*: must lie in \[0, B\(T\)\]"):

@@ -150,18 +150,37 @@ def test_an_exact_density_score_has_no_error():
     assert np.all(np.array(score.error_moments(MIXTURE, np.linspace(0, 1, 5))) == 0)
 
 
+BATCH = Gaussian(np.zeros((3, 2)), np.ones((3, 2)), np.eye(2))
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
         (lambda: scores.plugin(process(), DIAGONAL, -1.0), "eps = -1.0: must be"),
         (lambda: scores.plugin(process(), DIAGONAL, np.nan), "eps = nan: must be"),
-        (lambda: scores.scaled(process(), DIAGONAL, np.inf), "scale = inf: must be"),
-        (lambda: scores.biased(process(), DIAGONAL, np.nan), "bias = nan: must be"),
+        (lambda: scores.plugin(process(), DIAGONAL, "0.1"), "eps = '0.1': must be"),
+        (lambda: scores.plugin(process(), targets.isotropic(2, 0.0, 1.0), 0.1), "law = LawTarget"),
+        (lambda: scores.plugin("vp", DIAGONAL, 0.1), "process = 'vp': must be a Process"),
+        (lambda: scores.scaled(process(), DIAGONAL, np.inf), "eps = inf: must be"),
+        (lambda: scores.biased(process(), DIAGONAL, np.nan), "eps = nan: must be"),
+        (lambda: scores.GaussianScore(process(), DIAGONAL, np.inf), "scale = inf: must be"),
+        (lambda: scores.GaussianScore(process(), DIAGONAL, 1.0, True), "bias = True: must be"),
+        (lambda: scores.GaussianScore(process(), MIXTURE), "law = GaussianMixture: must be a"),
+        (
+            lambda: scores.GaussianScore(process(), BATCH),
+            r"law has batch shape \(3,\): must be \(\)",
+        ),
+        (lambda: scores.DensityScore(process(), "law"), "law = 'law': must be a Law"),
+        (lambda: scores.DensityScore(None, MIXTURE), "process = None: must be a Process"),
+        (
+            lambda: scores.exact(process(), DIAGONAL).error_moments(BATCH, 0.5),
+            r"law has batch shape \(3,\)",
+        ),
         (
             lambda: scores.exact(process(), targets.isotropic(2, 0.0, 1.0)),
             "law = LawTarget: must be a Law",
         ),
-        (lambda: scores.scaled(process(), MIXTURE, np.inf), "scale = inf: must be"),
+        (lambda: scores.scaled(process(), MIXTURE, np.inf), "eps = inf: must be"),
         (lambda: scores.plugin(process(), MIXTURE, 0.1), "law = GaussianMixture: must be Gaussian"),
         (
             lambda: scores.exact(process(), MIXTURE).error_moments(DIAGONAL, 0.5),

@@ -179,10 +179,17 @@ def kl_bound(
         spread = np.where(mse == 0, 0.0, information[1:])
         worst = -2 * process.variance * np.sqrt(spread) * np.sqrt(mse)
         drifted = np.where(half < _LARGEST_STEP, drifted, worst)
-    step = _weighted(departure + 2 * cross + mse, increment) - 2 * drifted
+    # the score at a departure time of infinite information makes the paths infinitely far
+    known = np.isfinite(departure)
+    drifted = np.where(known, drifted, 0.0)
+    step = np.where(known, _weighted(departure + 2 * cross + mse, increment) - 2 * drifted, np.inf)
     path = kl_to_prior + np.sum(step, axis=-1) / 2
+    # I increases along the grid: once it is infinite its gain is, and stays so
+    gain = np.where(
+        np.isinf(information[1:]), np.inf, information[1:] - np.where(known, departure, 0.0)
+    )
     return _assemble(
-        process, start, stop, increment, information[-1], np.diff(information), mse,
+        process, start, stop, increment, information[-1], gain, mse,
         kl_to_prior, terminal_kl, path,
     )  # fmt: skip
 
@@ -283,9 +290,9 @@ def _assemble(
         mixing=np.asarray(kl_to_prior * np.exp(-np.sum(increment) / variance)),
         score_error=np.asarray(np.sum(_weighted(mse, increment), axis=-1)),
         discretization=np.asarray(
-            2 * largest * max(largest / (4 * variance), 1.0) * np.asarray(information)
+            _weighted(np.asarray(information), 2 * largest * max(largest / (4 * variance), 1.0))
         ),
-        discretization_refined=np.asarray(np.sum(2 * increment * factor * gain)),
+        discretization_refined=np.asarray(np.sum(_weighted(gain, 2 * increment * factor))),
         terminal=np.asarray(terminal, dtype=np.float64),
         path=np.asarray(path, dtype=np.float64),
     )

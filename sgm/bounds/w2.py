@@ -59,15 +59,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from sgm.arguments import require_positive, shown
 from sgm.bounds.kl import _increments, _require_stationary, _weighted
 from sgm.bounds.objection import Objection
 from sgm.densities.base import Law
-from sgm.gaussian import Gaussian, wasserstein2
+from sgm.gaussian import Gaussian, require_single, wasserstein2
 from sgm.processes import VPProcess
 
 __all__ = [
@@ -108,6 +109,7 @@ class W2Objection(Objection):
     FORWARD = 7, "the score error along the forward process bounds nothing"
 
 
+_Total = Literal["paper", "sharp", "safe", "forward"]
 _ROUNDING = 1e-9  # relative excess at which a variance still counts as equal to its limit
 
 
@@ -115,7 +117,7 @@ def w2_objection(
     law: Law | None,
     variance: float,
     sampler: str,
-    total: Literal["paper", "sharp", "safe", "forward"] = "paper",
+    total: _Total = "paper",
 ) -> W2Objection:
     """The first objection, in the order of `W2Objection`, to one of the bounds of `W2Bound`.
 
@@ -133,11 +135,20 @@ def w2_objection(
     Returns
     -------
     W2Objection
+
+    Raises
+    ------
+    ValueError
+        If `variance` is not positive and finite, `law` no single law, or `total` another name.
     """
+    require_positive(variance=variance)
+    if total not in get_args(_Total):
+        raise ValueError(f"total = {shown(total)}: must be one of {', '.join(get_args(_Total))}")
     if law is None:
         return W2Objection.LAW_UNKNOWN
     if not isinstance(law, Gaussian):
         return W2Objection.SURROGATE
+    require_single(law=law)
     if sampler not in W2_BOUND_PROVED_FOR:
         return W2Objection.SAMPLER
     if total == "forward":
