@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
@@ -323,6 +324,7 @@ def _sentence(error: ValidationError) -> str:
             continue  # short only because its wrong entries were left out
         key = ".".join(str(part) for part in mistake["loc"])
         message = mistake["msg"].removeprefix("Value error, ")
+        message = re.sub(r"^\w+ should ", "must ", message)  # of pydantic, as all others say it
         if mistake["type"] == "extra_forbidden":
             message = "unknown key"
         if mistake["type"] == "missing":
