@@ -13,6 +13,7 @@ from sgm import divergences, laws, networks, samplers, scores, targets, timegrid
 from sgm.divergences import Control, Coupled, Moments
 from sgm.gaussian import Gaussian, kl_divergence, wasserstein2
 from sgm.processes import VPProcess
+from sgm.run import measures
 from sgm.schedules import BetaSchedule
 from sgm.simulation import simulate_reverse
 
@@ -165,7 +166,7 @@ def test_a_control_that_is_no_help_does_no_harm() -> None:
 
 def test_a_covariance_that_is_not_positive_definite_leaves_the_plain_estimate() -> None:
     rng = np.random.default_rng(2)
-    y = LAW.sample(8, rng)
+    y = LAW.sample(20, rng)
     narrow = Gaussian(LAW.mean, LAW.eigenvalues * 1e-6, LAW.basis)  # far from what the rows show
     with pytest.raises(ValueError, match="positive definite"):
         divergences.coupled_law(y, y, narrow.__class__(LAW.mean, LAW.eigenvalues * 0, LAW.basis))
@@ -174,3 +175,105 @@ def test_a_covariance_that_is_not_positive_definite_leaves_the_plain_estimate() 
     if estimate.gain == 1:
         assert estimate.value == divergences.unbiased_kl(LAW, Moments.of(x))
     assert np.isfinite(estimate.value)
+
+
+X = LAW.sample(30, np.random.default_rng(5))
+Y = LAW.sample(30, np.random.default_rng(6))
+CONTROL = Control(Y, LAW)
+PLANE = Gaussian.diagonal(np.zeros(2), np.ones(2))
+
+
+def first_mean(x: np.ndarray, y: np.ndarray) -> float:
+    return float(x[:, 0].mean() - y[:, 0].mean())
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Control(Y, PLANE), "law: dimension = 2: must be 5, that of rows"),
+        (lambda: Control(Y[0], LAW), r"rows has shape \(5,\): must be"),
+        (lambda: Control(Y, Y), "law = ndarray: must be a Gaussian"),
+        (lambda: divergences.coupled_law(X, Y[1:], LAW), r"control has shape \(29, 5\): must be"),
+        (lambda: divergences.coupled_law(X, Y, PLANE), "law: dimension = 2: must be 5"),
+        (lambda: divergences.coupled_kl(LAW, X[1:], CONTROL, 99), r"control has shape \(30, 5\)"),
+        (
+            lambda: divergences.coupled_kl(LAW, X[:, 1:], CONTROL, 99),
+            r"control has shape \(30, 5\)",
+        ),
+        (lambda: divergences.coupled_kl(LAW, X, Y, 99), "control = ndarray: must be a Control"),
+        (
+            lambda: divergences.coupled_kl(LAW, X, Control(Y, None), 99),
+            r"control\.law = None: must",
+        ),
+        (lambda: divergences.coupled_kl(LAW, X, CONTROL, 7), "n = 7: must exceed d . 2 = 7"),
+        (
+            lambda: divergences.coupled_kl(LAW, X[:19], Control(Y[:19], LAW), 99),
+            "sample has 19 rows",
+        ),
+        (lambda: divergences.coupled_kl(PLANE, X, CONTROL, 99), "moments are of dimension 5"),
+        (lambda: divergences.coupled_w2(LAW, X[1:], CONTROL), r"control has shape \(30, 5\)"),
+        (lambda: divergences.coupled_w2(LAW, X[:19], Control(Y[:19], LAW)), "sample has 19 rows"),
+        (
+            lambda: divergences.coupled_difference(first_mean, X[1:], Y, CONTROL, 0.0),
+            r"control has shape \(30, 5\): must be \(29, 5\)",
+        ),
+        (
+            lambda: divergences.coupled_difference(first_mean, X, Y[:19], CONTROL, 0.0),
+            "reference has 19 rows: must have at least 20",
+        ),
+        (
+            lambda: divergences.coupled_difference(first_mean, X, Y, CONTROL, np.nan),
+            "exact = nan: must",
+        ),
+        (
+            lambda: divergences.coupled_cross_entropy(X[:, 0], Y[1:, 0], 1.0),
+            r"control_log_densities has shape \(29,\): must be \(30,\)",
+        ),
+        (
+            lambda: divergences.coupled_cross_entropy(X, Y, 1.0),
+            r"log_densities has shape \(30, 5\)",
+        ),
+        (lambda: divergences.coupled_cross_entropy(X[:, 0], Y[:, 0], np.nan), "exact = nan"),
+        (lambda: divergences.coupling_distance(X, Y[1:]), r"control has shape \(29, 5\)"),
+    ],
+)
+def test_a_control_of_another_sample_and_too_few_rows_are_refused(
+    call: Callable[[], object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("lost", [np.nan, np.inf])
+def test_a_sample_that_diverged_is_infinitely_far_and_such_a_control_no_help(lost: float) -> None:
+    broken = X.copy()
+    broken[3, 1] = lost
+    directions = divergences.projections(D, 5, 0)
+    estimates = [
+        lambda x, y: divergences.coupled_kl(LAW, x, Control(y, LAW), 99),
+        lambda x, y: divergences.coupled_w2(LAW, x, Control(y, LAW)),
+        lambda x, y: divergences.coupled_difference(
+            lambda a, b: divergences.sliced_w2(a, b, directions).value,
+            x, Y[::-1], Control(y, LAW), 0.0, squared=True,
+        ),
+        lambda x, y: divergences.coupled_cross_entropy(x[:, 1], y[:, 1], 1.0),
+    ]  # fmt: skip
+    for estimate in estimates:
+        assert estimate(broken, Y).value == np.inf
+        plain = estimate(X, broken)
+        assert plain.gain == 1
+        assert np.isfinite([plain.value, plain.standard_error]).all()
+    assert divergences.coupling_distance(broken, Y) == np.inf
+
+
+def test_a_measure_pairs_the_rows_it_uses_with_their_own_control() -> None:
+    """MMD of the first rows: the rest of the control is of other noise, and too few have none."""
+    target = targets.correlated(D, 1.0, 1.0)
+    found = measures.mmd(X, Y[::-1], target, CONTROL, rows=25)
+    expected = measures.mmd(X[:25], Y[::-1][:25], target, Control(Y[:25], LAW), rows=25)
+    assert found == expected
+    assert np.isfinite(found["mmd_coupled"])
+    assert np.isnan(measures.mmd(X, Y, target, CONTROL, rows=19)["mmd_coupled"])
+    few = measures.gaussian_kl(X[:19], target, Control(Y[:19], LAW), 99)
+    assert np.isfinite(few["kl_plugin"])
+    assert np.isnan(few["kl_coupled"])

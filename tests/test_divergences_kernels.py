@@ -103,6 +103,13 @@ def test_lost_samples_are_infinitely_far(lost):
             "bandwidth = 0.0: must be a positive finite number",
         ),
         (lambda: divergences.gaussian_mmd(*pair(2), np.inf), "bandwidth = inf: must be"),
+        (lambda: divergences.gaussian_mmd(*pair(2), True), "bandwidth = True: must be"),
+        (
+            lambda: divergences.gaussian_mmd(
+                pair(2)[0], Gaussian(np.zeros((3, 2)), np.ones((3, 2)), np.eye(2)), 1.0
+            ),
+            r"q has batch shape \(3,\)",
+        ),
         (lambda: divergences.median_bandwidth(np.full((4, 2), np.nan)), "sample must be finite"),
     ],
 )

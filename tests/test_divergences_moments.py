@@ -254,6 +254,10 @@ def test_deviation_is_infinite_where_the_second_moment_is():
     assert np.isfinite(divergences.plugin_kl_floor(5, 10)[1])
 
 
+BATCH = Gaussian(np.zeros((3, 5)), np.ones((3, 5)), np.eye(5))
+LOST = Gaussian(np.full(5, np.inf), np.full(5, np.inf), np.eye(5))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -267,9 +271,39 @@ def test_deviation_is_infinite_where_the_second_moment_is():
             lambda: divergences.w2_unbiased(ISO, Moments(np.zeros(2), np.eye(2), 50)),
             "moments are of dimension 2, law of 5",
         ),
-        (lambda: divergences.w2_floor(ISO, 1), "n = 1: must be at least 2"),
+        (
+            lambda: divergences.plugin_kl(BATCH, Moments.of(np.eye(9, 5))),
+            r"law has batch shape \(3,\): must be \(\)",
+        ),
+        (lambda: divergences.w2_plugin("law", Moments.of(np.eye(9, 5))), "law = 'law': must be a"),
+        (lambda: divergences.w2_plugin(ISO, np.eye(9, 5)), "moments = ndarray: must be a Moments"),
+        (lambda: divergences.w2_floor(LOST, 9), "law: mean and eigenvalues must be finite"),
+        (lambda: divergences.w2_squared_bias(ISO, np.eye(2), 9), r"covariance has shape \(2, 2\)"),
+        (lambda: divergences.w2_squared_bias(ISO, np.eye(5), 0), "n = 0: must be"),
+        (lambda: divergences.w2_squared_standard_error(BATCH, Moments.of(np.eye(9, 5))), "law has"),
+        (lambda: divergences.plugin_kl_floor(0, 9), "dimension = 0: must be"),
+        (lambda: divergences.plugin_kl_floor(2, 9.5), r"n = 9\.5: must be an integer"),
+        (lambda: divergences.plugin_kl_moments(ISO, BATCH, 50), r"sampled has batch shape \(3,\)"),
+        (lambda: Moments(np.zeros(2), np.eye(3), 9), r"covariance has shape \(3, 3\): must be"),
+        (lambda: Moments(np.zeros((2, 1)), np.eye(2), 9), r"mean has shape \(2, 1\): must be"),
+        (lambda: Moments(np.zeros(2), np.eye(2), 1), "n = 1: must be"),
+        (lambda: Moments.of([["a", "b"]] * 4), "sample = list: must be an array of real numbers"),
+        (lambda: Moments.of(np.zeros((4, 0))), r"sample has shape \(4, 0\)"),
+        (lambda: divergences.w2_floor(ISO, 1), "n = 1: must be an integer, at least 2"),
     ],
 )
 def test_values_out_of_range_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_integers_are_numbers_and_a_degenerate_law_is_infinitely_far():
+    whole = np.random.default_rng(0).integers(-9, 9, (50, 2))
+    found, expected = Moments.of(whole), Moments.of(whole.astype(float))
+    np.testing.assert_array_equal(found.covariance, expected.covariance)
+    flat = Gaussian.diagonal([0.0, 0.0], [1.0, 0.0])
+    assert divergences.plugin_kl(flat, found) == divergences.unbiased_kl(flat, found) == np.inf
+    plain = Gaussian.diagonal([0.0, 0.0], [1.0, 1.0])
+    mean, sd = divergences.plugin_kl_moments(plain, flat, 50)
+    assert mean == np.inf
+    assert np.isnan(sd)

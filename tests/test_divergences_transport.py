@@ -228,8 +228,19 @@ SQUARE = np.eye(3)
             lambda: divergences.sliced_w2(np.zeros((4, 3)), np.zeros((4, 3)), 2 * SQUARE),
             "projections must have unit columns",
         ),
-        (lambda: divergences.projections(0, 5, 0), "dimension = 0: must be at least 1"),
-        (lambda: divergences.projections(5, 0, 0), "count = 0: must be at least 1"),
+        (lambda: divergences.projections(0, 5, 0), "dimension = 0: must be an integer, at least 1"),
+        (lambda: divergences.projections(5, 0, 0), "count = 0: must be an integer, at least 1"),
+        (lambda: divergences.projections(5, 2, -1), "seed = -1: must be"),
+        (
+            lambda: divergences.sliced_w2(np.zeros((4, 3)), np.zeros((4, 3)), SQUARE[:, :0]),
+            r"projections has shape \(3, 0\)",
+        ),
+        (
+            lambda: divergences.gaussian_sliced_w2(
+                *(Gaussian.diagonal(np.zeros(d), np.ones(d)) for d in (3, 2)), SQUARE
+            ),
+            "q: dimension = 2: must be 3, that of p",
+        ),
     ],
 )
 def test_values_out_of_range_are_named(call, message):

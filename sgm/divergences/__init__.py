@@ -14,6 +14,7 @@ neighbours, which are useless in these dimensions.
 """
 
 from sgm.divergences.coupled import (
+    GROUPS,
     Control,
     Coupled,
     CoupledKL,
@@ -56,6 +57,7 @@ from sgm.divergences.transport import (
 )
 
 __all__ = [
+    "GROUPS",
     "Control",
     "Coupled",
     "CoupledKL",

@@ -34,6 +34,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sgm.arguments import real_array, require_instance, require_within
 from sgm.divergences.moments import (
     Moments,
     kl_standard_error,
@@ -43,7 +44,7 @@ from sgm.divergences.moments import (
     w2_unbiased,
 )
 from sgm.divergences.samples import rows
-from sgm.gaussian import Gaussian, kl_divergence, wasserstein2
+from sgm.gaussian import Gaussian, kl_divergence, require_single, wasserstein2
 
 __all__ = [
     "GROUPS",
@@ -63,6 +64,9 @@ Array = npt.NDArray[np.float64]
 GROUPS = 20
 """Groups of the jackknife: its standard error is itself known to 1/√(2 · 19) = 16 %."""
 
+BLOCKS = 10
+"""Blocks of rows from which a coupled difference has its standard error, of two rows or more."""
+
 
 @dataclass(frozen=True, eq=False)
 class Control:
@@ -78,6 +82,16 @@ class Control:
 
     rows: Array
     law: Gaussian | None
+
+    def __post_init__(self) -> None:
+        (chain,) = rows(rows=self.rows)
+        object.__setattr__(self, "rows", chain)
+        if self.law is not None:
+            require_single(law=self.law)
+            if self.law.dimension != chain.shape[1]:
+                raise ValueError(
+                    f"law: dimension = {self.law.dimension}: must be {chain.shape[1]}, that of rows"
+                )
 
 
 @dataclass(frozen=True)
@@ -118,6 +132,29 @@ class CoupledKL(Coupled):
     plugin_sd: float
 
 
+def _coupled_rows(sample: npt.ArrayLike, control: npt.ArrayLike) -> tuple[Array, Array]:
+    """A sample and its control as arrays, row by row of one noise."""
+    x, y = rows(sample=sample, control=control)
+    if x.shape != y.shape:
+        raise ValueError(f"control has shape {y.shape}: must be {x.shape}, that of the sample")
+    return x, y
+
+
+def _checked(sample: npt.ArrayLike, control: Control) -> Array:
+    """A sample as an array, of enough rows for the jackknife, whose control has a known law."""
+    require_instance(Control, control=control)
+    require_instance(Gaussian, **{"control.law": control.law})
+    x, _ = _coupled_rows(sample, control.rows)
+    _require_many(GROUPS, sample=x)
+    return x
+
+
+def _require_many(least: int, **samples: Array) -> None:
+    for key, sample in samples.items():
+        if len(sample) < least:
+            raise ValueError(f"{key} has {len(sample)} rows: must have at least {least}")
+
+
 def coupled_law(sample: npt.ArrayLike, control: npt.ArrayLike, law: Gaussian) -> Gaussian:
     """The Gaussian N(m̂, Ŝ) of the coupled moments.
 
@@ -137,7 +174,9 @@ def coupled_law(sample: npt.ArrayLike, control: npt.ArrayLike, law: Gaussian) ->
     ValueError
         If Ŝ is not positive definite.
     """
-    x, y = (law.rotate(part) for part in rows(sample=sample, control=control))
+    x, y = _coupled_rows(sample, control)
+    Control(y, law)
+    x, y = law.rotate(x), law.rotate(y)
     mean_x, mean_y = x.mean(axis=0), y.mean(axis=0)
     x, y = x - mean_x, y - mean_y
     factor = np.sum(x * y, axis=0) / np.sum(y**2, axis=0)
@@ -157,6 +196,8 @@ def _jackknife(
     definite.
     """
     assert control.law is not None
+    if not np.isfinite(control.rows).all():
+        return None
     groups = np.arange(len(sample)) % GROUPS
     try:
         whole = statistic(coupled_law(sample, control.rows, control.law))
@@ -197,11 +238,16 @@ def coupled_kl(
     Raises
     ------
     ValueError
-        If n ≤ d + 2 or `plugin_rows` ≤ d + 2.
+        If n ≤ d + 2 or `plugin_rows` ≤ d + 2, n is below `GROUPS`, or the control has another
+        shape than the sample or no known law.
     """
-    (x,) = rows(sample=sample)
+    x = _checked(sample, control)
     moments = Moments.of(x)
+    plugin_kl_moments(law, law, plugin_rows)  # refuses too few of them
     plain, plain_error = unbiased_kl(law, moments), kl_standard_error(law, moments)
+
+    if np.isinf(plain):
+        return CoupledKL(plain, plain_error, 1.0, np.nan, np.nan)
 
     def statistic(estimate: Gaussian) -> Array:
         mean, sd = plugin_kl_moments(law, estimate, plugin_rows)
@@ -242,12 +288,19 @@ def coupled_w2(law: Gaussian, sample: npt.ArrayLike, control: Control) -> Couple
     -------
     Coupled
         In units of the data. The square is what is nearly unbiased: as with `w2_unbiased`,
-        average u|u| or the signed roots u, never |u|.
+        average u|u| or the signed roots u, never |u|. +∞ if the sample is not finite.
+
+    Raises
+    ------
+    ValueError
+        If n is below `GROUPS`, or the control has another shape than the sample or no known law.
     """
-    (x,) = rows(sample=sample)
+    x = _checked(sample, control)
     moments = Moments.of(x)
     plain = w2_unbiased(law, moments)
     plain_error = w2_squared_standard_error(law, moments)
+    if np.isinf(plain):
+        return Coupled(plain, np.nan, 1.0)
     squared = np.copysign(plain**2, plain)
     found = _jackknife(lambda estimate: wasserstein2(law, estimate) ** 2, x, control)
     if found is None:
@@ -285,16 +338,32 @@ def coupled_cross_entropy(
     Returns
     -------
     Coupled
-        In nats.
+        In nats; +∞ if a log-density of the sample is not finite.
+
+    Raises
+    ------
+    ValueError
+        If the arrays are not of one shape (n,) with n ≥ 3, or `exact` is no number.
     """
-    x, y = (np.asarray(part, dtype=np.float64) for part in (log_densities, control_log_densities))
+    x = real_array("log_densities", log_densities)
+    y = real_array("control_log_densities", control_log_densities)
+    require_within(-np.inf, np.inf, exact=exact)
+    if x.ndim != 1 or len(x) < 3:
+        raise ValueError(f"log_densities has shape {x.shape}: must be (n,) with n >= 3")
+    if y.shape != x.shape:
+        raise ValueError(f"control_log_densities has shape {y.shape}: must be {x.shape}")
+    if not np.isfinite(x).all():
+        return Coupled(np.inf, np.nan, 1.0)
+    if not np.isfinite(y).all():
+        y = np.zeros_like(x)  # no help
     centred_x, centred_y = x - x.mean(), y - y.mean()
-    factor = centred_x @ centred_y / (centred_y @ centred_y)
+    spread = centred_y @ centred_y
+    factor = centred_x @ centred_y / spread if spread > 0 else 0.0
     residual = centred_x - factor * centred_y
     n = len(x)
     error = float(np.sqrt(residual @ residual / ((n - 2) * n)))
     plain_error = float(np.sqrt(centred_x @ centred_x / ((n - 1) * n)))
-    value = float(-x.mean() + factor * (y.mean() + exact))
+    value = float(-x.mean() + factor * (y.mean() + exact)) if factor else np.nan
     return Coupled.better(value, error, float(-x.mean()), plain_error)
 
 
@@ -326,22 +395,34 @@ def coupled_difference(
     Returns
     -------
     Coupled
+        +∞ if the sample is not finite.
+
+    Raises
+    ------
+    ValueError
+        If a sample has fewer than two rows a block, the control another shape than `sample`, or
+        `exact` is no number.
     """
     x, y = rows(sample=sample, reference=reference)
+    require_instance(Control, control=control)
+    _coupled_rows(x, control.rows)
+    _require_many(2 * BLOCKS, sample=x, reference=y)
+    require_within(-np.inf, np.inf, exact=exact)
+    if not np.isfinite(x).all():
+        return Coupled(np.inf, np.nan, 1.0)
+    known = np.isfinite(control.rows).all()
     power = 2 if squared else 1
 
     def pair(picked: slice) -> tuple[float, float]:
         own = statistic(x[picked], y[picked]) ** power
-        return own, own - statistic(control.rows[picked], y[picked]) ** power
+        other = statistic(control.rows[picked], y[picked]) ** power if known else np.nan
+        return own, own - other
 
     plain, difference = pair(slice(None))
     blocks = np.array([pair(slice(block, None, BLOCKS)) for block in range(BLOCKS)])
     plain_error, error = blocks.std(axis=0, ddof=1) / np.sqrt(BLOCKS)
     best = Coupled.better(difference + exact**power, float(error), float(plain), float(plain_error))
     return _root(best) if squared else best
-
-
-BLOCKS = 10
 
 
 def coupling_distance(sample: npt.ArrayLike, control: npt.ArrayLike) -> float:
@@ -355,7 +436,9 @@ def coupling_distance(sample: npt.ArrayLike, control: npt.ArrayLike) -> float:
     Returns
     -------
     float
-        In units of the data.
+        In units of the data; +∞ if a row is not finite.
     """
-    x, y = rows(sample=sample, control=control)
+    x, y = _coupled_rows(sample, control)
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return np.inf
     return float(np.sqrt(np.mean(np.sum((x - y) ** 2, axis=1))))

@@ -15,8 +15,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from sgm.arguments import require_positive
 from sgm.divergences.samples import rows
-from sgm.gaussian import Gaussian
+from sgm.gaussian import Gaussian, require_single
 
 __all__ = ["gaussian_mmd", "median_bandwidth", "mmd"]
 
@@ -24,11 +25,6 @@ Array = npt.NDArray[np.float64]
 
 MEDIAN_ROWS = 1000  # half a million distances: the median is known to a fraction of a per cent
 CHUNK_ENTRIES = 2**21  # entries of a kernel matrix held at once, 16 MB, and a few copies
-
-
-def _require_bandwidth(bandwidth: float) -> None:
-    if not (np.isfinite(bandwidth) and bandwidth > 0):
-        raise ValueError(f"bandwidth = {bandwidth!r}: must be a positive finite number")
 
 
 def median_bandwidth(sample: npt.ArrayLike) -> float:
@@ -80,7 +76,7 @@ def mmd(x: npt.ArrayLike, y: npt.ArrayLike, bandwidth: float) -> float:
         If an array has another shape, or the bandwidth is not a positive finite number.
     """
     pair = rows(x=x, y=y)
-    _require_bandwidth(bandwidth)
+    require_positive(bandwidth=bandwidth)
     if not all(np.isfinite(sample).all() for sample in pair):
         return np.inf
     n, m = map(len, pair)
@@ -119,9 +115,8 @@ def gaussian_mmd(p: Gaussian, q: Gaussian, bandwidth: float) -> float:
     float
         +∞ if one of them has overflowed, as in `mmd`.
     """
-    _require_bandwidth(bandwidth)
-    if p.dimension != q.dimension:
-        raise ValueError(f"q: dimension = {q.dimension}: must be {p.dimension}, that of p")
+    require_single(p=p, q=q)
+    require_positive(bandwidth=bandwidth)
     if not all(
         np.isfinite(law.mean).all() and np.isfinite(law.eigenvalues).all() for law in (p, q)
     ):

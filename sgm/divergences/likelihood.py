@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sgm.arguments import real_array, require_integer, require_positive
 from sgm.divergences.samples import rows
 
 __all__ = [
@@ -75,7 +76,7 @@ def cross_entropy(log_densities: npt.ArrayLike) -> CrossEntropy:
     ValueError
         If the array has another shape.
     """
-    values = np.asarray(log_densities, dtype=np.float64)
+    values = real_array("log_densities", log_densities)
     if values.ndim != 1 or len(values) < 2:
         raise ValueError(f"log_densities has shape {values.shape}: must be (n,) with n >= 2")
     if not np.isfinite(values).all():
@@ -128,7 +129,7 @@ def partition_kl(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Partiti
     ValueError
         If the labels are not integers from −1 to K − 1, or the probabilities are none.
     """
-    labels, p = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
+    labels, p = np.asarray(labels), real_array("probabilities", probabilities)
     if p.ndim != 1 or not (np.all(p >= 0) and np.isclose(np.sum(p), 1, rtol=0, atol=1e-6)):
         raise ValueError("probabilities must be a vector of numbers >= 0 of sum 1")
     if labels.ndim != 1 or len(labels) < 1 or not np.issubdtype(labels.dtype, np.integer):
@@ -215,13 +216,17 @@ def heldout_nll_gap(
     # `train` first: the others must have its dimension
     train, heldout, generated = rows(train=train, heldout=heldout, generated=generated)
     n = min(len(generated), len(train))
-    if not 1 <= components <= n // 4:
+    require_integer(1, components=components)
+    require_integer(0, random_state=random_state)
+    require_positive(regularisation=regularisation)
+    if not components <= n // 4:
         raise ValueError(
             f"components = {components!r}: must lie between 1 and {n // 4}, a quarter of the "
             "rows that are fitted"
         )
-    if not (np.isfinite(regularisation) and regularisation > 0):
-        raise ValueError(f"regularisation = {regularisation!r}: must be a positive finite number")
+    for key, sample in {"train": train, "heldout": heldout}.items():
+        if not np.isfinite(sample).all():
+            raise ValueError(f"{key} must be finite")
 
     def negative_log_likelihood(sample: Array) -> Array:
         return _mixture_nll(sample, heldout, components, regularisation, random_state)

@@ -34,8 +34,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sgm.arguments import real_array, require_instance, require_integer
 from sgm.divergences.samples import rows
-from sgm.gaussian import Gaussian, kl_divergence, log_ratio_gap
+from sgm.gaussian import Gaussian, kl_divergence, log_ratio_gap, require_single
 
 __all__ = [
     "Moments",
@@ -72,6 +73,14 @@ class Moments:
     covariance: Array
     n: int
 
+    def __post_init__(self) -> None:
+        for key in ("mean", "covariance"):
+            object.__setattr__(self, key, real_array(key, getattr(self, key)))
+        require_integer(2, n=self.n)
+        if self.mean.ndim != 1 or not self.mean.size:
+            raise ValueError(f"mean has shape {self.mean.shape}: must be (d,)")
+        _require_square(self.covariance, len(self.mean))
+
     @classmethod
     def of(cls, sample: npt.ArrayLike) -> Moments:
         """Moments of a sample of shape (n, d), n ≥ 2, accumulated in float64.
@@ -97,7 +106,15 @@ class Moments:
         return bool(np.all(np.isfinite(self.mean)) and np.all(np.isfinite(self.covariance)))
 
 
+def _require_square(covariance: Array, dimension: int) -> None:
+    if covariance.shape != (dimension, dimension):
+        raise ValueError(
+            f"covariance has shape {covariance.shape}: must be ({dimension}, {dimension})"
+        )
+
+
 def _require_rows(dimension: int, n: int) -> None:
+    require_integer(2, n=n)
     if n <= dimension + 2:
         raise ValueError(
             f"n = {n}: must exceed d + 2 = {dimension + 2} for d = {dimension}, else the "
@@ -105,16 +122,25 @@ def _require_rows(dimension: int, n: int) -> None:
         )
 
 
+def _require_target(law: Gaussian) -> None:
+    """Refuse as π_data what is not one finite law."""
+    require_single(law=law)
+    if not (np.isfinite(law.mean).all() and np.isfinite(law.eigenvalues).all()):
+        raise ValueError("law: mean and eigenvalues must be finite")
+
+
 def _require_dimension(law: Gaussian, moments: Moments) -> None:
+    _require_target(law)
+    require_instance(Moments, moments=moments)
     if moments.dimension != law.dimension:
         raise ValueError(f"moments are of dimension {moments.dimension}, law of {law.dimension}")
 
 
 def _whitened(law: Gaussian, moments: Moments) -> tuple[Array, Array] | None:
-    """(κ, δ), each of shape (d,); None if the sample covariance is singular or not finite."""
+    """(κ, δ), each of shape (d,); None if a covariance is singular or the sample's not finite."""
     _require_dimension(law, moments)
     _require_rows(law.dimension, moments.n)
-    if not moments.finite:
+    if not (moments.finite and np.all(law.eigenvalues > 0)):
         return None
     scale = 1 / np.sqrt(law.eigenvalues)
     whitened = scale[:, None] * (law.basis.T @ moments.covariance @ law.basis) * scale
@@ -182,6 +208,7 @@ def plugin_kl_floor(dimension: int, n: int) -> tuple[float, float]:
     ValueError
         If n ≤ d + 2.
     """
+    require_integer(1, dimension=dimension)
     standard = Gaussian.diagonal(np.zeros(dimension), np.ones(dimension))
     return plugin_kl_moments(standard, standard, n)
 
@@ -214,7 +241,7 @@ def plugin_kl_moments(law: Gaussian, sampled: Gaussian, n: int) -> tuple[float, 
     Returns
     -------
     mean, sd : float
-        The latter is infinite for n ≤ d + 4.
+        The latter is infinite for n ≤ d + 4. Both are +∞ and NaN where the KL of the laws is +∞.
 
     Raises
     ------
@@ -223,8 +250,12 @@ def plugin_kl_moments(law: Gaussian, sampled: Gaussian, n: int) -> tuple[float, 
     """
     from scipy.special import polygamma
 
+    require_single(law=law, sampled=sampled)
     d, nu = law.dimension, n - 1
     _require_rows(d, n)
+    exact = float(kl_divergence(law, sampled))
+    if np.isinf(exact):
+        return np.inf, np.nan
     c = nu - d - 1
     scale = 1 / np.sqrt(sampled.eigenvalues)
     whitened = scale[:, None] * (sampled.basis.T @ law.basis) * np.sqrt(law.eigenvalues)
@@ -234,7 +265,7 @@ def plugin_kl_moments(law: Gaussian, sampled: Gaussian, n: int) -> tuple[float, 
     distance = float(shift @ shift)
     # KL is ½[tr A + |δ|² − d − log|A|]; the rest is what a finite sample adds
     added = (d + 1) / c * trace + d / n + _log_determinant_bias(d, n)
-    mean = float(kl_divergence(law, sampled)) + added / 2
+    mean = exact + added / 2
     if c <= 2:
         return mean, np.inf
     inverse = nu**2 / ((c + 1) * c * (c - 2))  # of E K⁻² and of the variance of the trace
@@ -365,11 +396,19 @@ def w2_squared_bias(law: Gaussian, covariance: Array, n: int) -> float:
     covariance : ndarray, shape (d, d)
         S_h, the covariance of the law sampled from.
     n : int
+        At least 2.
 
     Returns
     -------
     float
+        NaN if the covariance is not finite.
     """
+    _require_target(law)
+    require_integer(2, n=n)
+    covariance = real_array("covariance", covariance)
+    _require_square(covariance, law.dimension)
+    if not np.isfinite(covariance).all():
+        return np.nan
     curvature = _curvature(law, covariance)
     return float(np.trace(covariance) / n + np.sum(curvature) / (2 * (n - 1)))
 
@@ -401,8 +440,7 @@ def w2_floor(law: Gaussian, n: int) -> float:
     float
         In units of the data.
     """
-    if n < 2:
-        raise ValueError(f"n = {n}: must be at least 2")
+    _require_target(law)
     return float(np.sqrt(w2_squared_bias(law, law.covariance, n)))
 
 
@@ -485,6 +523,7 @@ def w2_squared_standard_error(law: Gaussian, moments: Moments) -> float:
     float
         In squared units of the data; NaN if the sample is not finite.
     """
+    _require_dimension(law, moments)
     if not moments.finite:
         return np.nan
     n = moments.n

@@ -34,8 +34,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sgm.arguments import real_array, require_integer
 from sgm.divergences.samples import rows
-from sgm.gaussian import Gaussian
+from sgm.gaussian import Gaussian, require_single
 
 __all__ = ["SlicedW2", "gaussian_sliced_w2", "projections", "sample_w2", "sliced_w2"]
 
@@ -121,9 +122,8 @@ def projections(dimension: int, count: int, seed: int) -> Array:
     ndarray, shape (d, count)
         Of unit columns.
     """
-    for key, value in {"dimension": dimension, "count": count}.items():
-        if value < 1:
-            raise ValueError(f"{key} = {value!r}: must be at least 1")
+    require_integer(1, dimension=dimension, count=count)
+    require_integer(0, seed=seed)
     normal = np.random.default_rng(seed).standard_normal((count, dimension)).T
     blocks = []
     for start in range(0, count, dimension):
@@ -192,14 +192,16 @@ def gaussian_sliced_w2(p: Gaussian, q: Gaussian, projections: Array) -> SlicedW2
     -------
     SlicedW2
     """
+    require_single(p=p, q=q)
     directions = _directions(projections, p.dimension)
     sd_p, sd_q = (np.sqrt(law.rotate(directions) ** 2 @ law.eigenvalues) for law in (p, q))
     return _summary((directions @ (p.mean - q.mean)) ** 2 + (sd_p - sd_q) ** 2)
 
 
-def _directions(projections: Array, dimension: int) -> Array:
+def _directions(projections: npt.ArrayLike, dimension: int) -> Array:
     """One direction a row."""
-    if projections.ndim != 2 or projections.shape[0] != dimension:
+    projections = real_array("projections", projections)
+    if projections.ndim != 2 or projections.shape[0] != dimension or not projections.shape[1]:
         raise ValueError(f"projections has shape {projections.shape}: must be ({dimension}, count)")
     if not np.allclose(np.sum(projections**2, axis=0), 1):
         raise ValueError("projections must have unit columns")

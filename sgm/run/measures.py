@@ -73,11 +73,19 @@ def gaussian_kl(
         "kl_floor_sd": floor_sd,
     }
     coupled, mean, sd = None, np.nan, np.nan
-    if control is not None and control.law is not None:
+    control = _coupling(control, len(sample))
+    if control is not None:
         coupled = divergences.coupled_kl(law, sample, control, plugin_rows)
         mean, sd = coupled.plugin_mean, coupled.plugin_sd
     values |= {"kl_plugin_expected": mean, "kl_plugin_expected_sd": sd}
     return values | _coupled("kl", coupled)
+
+
+def _coupling(control: Control | None, n: int) -> Control | None:
+    """The control of `n` generated rows; None without a known law, or with too few of them."""
+    if control is None or control.law is None or n < divergences.GROUPS:
+        return None
+    return Control(control.rows[:n], control.law)
 
 
 def _coupled(name: str, estimate: Coupled | None) -> dict[str, Any]:
@@ -107,7 +115,8 @@ def gaussian_w2(sample: Array, target: Target, control: Control | None) -> dict[
         distance = divergences.coupling_distance(sample, control.rows)
         if control.law is not None:
             upper = distance + float(wasserstein2(law, control.law))
-            coupled = divergences.coupled_w2(law, sample, control)
+        if (coupling := _coupling(control, len(sample))) is not None:
+            coupled = divergences.coupled_w2(law, sample, coupling)
     values |= {"w2_coupling": distance, "w2_coupling_bound": upper}
     return values | _coupled("w2", coupled)
 
@@ -129,11 +138,13 @@ def sliced_w2(
     directions = divergences.projections(generated.shape[1], projections, projection_seed)
     sliced = divergences.sliced_w2(generated, reference, directions)
     values = {"sliced_w2": sliced.value, "max_sliced_w2": sliced.largest}
-    if control is None or control.law is None:
+    control = _coupling(control, min(len(generated), len(reference)))
+    if control is None:
         return values | _coupled("sliced_w2", None)
+    assert control.law is not None
     coupled = divergences.coupled_difference(
         lambda x, y: divergences.sliced_w2(x, y, directions).value,
-        generated,
+        generated[: len(control.rows)],
         reference,
         control,
         divergences.gaussian_sliced_w2(target.reference, control.law, directions).value,
@@ -164,8 +175,10 @@ def nll(sample: Array, target: Target, control: Control | None) -> dict[str, Any
     densities = target.law.log_density(sample)
     entropy = divergences.cross_entropy(densities)
     values = {"nll": entropy.value, "nll_standard_error": entropy.standard_error}
-    if control is None or control.law is None:
+    control = _coupling(control, len(sample))
+    if control is None:
         return values | _coupled("nll", None)
+    assert control.law is not None
     exact = float(nll_exact(target.reference, control.law)["nll_exact"])
     coupled = divergences.coupled_cross_entropy(
         densities, target.law.log_density(control.rows), exact
@@ -199,13 +212,16 @@ def mmd(
 ) -> dict[str, Any]:
     """Squared MMD between two samples of at most `rows` rows."""
     law, bandwidth = target.reference, _bandwidth(target.reference)
-    values = {"mmd": divergences.mmd(generated[:rows], reference[:rows], bandwidth)}
-    if control is None or control.law is None:
+    generated, reference = generated[:rows], reference[:rows]
+    values = {"mmd": divergences.mmd(generated, reference, bandwidth)}
+    control = _coupling(control, min(len(generated), len(reference)))
+    if control is None:
         return values | _coupled("mmd", None)
+    assert control.law is not None
     coupled = divergences.coupled_difference(
         lambda x, y: divergences.mmd(x, y, bandwidth),
-        generated[:rows],
-        reference[:rows],
+        generated[: len(control.rows)],
+        reference,
         control,
         divergences.gaussian_mmd(law, control.law, bandwidth),
     )
