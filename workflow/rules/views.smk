@@ -40,7 +40,7 @@ rule figures:
     params:
         spec=plan.view_spec("figures"),
         grid=GRID,
-        folder=f"{plan.root}/figures",
+        folder=lambda wildcards, output: f"{Path(output.stamp).parents[1]}/figures",
     shell:
         "printf %s {params.spec:q} | python -m sgm.run figures --spec - --input grid={params.grid:q}"
         " --output figures={params.folder:q} stamp={output.stamp:q} --processes {threads}"
@@ -60,7 +60,7 @@ rule tables:
     params:
         spec=plan.view_spec("tables"),
         grid=GRID,
-        folder=f"{plan.root}/tables",
+        folder=lambda wildcards, output: f"{Path(output.stamp).parents[1]}/tables",
     shell:
         "python -m sgm.run tables --spec {params.spec:q} --input grid={params.grid:q}"
         " --output tables={params.folder:q} stamp={output.stamp:q} > {log:q} 2>&1"
