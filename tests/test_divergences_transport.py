@@ -246,3 +246,11 @@ SQUARE = np.eye(3)
 def test_values_out_of_range_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_gaussian_sliced_w2_of_a_law_that_overflowed_is_infinite():
+    law, lost = (
+        Gaussian.diagonal(np.full(3, m), np.full(3, v)) for m, v in ((0, 1), (np.inf,) * 2)
+    )
+    for pair in ((law, lost), (lost, law), (lost, lost)):
+        assert divergences.gaussian_sliced_w2(*pair, SQUARE).value == np.inf

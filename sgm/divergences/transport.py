@@ -191,9 +191,14 @@ def gaussian_sliced_w2(p: Gaussian, q: Gaussian, projections: Array) -> SlicedW2
     Returns
     -------
     SlicedW2
+        Both +∞ if one of the laws has overflowed.
     """
     require_single(p=p, q=q)
     directions = _directions(projections, p.dimension)
+    if not all(
+        np.isfinite(law.mean).all() and np.isfinite(law.eigenvalues).all() for law in (p, q)
+    ):
+        return SlicedW2(np.inf, np.inf)
     sd_p, sd_q = (np.sqrt(law.rotate(directions) ** 2 @ law.eigenvalues) for law in (p, q))
     return _summary((directions @ (p.mean - q.mean)) ** 2 + (sd_p - sd_q) ** 2)
 
