@@ -363,3 +363,52 @@ def test_too_little_memory_is_no_fault_of_a_run(monkeypatch: pytest.MonkeyPatch)
     (item,) = Study.parse(tiny(divergences=["gaussian_w2"])).divergences
     with pytest.raises(MemoryError):
         measured([item.spec], {})
+
+
+def test_a_floor_that_raises_is_a_failure_of_its_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of true samples alone: the runs stay as they are."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(MEASURES % 0.0)
+    measure = {"family": "spread", "broken": ""}
+    config = tiny(extensions=["mine.py"], divergences=["gaussian_kl", measure], bounds=[])
+
+    def raising(measures: Any, context: Any) -> dict[str, Any]:
+        if context["sample"].dtype == np.float64 and context["sample"] is context["generated"]:
+            raise MeasureError("not of true samples")
+        return measured(measures, context)
+
+    monkeypatch.setattr("sgm.run.stages.measured", raising)
+    grid = grid_of(config)
+    failures = json.loads(grid.attrs["failures"])
+    assert failures == [
+        {"target": "isotropic", "seed": seed, "message": "not of true samples"} for seed in (0, 1)
+    ]
+    assert np.isnan(grid.spread_floor).all()
+    assert np.isfinite(grid.spread.sel(score="trained")).all()
+    assert (grid.status == 1).all()
+
+
+def test_a_users_error_in_a_job_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where only a job asks: the rows of a target."""
+    monkeypatch.chdir(tmp_path)
+    Path("late.py").write_text(
+        "from sgm.study import register\n"
+        "from sgm.gaussian import Gaussian\n"
+        "from sgm.targets import LawTarget\n\n\n"
+        "class Late(LawTarget):\n"
+        "    def sample(self, n, generator):\n"
+        "        return generator.normally(n)\n\n\n"
+        "@register('target')\n"
+        "def late():\n"
+        "    return Late(Gaussian.diagonal([0.0, 0.0], [1.0, 2.0]))\n"
+    )
+    study = Study.parse(tiny(extensions=["late.py"], targets=["late"]))
+    check(study)
+    with pytest.raises(AssertionError):
+        run_jobs(Plan(study, Path("results/tiny")), ["data"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("data: late.py, line 8, in sample: AttributeError: ")

@@ -236,3 +236,26 @@ def test_a_flow_that_is_not_solved_is_marked_with_its_cause(
     assert (found["message"] == "reverse_sde_kl: q has mass 0.9").all()
     assert np.isfinite(found["flow_log_likelihood"]).all()
     assert "seed 1: reverse_sde_kl: q has mass 0.9" in capsys.readouterr().out
+
+
+def test_a_schedule_without_a_likelihood_fails_its_runs_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A score of a user's that exists for one schedule of the block."""
+    extension = tmp_path / "mild.py"
+    extension.write_text(
+        "from sgm.scores import exact\n\n"
+        "def mild(process, law):\n"
+        "    return exact(process, law) if process.schedule.beta(0.5) > 8 else law.nothing\n"
+    )
+    score = {"build": f"{extension}:mild", "parameters": {}}
+    schedules = [CUT | {"label": "cut"}, STEEP | {"label": "steep"}]
+    cells = run(tmp_path, schedules=schedules, score=score)
+    alone = run(tmp_path, schedules=schedules[:1], score=score)
+    np.testing.assert_array_equal(cells["failed"], [[False, False], [True, True]])
+    assert np.isnan(cells["elbo"][1]).all()
+    np.testing.assert_array_equal(cells["elbo"][0], alone["elbo"][0])
+    message = str(cells["message"][1, 0])
+    assert message.startswith(f"mild of {extension}: AttributeError: ")
+    assert "line 4, in mild" in message
+    assert f"steep, seed 0: {message}" in capsys.readouterr().out
