@@ -178,7 +178,8 @@ def _draw(pair: npt.NDArray[Any], rows: pd.DataFrame, comparisons: list[Comparis
     left.set_yticks(range(len(names)), labels=[str(name) for name in names])
     left.set_ylim(len(names) - 0.5, -0.5)
     left.set_ylabel("")
-    label = with_units(divergence.label, divergence.units)
+    label = divergence.label + (", coupled" if comparisons[0].coupled else "")
+    label = with_units(label, divergence.units)
     if is_log(values):
         left.set_xscale("log")
         left.set_xlabel(f"{label} (log scale)")
