@@ -70,7 +70,7 @@ def test_other_numbers_are_as_the_safe_loader_reads_them(tmp_path: Path) -> None
 
 def make(*words: str) -> subprocess.CompletedProcess[str]:
     """What `make` calls, in this environment: the stamps of the install are taken as new."""
-    command = ["make", "-o", ".venv/run.stamp", *words]
+    command = ["make", "--no-print-directory", "-o", ".venv/run.stamp", *words]
     environment = Workflow(ROOT).environment
     return subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
