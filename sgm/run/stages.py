@@ -149,6 +149,24 @@ def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
     place = networks.resolve_device(device)
     trained = load_networks(inputs, place)
 
+    def simulated(
+        process: Process, steps: Steps, score_fn: Any, dtype: Any, error: Any = None
+    ) -> npt.NDArray[np.float32]:
+        rows = simulation.simulate_reverse(
+            steps,
+            score_fn,
+            process.prior_variance,
+            spec["n_samples"],
+            target.dimension,
+            spec["study_seed"],
+            list(seeds),
+            {"target": spec["target"]["label"]},
+            dtype,
+            place,
+            error,
+        )
+        return np.asarray(rows.float().cpu().numpy())
+
     def generated() -> Iterator[tuple[str, npt.NDArray[Any]]]:
         errors = []
         for s, (label, process) in enumerate(_processes(spec)):
@@ -162,33 +180,10 @@ def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
                 error = evaluation.ChainError(
                     process, target.law, steps, spec["n_score_error"], first
                 )
-
-            def simulated(
-                score_fn: Any,
-                dtype: Any,
-                error: Any = None,
-                steps: Steps = steps,
-                process: Process = process,
-            ) -> npt.NDArray[np.float32]:
-                rows = simulation.simulate_reverse(
-                    steps,
-                    score_fn,
-                    process.prior_variance,
-                    spec["n_samples"],
-                    target.dimension,
-                    spec["study_seed"],
-                    list(seeds),
-                    {"target": spec["target"]["label"]},
-                    dtype,
-                    place,
-                    error,
-                )
-                return np.asarray(rows.float().cpu().numpy())
-
-            yield f"samples/{label}", simulated(score_fn, dtype, error)
+            yield f"samples/{label}", simulated(process, steps, score_fn, dtype, error)
             if "control" in spec:
                 exact = build_score_fn(spec["control"], process, target, None, place)
-                yield f"control/{label}", simulated(*exact)
+                yield f"control/{label}", simulated(process, steps, *exact)
                 if isinstance(target.law, Gaussian):
                     score = scores.exact(process, target.law)
                     prior = process.prior(target.dimension)
@@ -255,9 +250,8 @@ def _failures(messages: npt.ArrayLike) -> dict[str, npt.NDArray[Any]]:
 def _controls(target: Target, path: Path, label: str) -> list[Control]:
     """The exact-score chains of a schedule, one a seed; none if they were not simulated."""
     rows, moments = f"control/{label}", f"control_law/{label}"
-    held = [name for name in (rows, moments) if name in cell_names(path)]
-    arrays = read_cells(path, held)
-    if not held:
+    arrays = read_cells(path, {rows, moments}.intersection(cell_names(path)))
+    if not arrays:
         return []
     law = None
     if moments in arrays:
