@@ -5,7 +5,7 @@ For each pair of a target and an a of β_a, one network a recipe, of the same se
     E₂ = Σ_k (B(τ_k) − B(τ_{k+1})) E|s_θ − s|²     on the paper's grid,
 
 the optimiser steps and the CPU seconds. Recipes, targets, sizes and streams of random
-numbers are read from the studies paper-kl and kl-d50 of config/studies. The baseline's
+numbers are read from the studies paper-kl-authors and paper-kl of config/studies. The baseline's
 CPU seconds are those of a plain re-implementation of the authors' loop (reference.py),
 of which some epochs are timed and extrapolated to all; its E₂ is that of the same
 recipe in `sgm.training`, after all its steps.
@@ -73,8 +73,8 @@ def recipes_of(objective: str) -> tuple[Study, Recipe, Recipe]:
     For denoising the authors weigh by v² and we by v, in a fifth of their steps, at half
     the learning rate of our explicit recipe (the target is noisier).
     """
-    study, paper = read_study("paper-kl")
-    _, ours = read_study("kl-d50")
+    study, paper = read_study("paper-kl-authors")
+    _, ours = read_study("paper-kl")
     if objective == "denoising":
         paper = replace(paper, objective=objective, weight="variance_squared")
         ours = replace(ours, objective=objective, weight="variance")
