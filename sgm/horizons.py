@@ -1,15 +1,8 @@
 """Which horizons the runs of a grid allow: the best T, a confidence set of it, and its table.
 
-From runs on a grid of horizons T_1 < … < T_K, R paired seeds, a confidence set keeps each T_j
-that no other horizon beats: with d_jk and s_jk the mean and standard deviation over the seeds
-of loss(T_j) − loss(T_k),
-
-    d_jk ≤ t_{R−1, 1−α/(K−1)} s_jk/√R     for all k ≠ j.
-
-The best T_j on the grid has E d_jk ≤ 0 for all k; hence, for Gaussian differences, it is lost
-with probability at most α, by Bonferroni, whatever the noise shared by a seed's runs. If the
-expected loss falls and then rises, the optimum off the grid lies between the neighbours of
-the set.
+From runs on a grid of horizons T_1 < … < T_K, R paired seeds, the confidence set keeps each T
+that no other horizon beats (`sgm.reading.unbeaten`). If the expected loss falls and then rises,
+the optimum off the grid lies between the neighbours of the set.
 
 Why not the minimum of a smoothed curve: the loss falls fast below the optimum and rises slowly
 above, and a parabola through the neighbours of the minimum is off by more than its standard
@@ -24,8 +17,7 @@ set of one horizon.
 
 Sources
 -------
-The set is a multiple comparison with the best (Hsu, Ann. Stat. 9, 1981) by paired differences. The
-table is that of Franzese et al. (arXiv 2206.05173), data set, T, BPD and NFE, with its noise.
+The table is that of Franzese et al. (arXiv 2206.05173), data set, T, BPD and NFE, with its noise.
 """
 
 from __future__ import annotations
@@ -40,7 +32,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from sgm.reading import finite, over_runs, text_of, units_of
+from sgm.reading import finite, over_runs, text_of, unbeaten, units_of
 
 __all__ = [
     "BOUNDS",
@@ -122,8 +114,6 @@ def horizon_set(
     ValueError
         If a shape or a value is out of range.
     """
-    from scipy.special import stdtrit
-
     grid = np.asarray(horizons, dtype=np.float64)
     values = np.asarray(losses, dtype=np.float64)
     if grid.ndim != 1 or len(grid) < 2 or not (np.all(np.diff(grid) > 0) and grid[0] > 0):
@@ -134,13 +124,8 @@ def horizon_set(
         raise ValueError("losses must be finite: leave out the seeds that lost a run")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence = {confidence!r}: must lie in (0, 1)")
-    runs = len(values)
-    quantile = float(stdtrit(runs - 1, 1 - (1 - confidence) / (len(grid) - 1)))
-    difference = values[:, :, None] - values[:, None, :]
-    mean = np.mean(difference, axis=0)
-    error = np.std(difference, axis=0, ddof=1) / np.sqrt(runs)
-    plausible = np.all(mean <= quantile * error, axis=1)
-    return HorizonSet(grid, float(grid[np.argmin(np.mean(values, axis=0))]), plausible)
+    best = float(grid[np.argmin(np.mean(values, axis=0))])
+    return HorizonSet(grid, best, unbeaten(values, confidence))
 
 
 @dataclass(frozen=True, eq=False)

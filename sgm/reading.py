@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
+from scipy.special import stdtrit
 
 from sgm.store import DONE, FAILED, NOT_RUN
 
@@ -52,6 +53,7 @@ __all__ = [
     "resolved",
     "settings",
     "text_of",
+    "unbeaten",
     "units_of",
     "why_empty",
     "with_units",
@@ -279,6 +281,41 @@ def lowest(means: npt.ArrayLike, counts: npt.ArrayLike = 1) -> int | None:
     if not runs.any():
         return None
     return int(np.argmin(np.where(runs == runs.max(), values, np.inf)))
+
+
+def unbeaten(losses: npt.ArrayLike, confidence: float = 0.95) -> npt.NDArray[np.bool_]:
+    """Confidence set of the best of K choices, from runs paired by their seeds.
+
+    With d_jk and s_jk the mean and the standard deviation over R seeds of loss_j − loss_k, choice
+    j stays if no other one beats it,
+
+        d_jk ≤ t_{R−1, 1−α/(K−1)} s_jk/√R     for all k ≠ j.
+
+    The best one has E d_jk ≤ 0 for all k; hence, for Gaussian differences, it is lost with
+    probability at most α, by Bonferroni, whatever the noise shared by a seed's runs.
+
+    Parameters
+    ----------
+    losses : array_like, shape (R, K)
+        Finite, R ≥ 2; a row a seed.
+    confidence : float
+        1 − α.
+
+    Returns
+    -------
+    ndarray of bool, shape (K,)
+
+    Sources
+    -------
+    A multiple comparison with the best (Hsu, Ann. Stat. 9, 1981) by paired differences.
+    """
+    values = np.asarray(losses, dtype=np.float64)
+    runs, choices = values.shape
+    quantile = stdtrit(runs - 1, 1 - (1 - confidence) / max(1, choices - 1))
+    difference = values[:, :, None] - values[:, None, :]
+    error = np.std(difference, axis=0, ddof=1) / np.sqrt(runs)
+    kept: npt.NDArray[np.bool_] = np.all(np.mean(difference, axis=0) <= quantile * error, axis=1)
+    return kept
 
 
 def why_empty(cells: xr.Dataset) -> str:

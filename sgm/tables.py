@@ -33,6 +33,7 @@ from sgm.reading import (
     over_runs,
     resolved,
     settings,
+    unbeaten,
 )
 from sgm.store import DONE, FAILED, NOT_RUN
 from sgm.store.cells import written_whole
@@ -153,9 +154,10 @@ def ranking_table(grid: xr.Dataset) -> pd.DataFrame:
         there, empty where it applies; `n_schedules` with a finite error, `n_runs` and
         `n_failed` over all of them; `a_error`, `a_exact`, `a_exact_score` (the exact value
         of the exact score), `a_bound` and one for each refined total: the a of the β_a
-        family at which each is lowest; `error_at_a_error` and `error_at_a_bound`, the
-        error there; `spearman_*`: the rank correlation of each with the error over all
-        schedules, empty under three schedules or for a constant.
+        family at which each is lowest; `a_error_set`: the a's that the runs can't tell from
+        the best, its 95 % confidence set (`sgm.reading.unbeaten`); `error_at_a_error` and
+        `error_at_a_bound`, the error there; `spearman_*`: the rank correlation of each with the
+        error over all schedules, empty under three schedules or for a constant.
     """
     grid = grid.drop_dims("time_fraction", errors="ignore").load()
     exact = [str(s) for s in grid["score"].values[grid["score_family"] == "exact"]]
@@ -210,11 +212,24 @@ def _ranking(
         "n_runs": int(np.isfinite(values).sum()),
         "n_failed": int((here["status"] == FAILED).sum()),
         "a_error": _at(a, best),
+        "a_error_set": _unbeaten_a(values, a),
         **{f"a_{name}": _at(a, _lowest(v, family)) for name, v in criteria.items()},
         "error_at_a_error": _at(error, best),
         "error_at_a_bound": _at(error, by_bound),
         **{f"spearman_{name}": _spearman(v, error) for name, v in criteria.items()},
     }
+
+
+def _unbeaten_a(values: xr.DataArray, a: npt.NDArray[Any]) -> str:
+    """The a's of the best one's confidence set, over the seeds that lost no run of the family."""
+    if "seed" not in values.dims:
+        return ""
+    family = np.isfinite(a) & values.notnull().any("seed").values
+    losses = values.transpose("seed", "schedule").values[:, family]
+    losses = losses[np.isfinite(losses).all(1)]
+    if len(losses) < 2 or not losses.size:
+        return ""
+    return " ".join(f"{at:g}" for at in a[family][unbeaten(losses)])
 
 
 def _lowest(

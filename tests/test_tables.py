@@ -93,6 +93,24 @@ def test_ranking_recovers_the_minimisers() -> None:
     assert exact["a_bound"] == -10  # E1 + E3: E3 is flat in a, E1 grows
 
 
+def test_the_confidence_set_of_the_best_a_holds_what_no_other_beats() -> None:
+    grid = synthetic_grid(a=(-10, 0, 5, 10)).sel(score=["trained"])
+    error = grid.kl_plugin.squeeze(drop=True).transpose("seed", "schedule")
+    rng = np.random.default_rng(0)
+    a = grid.a.values
+    means = np.select([a == 0, a == 5, a == 10], [1.0, 1.001, 1.5], 3.0)  # β_a=0 and 5: a tie
+    common = rng.normal(0, 1, (error.sizes["seed"], 1))  # shared by a seed's runs: cancels
+    values = means + common + rng.normal(0, 0.05, error.shape)
+    values = xr.DataArray(values, dims=("seed", "schedule")).broadcast_like(grid.kl_plugin)
+    grid["kl_plugin"] = values.transpose(*grid.kl_plugin.dims).assign_attrs(grid.kl_plugin.attrs)
+    row = of_kl(tables.ranking_table(grid)).loc["trained"]
+    assert row["a_error_set"] == "0 5"
+    grid["kl_plugin"] = grid.kl_plugin.where(grid.a != 5, grid.kl_plugin + 1)
+    assert of_kl(tables.ranking_table(grid)).loc["trained", "a_error_set"] == "0"
+    one = of_kl(tables.ranking_table(grid.isel(seed=[0])))
+    assert one.loc["trained", "a_error_set"] == ""  # a run alone has no interval
+
+
 def test_rank_correlations() -> None:
     grid = synthetic_grid()
     trained = grid.sel(score="trained").squeeze(drop=True)
