@@ -31,10 +31,13 @@ from torch import Tensor
 
 from sgm.architectures import ALIGNMENT, Architecture, Mixer, from_keys
 from sgm.processes import Process
+from sgm.processor import Products, fastest_products
 from sgm.scores import GaussianScore
 
 __all__ = [
     "FORWARD",
+    "PRECISIONS",
+    "Arithmetic",
     "Condition",
     "ScoreEnsemble",
     "ScoreFn",
@@ -84,6 +87,70 @@ class Condition:
         return Condition(self.angle[index], *(p if p is None else p[index] for p in parts))
 
 
+class Product(Protocol):
+    """Products of each network's rows with its matrix."""
+
+    def __call__(
+        self, x: Tensor, weights: Tensor, /, shift: Tensor | None = None, *, relu: bool = False
+    ) -> Tensor:
+        """x W + shift, or its positive part.
+
+        Of shapes (R, n, k), (R, k, m) and (R, n, m), or (R, 1, m) for all rows alike.
+        """
+        ...
+
+
+def _batched(
+    x: Tensor, weights: Tensor, /, shift: Tensor | None = None, *, relu: bool = False
+) -> Tensor:
+    """All networks in one call, with gradients."""
+    out = torch.bmm(x, weights) if shift is None else torch.baddbmm(shift, x, weights)
+    return out.relu_() if relu else out
+
+
+def _onednn(
+    x: Tensor, weights: Tensor, /, shift: Tensor | None = None, *, relu: bool = False
+) -> Tensor:
+    """A network at a time, without gradients; sums don't depend on the rows beside them."""
+    # one shift for all rows, and the positive part after it, cost no pass of their own
+    bias = shift[:, 0] if shift is not None and shift.shape[1] == 1 else None
+    apart = shift if bias is None else None
+    after = "relu" if relu and apart is None else "none"
+    parts = [
+        torch.ops.mkldnn._linear_pointwise(
+            rows, weights[r].t(), None if bias is None else bias[r], after, [], ""
+        )
+        for r, rows in enumerate(x)
+    ]
+    out = parts[0][None] if len(parts) == 1 else torch.stack(parts)
+    if apart is None:
+        return out
+    out += apart
+    return out.relu_() if relu else out
+
+
+PRECISIONS: dict[str, torch.dtype | None] = {"float32": None, "bfloat16": torch.bfloat16}
+"""Types in which trained networks may be sampled, by name; None leaves the weights' own."""
+
+# Networks of a pass up to which oneDNN, a network at a time, is the faster one: width 128.
+_FEW = 4
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How networks multiply their states by their weights.
+
+    Parameters
+    ----------
+    product : Product
+    dtype : torch.dtype or None
+        Type in which F is computed, that of the weights by default.
+    """
+
+    product: Product = _batched
+    dtype: torch.dtype | None = None
+
+
 class ScoreEnsemble:
     """R networks of one architecture; called as a `ScoreFn` once bound to a process.
 
@@ -94,6 +161,8 @@ class ScoreEnsemble:
         See `from_state_dict`.
     process : Process, optional
         What the networks are scores of: it makes their output a score, see `bind`.
+    arithmetic : Arithmetic, optional
+        How the products are computed, see `for_sampling`.
     """
 
     def __init__(
@@ -101,10 +170,12 @@ class ScoreEnsemble:
         architecture: Architecture,
         weights: dict[str, Tensor],
         process: Process | None = None,
+        arithmetic: Arithmetic | None = None,
     ) -> None:
         self.architecture = architecture
         self.weights = weights
         self.process = process
+        self.arithmetic = arithmetic or Arithmetic()
 
     @classmethod
     def from_state_dict(cls, architecture: Architecture, state: dict[str, Tensor]) -> ScoreEnsemble:
@@ -149,7 +220,7 @@ class ScoreEnsemble:
             If the architecture's output is no score of such a process.
         """
         self.architecture.require(process, process.horizon)
-        return ScoreEnsemble(self.architecture, self.weights, process)
+        return ScoreEnsemble(self.architecture, self.weights, process, self.arithmetic)
 
     def __len__(self) -> int:
         return self.weights["bias"].shape[0]
@@ -157,14 +228,46 @@ class ScoreEnsemble:
     def __getitem__(self, block: slice) -> ScoreEnsemble:
         """The networks of a slice, sharing their memory."""
         weights = {k: w[block] for k, w in self.weights.items()}
-        return ScoreEnsemble(self.architecture, weights, self.process)
+        return ScoreEnsemble(self.architecture, weights, self.process, self.arithmetic)
 
     def to(
         self, device: torch.device | None = None, dtype: torch.dtype | None = None
     ) -> ScoreEnsemble:
         """The same networks on a device or in a floating-point type."""
         weights = {k: w.to(device=device, dtype=dtype) for k, w in self.weights.items()}
-        return ScoreEnsemble(self.architecture, weights, self.process)
+        return ScoreEnsemble(self.architecture, weights, self.process, self.arithmetic)
+
+    def for_sampling(
+        self, precision: str = "float32", products: Products | None = None
+    ) -> ScoreEnsemble:
+        """The same networks, evaluated as fast as the processor can, without gradients.
+
+        Parameters
+        ----------
+        precision : str
+            A name of `PRECISIONS`. In bfloat16, F has weights, activations and output of 8
+            significant bits, and sums in float32; the time's branch, the states and what
+            makes F a score stay as they are.
+        products : {"BLAS", "oneDNN"}, optional
+            Library of the products in float32, on a CPU. By default the fastest: what
+            `sgm.processor.fastest_products` says, but for narrow networks the BLAS, which
+            multiplies many in one call.
+
+        Raises
+        ------
+        ValueError
+            If the precision is unknown.
+        """
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision = {precision!r}: must be one of {', '.join(PRECISIONS)}")
+        if products is None:
+            narrow = self.architecture.networks_per_pass > _FEW
+            products = "BLAS" if narrow else fastest_products()
+        dtype = PRECISIONS[precision]  # torch has oneDNN do all its products in bfloat16
+        on_cpu = self.weights["bias"].device.type == "cpu"
+        own = products == "oneDNN" and on_cpu and dtype is None
+        arithmetic = Arithmetic(_onednn if own else _batched, dtype)
+        return ScoreEnsemble(self.architecture, self.weights, self.process, arithmetic)
 
     def condition(self, t: npt.NDArray[np.floating[Any]]) -> Condition:
         """What times say to the networks.
@@ -240,9 +343,14 @@ class ScoreEnsemble:
         angle = condition.angle[..., None] * frequencies
         features = torch.cat([angle.sin(), angle.cos()], dim=-1)
         embedding = torch.bmm(features, weights["time"]).relu_()
-        shifts = torch.bmm(embedding, weights["time_layers"]).chunk(architecture.layers, -1)
+        shifts = list(torch.bmm(embedding, weights["time_layers"]).chunk(architecture.layers, -1))
         inner = x if condition.inward is None else x * condition.inward[..., None]
-        score = FORWARD[architecture.name](architecture, weights, inner, shifts)
+        dtype = self.arithmetic.dtype
+        if dtype is not None:
+            weights = {name: w.to(dtype) for name, w in weights.items()}
+            inner, shifts = inner.to(dtype), [shift.to(dtype) for shift in shifts]
+        forward = FORWARD[architecture.name]
+        score = forward(architecture, weights, inner, shifts, self.arithmetic.product).to(x)
         if condition.gain is not None:
             score = score * condition.gain[..., None]
         if condition.divisor is not None:
@@ -325,18 +433,26 @@ def _padded(tensor: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def _mlp(
-    architecture: Architecture, weights: dict[str, Tensor], x: Tensor, shifts: Sequence[Tensor]
+    architecture: Architecture,
+    weights: dict[str, Tensor],
+    x: Tensor,
+    shifts: Sequence[Tensor],
+    product: Product,
 ) -> Tensor:
     """See `sgm.architectures.MLP`."""
     d = x.shape[-1]
-    h = torch.bmm(_padded(x, weights["input"].shape[1:2]), weights["input"])
+    h = product(_padded(x, weights["input"].shape[1:2]), weights["input"])
     for layer, shift in enumerate(shifts):
-        h = h + torch.baddbmm(shift, h, weights[f"layer_{layer}"]).relu_()
-    return torch.baddbmm(weights["bias"][:, None, :], h, weights["output"])[..., :d]
+        h = h + product(h, weights[f"layer_{layer}"], shift, relu=True)
+    return product(h, weights["output"], weights["bias"][:, None, :])[..., :d]
 
 
 def _mixer(
-    architecture: Architecture, weights: dict[str, Tensor], x: Tensor, shifts: Sequence[Tensor]
+    architecture: Architecture,
+    weights: dict[str, Tensor],
+    x: Tensor,
+    shifts: Sequence[Tensor],
+    product: Product,
 ) -> Tensor:
     """See `sgm.architectures.Mixer`."""
     assert isinstance(architecture, Mixer)
@@ -347,28 +463,28 @@ def _mixer(
     pixels = colours * patch**2
     patches = x.reshape(networks, n, colours, down, patch, across, patch)
     patches = patches.permute(0, 1, 3, 5, 2, 4, 6).reshape(networks, n * tokens, pixels)
-    h = torch.bmm(_padded(patches, weights["input"].shape[1:2]), weights["input"])
+    h = product(_padded(patches, weights["input"].shape[1:2]), weights["input"])
     for layer, shift in enumerate(shifts):
         columns = normed(h, (channels,)).reshape(networks, n, tokens, channels).transpose(2, 3)
         columns = columns.reshape(networks, n * channels, tokens)
         inward = weights[f"tokens_in_{layer}"]
-        hidden = gelu(torch.bmm(_padded(columns, inward.shape[1:2]), inward))
-        columns = torch.bmm(hidden, weights[f"tokens_out_{layer}"])[..., :tokens]
+        hidden = gelu(product(_padded(columns, inward.shape[1:2]), inward))
+        columns = product(hidden, weights[f"tokens_out_{layer}"])[..., :tokens]
         columns = columns.reshape(networks, n, channels, tokens).transpose(2, 3)
         h = h + columns.reshape(networks, n * tokens, channels)
-        hidden = torch.bmm(normed(h, (channels,)), weights[f"channels_in_{layer}"])
+        hidden = product(normed(h, (channels,)), weights[f"channels_in_{layer}"])
         hidden = hidden.reshape(networks, n, tokens, -1) + shift[:, :, None]
         hidden = gelu(hidden).reshape(networks, n * tokens, -1)
-        h = torch.baddbmm(h, hidden, weights[f"channels_out_{layer}"])
-    patches = torch.baddbmm(weights["bias"][:, None, :], h, weights["output"])[..., :pixels]
+        h = product(hidden, weights[f"channels_out_{layer}"], h)
+    patches = product(h, weights["output"], weights["bias"][:, None, :])[..., :pixels]
     patches = patches.reshape(networks, n, down, across, colours, patch, patch)
     return patches.permute(0, 1, 4, 2, 5, 3, 6).reshape(networks, n, d)
 
 
 FORWARD: dict[
-    str, Callable[[Architecture, dict[str, Tensor], Tensor, Sequence[Tensor]], Tensor]
+    str, Callable[[Architecture, dict[str, Tensor], Tensor, Sequence[Tensor], Product], Tensor]
 ] = {"mlp": _mlp, "mixer": _mixer}
-"""F by architecture: from weights, states (R, n, d) and the layers' terms in time."""
+"""F by architecture: from weights, states (R, n, d), the layers' terms in time and the product."""
 
 
 def affine_score_fn(

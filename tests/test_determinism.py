@@ -124,6 +124,7 @@ OLDER = {
     "NPY_DISABLE_CPU_FEATURES": "X86_V3",
     "ATEN_CPU_CAPABILITY": "default",
     "MKL_CBWR": "COMPATIBLE",
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
 }
 CHILD = """
 import sys, pathlib

@@ -199,6 +199,57 @@ def test_wide_networks_run_one_by_one_to_the_same_numbers(architecture: Architec
     assert torch.equal(ensemble(x, t), together)
 
 
+@pytest.mark.parametrize("architecture", BLOCKS.values(), ids=BLOCKS)
+@pytest.mark.parametrize("per_row", [False, True])
+@torch.no_grad()
+def test_networks_are_sampled_as_they_are_trained(
+    architecture: Architecture, per_row: bool
+) -> None:
+    ensemble = initial(architecture)
+    x, t = rows(ensemble, 9)
+    expected = ensemble(x, t if per_row else 0.3)
+    own = ensemble.for_sampling(products="oneDNN")(x, t if per_row else 0.3)
+    torch.testing.assert_close(own, expected, rtol=1e-5, atol=1e-5)
+    batched = ensemble.for_sampling(products="BLAS")(x, t if per_row else 0.3)
+    assert torch.equal(batched, expected)
+
+
+@pytest.mark.parametrize("architecture", BLOCKS.values(), ids=BLOCKS)
+@torch.no_grad()
+def test_eight_bits_of_a_network_leave_two_digits_of_it(architecture: Architecture) -> None:
+    ensemble = initial(architecture)
+    x, _ = rows(ensemble, 50)
+    exact, own = ensemble(x, 0.3), ensemble.for_sampling("bfloat16")(x, 0.3)
+    assert own.dtype == torch.float32
+    linear = initial(architecture)
+    linear.weights = {name: torch.zeros_like(w) for name, w in ensemble.weights.items()}
+    scale = (exact - linear(x, 0.3)).square().mean().sqrt()  # of F, whatever it is added to
+    error = (own - exact).square().mean().sqrt() / scale
+    assert 2**-12 < error < 2**-6  # a rounding is 2⁻⁹, and a few add up
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("architecture", BLOCKS.values(), ids=BLOCKS)
+@torch.no_grad()
+def test_sampled_networks_depend_neither_on_neighbours_nor_on_rows(
+    architecture: Architecture, precision: str
+) -> None:
+    whole = initial(architecture, range(6)).for_sampling(precision, "oneDNN")
+    x, _ = rows(whole, 77)
+    scores_ = whole(x, 0.3)
+    assert torch.equal(whole(x, 0.3), scores_)
+    for block in (slice(0, 1), slice(3, 4), slice(1, 4)):
+        assert torch.equal(whole[block](x[block], 0.3), scores_[block])
+    fewest = 1 if precision == "float32" else 4
+    for block in (slice(fewest), slice(5, 21), slice(13, 77)):
+        assert torch.equal(whole(x[:, block], 0.3), scores_[:, block])
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(ValueError, match="precision = 'float16': must be one of float32, bfloat16"):
+        initial(ARCHITECTURE).for_sampling("float16")
+
+
 class PlainMixer(nn.Module):
     """One mixer on one image, with torch's convolutions, norms and transposed matrices."""
 

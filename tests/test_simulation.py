@@ -72,6 +72,31 @@ def test_a_replicate_does_not_depend_on_its_neighbours(n: int) -> None:
     assert not torch.equal(whole[0], whole[1])
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_blocks_change_no_bit_whatever_multiplies(precision: str) -> None:
+    networks = NETWORKS.for_sampling(precision, "oneDNN")
+    seeds = [0, 1, 2, 3]
+    whole = simulate(networks, CHUNK_ROWS + 100, seeds)
+    assert torch.equal(simulate(networks, CHUNK_ROWS + 100, seeds), whole)
+    assert torch.equal(simulate(networks, CHUNK_ROWS, seeds), whole[:, :CHUNK_ROWS])
+    for block in (slice(0, 1), slice(2, 4)):
+        part = simulate(networks[block], CHUNK_ROWS + 100, seeds[block])
+        assert torch.equal(part, whole[block])
+
+
+def test_the_same_networks_in_fewer_bits_stay_beside_their_chain() -> None:
+    """On the same noise: bfloat16 rounds to 2⁻⁹, float32 to 2⁻²⁴, whatever multiplies."""
+    seeds = [0, 1, 2, 3]
+    chain = simulate(NETWORKS, 1000, seeds)
+    assert torch.equal(simulate(NETWORKS.for_sampling(products="BLAS"), 1000, seeds), chain)
+
+    def distance(networks: ScoreEnsemble) -> float:
+        return float((simulate(networks, 1000, seeds) - chain).square().mean().sqrt())
+
+    assert distance(NETWORKS.for_sampling(products="oneDNN")) < 1e-6
+    assert 1e-5 < distance(NETWORKS.for_sampling("bfloat16")) < 2**-6
+
+
 def test_noise_is_shared_across_scores_schedules_and_samplers() -> None:
     """With the score's factor at zero the output is a function of the draws alone."""
     drawn = {}

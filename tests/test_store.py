@@ -148,13 +148,15 @@ def test_a_job_is_told_only_what_it_reads() -> None:
     before = specs()
     runtime = {"seeds_per_job": 3, "schedules_per_job": 2, "device": "auto", "keep_samples": True}
     assert specs(seeds=5, **runtime) == before
+    assert specs(precision="float32") == before
     changed = {  # and whatever reads the files of these
-        "n_train": {"data", "network", "samples", "bounds", "divergences"},
-        "n_samples": {"samples", "divergences"},
-        "n_score_error": {"bounds"},
+        ("n_train", 123): {"data", "network", "samples", "bounds", "divergences"},
+        ("n_samples", 123): {"samples", "divergences"},
+        ("n_score_error", 123): {"bounds"},
+        ("precision", "bfloat16"): {"samples", "bounds", "divergences"},
     }
-    for key, stages_ in changed.items():
-        after = specs(**{key: 123})
+    for (key, value), stages_ in changed.items():
+        after = specs(**{key: value})
         assert {stage for stage in before if before[stage] != after[stage]} == stages_
 
 

@@ -123,6 +123,7 @@ CHANGES = {
         {"sample": 2, "evaluate": 2, "bound": 2, "exact": 1} | VIEWS,
     ),
     "n_score_error": ({"n_score_error": 30}, {"bound": 2} | VIEWS),
+    "precision": ({"precision": "bfloat16"}, {"sample": 2, "evaluate": 2, "bound": 2} | VIEWS),
     "fewer_a": ({"schedules": with_a(3)}, {"exact": 1, "axes": 1} | VIEWS),
     "fewer_seeds": ({"seeds": 1}, VIEWS),
     "study_seed": ({"study_seed": 2}, {"data": 1, "exact": 1} | times(2, CHAIN) | VIEWS),

@@ -44,7 +44,7 @@ def pictures(
     solver_times = build_times(spec["time_grid"], spec["horizon"], spec["n_steps"])
     times = np.sort(np.array(spec["times"]))[::-1] * spec["horizon"]
     place = networks.resolve_device(device)
-    trained = load_networks(inputs, place)
+    trained = load_networks(spec, inputs, place)
     if trained is not None:  # that of the schedule and seed 0
         first = spec["place"]["schedule"] * len(trained) // spec["place"]["schedules"]
         trained = trained[first : first + 1]

@@ -19,12 +19,13 @@ __all__ = ["build_score_fn", "load_networks"]
 
 
 def load_networks(
-    inputs: Mapping[str, Path], device: torch.device
+    spec: Mapping[str, Any], inputs: Mapping[str, Path], device: torch.device
 ) -> networks.ScoreEnsemble | None:
-    """The networks among a job's inputs, if its score is trained."""
+    """The networks among a job's inputs as it samples them, if its score is trained."""
     if "network" not in inputs:
         return None
-    return networks.ScoreEnsemble.load(inputs["network"]).to(device)
+    trained = networks.ScoreEnsemble.load(inputs["network"]).to(device)
+    return trained.for_sampling(spec.get("precision", "float32"))
 
 
 def build_score_fn(

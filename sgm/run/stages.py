@@ -147,7 +147,7 @@ def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
     target = build_target(spec["target"])
     times = build_times(spec["time_grid"], spec["horizon"], spec["n_steps"])
     place = networks.resolve_device(device)
-    trained = load_networks(inputs, place)
+    trained = load_networks(spec, inputs, place)
 
     def simulated(
         process: Process, steps: Steps, score_fn: Any, dtype: Any, error: Any = None
@@ -340,11 +340,13 @@ def bounds(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str)
     import torch
 
     from sgm import evaluation, networks
+    from sgm.run.score_fns import load_networks
 
     law = known_law(spec)
     times = build_times(spec["time_grid"], spec["horizon"], spec["n_steps"])
     place = networks.resolve_device(device)
-    trained = networks.ScoreEnsemble.load(inputs["network"]).to(place)
+    trained = load_networks(spec, inputs, place)
+    assert trained is not None
     errors: dict[str, Any] = {name: [] for name in ERRORS}
     rows: list[dict[str, Any]] = []
     messages = np.full((len(spec["schedules"]), len(seeds)), "", dtype=object)

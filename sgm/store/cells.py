@@ -29,6 +29,8 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 import numpy as np
 import numpy.typing as npt
 
+from sgm.processor import fastest_products
+
 __all__ = [
     "REMEDY",
     "Arrays",
@@ -224,10 +226,11 @@ def _refused(path: str | Path, kind: str) -> Iterator[None]:
 
 @cache
 def _versions() -> str:
-    """Versions of Python and of the libraries that make numbers."""
+    """Versions of Python and of the libraries that make numbers, and whose products they take."""
     libraries = ("numpy", "scipy", "torch", "pandas", "scikit-learn", "pot")
     own = {library: version(library) for library in libraries}
-    return canonical({"python": platform.python_version(), **own})
+    own |= {"python": platform.python_version(), "products": fastest_products()}
+    return canonical(own)
 
 
 def check_made_for(path: str | Path, wanted: str) -> None:

@@ -164,7 +164,7 @@ Counts = Annotated[tuple[families.Count, ...], Field(min_length=1)]
 
 
 class Study(families.Strict):
-    """A validated study. Every key is required: the config says everything it sets."""
+    """A validated study. Every key but `precision` is required: the config says what it sets."""
 
     study: Annotated[Name, Field(description="name of the study and of its folder in results/")]
     study_seed: Annotated[int, Field(ge=0, description="seed of all random streams")]
@@ -199,6 +199,10 @@ class Study(families.Strict):
     ]
     keep_samples: Annotated[bool, Field(description="keep the generated samples on disk")]
     device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="where networks run")]
+    precision: Annotated[
+        Literal["float32", "bfloat16"],
+        Field(description="type in which trained networks are sampled; float32 by default"),
+    ] = "float32"
     extensions: Annotated[tuple[str, ...], Field(description="files of the user's own families")]
 
     @classmethod

@@ -114,8 +114,15 @@ def _network(plan: Plan, labels: Labels) -> Leaves:
     return _target(plan, labels) | _processes(plan, labels) | score
 
 
+def _precision(plan: Plan, labels: Labels) -> Leaves:
+    """The type that networks are sampled in, told where it is not the usual one."""
+    trained = _item(plan, "score", labels).family == "trained"
+    usual = plan.study.precision == type(plan.study).model_fields["precision"].default
+    return {"precision": plan.study.precision} if trained and not usual else {}
+
+
 def _samples(plan: Plan, labels: Labels) -> Leaves:
-    told = _network(plan, labels) | _solver(plan, labels)
+    told = _network(plan, labels) | _solver(plan, labels) | _precision(plan, labels)
     told |= {"sampler": _item(plan, "sampler", labels).spec, "n_samples": plan.study.n_samples}
     if plan.along_chain(_item(plan, "target", labels), _item(plan, "score", labels)):
         told["n_score_error"] = plan.study.n_score_error
@@ -149,7 +156,7 @@ def _floors(plan: Plan, labels: Labels) -> Leaves:
 def _bounds(plan: Plan, labels: Labels) -> Leaves:
     told = _target(plan, labels) | _processes(plan, labels) | _solver(plan, labels)
     told |= {"bounds": _measures(plan.measures("bounds", _item(plan, "target", labels)))}
-    return told | {"n_score_error": plan.study.n_score_error}
+    return told | {"n_score_error": plan.study.n_score_error} | _precision(plan, labels)
 
 
 def _likelihood(plan: Plan, labels: Labels) -> Leaves:
@@ -173,6 +180,7 @@ def _pictures(plan: Plan, labels: Labels) -> Leaves:
     if score.family == "trained":
         block = plan.place(labels)["schedules"].split(",")
         told["place"] = {"schedule": block.index(labels["schedule"]), "schedules": len(block)}
+    told |= _precision(plan, labels)
     return told | pictures.model_dump(mode="json", exclude={"schedules"})
 
 
