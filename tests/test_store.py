@@ -152,9 +152,11 @@ def test_a_job_is_told_only_what_it_reads() -> None:
         "n_train": {"data", "network", "samples", "bounds", "divergences"},
         "n_samples": {"samples", "divergences"},
         "n_score_error": {"bounds"},
+        "score_error_tolerance": {"bounds"},
     }
+    assert specs(score_error_tolerance=None) == before
     for key, stages_ in changed.items():
-        after = specs(**{key: 123})
+        after = specs(**{key: 0.123 if key == "score_error_tolerance" else 123})
         assert {stage for stage in before if before[stage] != after[stage]} == stages_
 
 
