@@ -8,7 +8,12 @@ import torch
 
 from sgm import samplers, scores, targets, timegrids
 from sgm.densities import Law
-from sgm.evaluation import ChainError, ScoreErrorMoments, score_error_moments
+from sgm.evaluation import (
+    ChainError,
+    ScoreErrorMoments,
+    score_error_moments,
+    score_error_within,
+)
 from sgm.gaussian import Gaussian
 from sgm.laws import chain_error
 from sgm.networks import ScoreFn, affine_score_fn, score_fn
@@ -114,6 +119,111 @@ def test_a_failed_score_is_nan_alone() -> None:
 def test_one_draw_has_no_standard_error() -> None:
     with pytest.raises(ValueError, match="n_samples = 1"):
         estimate(torch_score(scores.exact(PROCESS, LAWS["diagonal"])), LAWS["diagonal"], [0], n=1)
+
+
+INCREMENTS = -np.diff(PROCESS.schedule.integral(TIMES))
+
+
+def within(
+    score_fn: ScoreFn, law: Gaussian, seeds: list[int], tolerance: float, most: int = 5000,
+    largest: bool = False,
+) -> ScoreErrorMoments:  # fmt: skip
+    return score_error_within(
+        score_fn, PROCESS, law, TIMES[:-1], INCREMENTS, tolerance, most, 3, seeds, {},
+        torch.float64, CPU, largest=largest,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("smallest", "tolerance", "largest"),
+    [(0.1, 0.03, False), (0.001, 0.02, False), (0.1, 0.1, True)],
+)
+def test_the_sum_is_as_sharp_as_asked_and_covered(
+    smallest: float, tolerance: float, largest: bool
+) -> None:
+    """Where a variance is small the error sits in the last times, which get most of the draws."""
+    law = Gaussian.diagonal(np.array([1.0, 0.0, -0.5]), np.array([1.0, smallest, 0.5]))
+    score = scores.plugin(PROCESS, law, 0.3)
+    replicates = 200
+    moments = within(torch_score(score), law, list(range(replicates)), tolerance, largest=largest)
+    mse, _ = score.error_moments(law, TIMES[:-1])
+    error = np.sqrt(moments.mse_standard_error**2 @ INCREMENTS**2)
+    assert np.mean(error / (moments.mse @ INCREMENTS) < 1.2 * tolerance) > 0.95
+    z = (moments.mse - mse) @ INCREMENTS / error
+    assert abs(z.mean()) < 5 / np.sqrt(replicates)
+    assert abs(z.std() - 1) < 5 / np.sqrt(2 * replicates)
+    if largest:
+        peak = np.argmax(mse)
+        relative = moments.mse_standard_error[:, peak] / (2 * mse[peak])
+        assert np.mean(relative < 1.5 * tolerance) > 0.95
+    elif smallest < 0.01:
+        assert np.mean(moments.draws[:, -1] > 100) > 0.9
+        assert np.all(moments.draws[:, 0] == 20)
+
+
+def test_scores_that_need_more_draws_see_those_of_the_others_first() -> None:
+    """Common random numbers across schedules, scores and tolerances."""
+    law = LAWS["diagonal"]
+    score_fn = torch_score(scores.plugin(PROCESS, law, 0.3))
+
+    def states(tolerance: float) -> list[torch.Tensor]:
+        seen = []
+
+        def watched(x: torch.Tensor, t: float) -> torch.Tensor:
+            if t == TIMES[30]:
+                seen.append(x)
+            return score_fn(x, t)
+
+        within(watched, law, [0, 1], tolerance, most=1280)
+        return seen
+
+    rounds = {tolerance: states(tolerance) for tolerance in (1.0, 0.03, 1e-9)}
+    sizes = [[x.shape[1] for x in seen] for seen in rounds.values()]
+    assert sizes[0] == [20]
+    assert sizes[2] == [20, 60, 240, 960]
+    assert sizes[1] in (sizes[2][:2], sizes[2][:3])
+    for seen in rounds.values():
+        for few, many in zip(seen, rounds[1e-9], strict=False):
+            assert torch.equal(few, many)
+    assert len({float(x[0, 0, 0]) for x in rounds[1e-9]}) == 4
+
+
+def test_pooled_moments_are_those_of_all_draws() -> None:
+    values = np.random.default_rng(0).gamma(2.0, size=(2, 3, 4, 50))  # of mse and cross
+
+    def of(part: np.ndarray) -> ScoreErrorMoments:
+        n = part.shape[-1]
+        mean, error = part.mean(axis=-1), part.std(axis=-1, ddof=1) / np.sqrt(n)
+        return ScoreErrorMoments(*mean, *error, draws=np.full(mean.shape[1:], float(n)))
+
+    pooled = of(values[..., :20]).pooled(of(values[..., 20:]), np.array([True, False, True]))
+    for name, value in vars(pooled).items():
+        whole, first = getattr(of(values), name), getattr(of(values[..., :20]), name)
+        np.testing.assert_allclose(value[::2], whole[::2], rtol=1e-12)
+        np.testing.assert_array_equal(value[1], first[1])
+
+
+def test_how_many_draws_a_replicate_gets_does_not_depend_on_its_neighbours() -> None:
+    law = LAWS["correlated"]
+    sound = torch_score(scores.plugin(PROCESS, law, 0.3))
+    exact = torch_score(scores.exact(PROCESS, law))
+
+    def mixed(x: torch.Tensor, t: float) -> torch.Tensor:
+        s = sound(x, t)
+        s[0] = exact(x[:1], t)[0]
+        s[1] = torch.nan
+        return s
+
+    whole = within(mixed, law, [3, 4, 5], 0.02, most=90)
+    alone = within(sound, law, [5], 0.02, most=90)
+    for name, value in vars(alone).items():
+        np.testing.assert_array_equal(value[0], getattr(whole, name)[2])
+    assert np.all(whole.draws[1] == 20)  # a failed score: the pilot
+    assert np.isnan(whole.mse[1]).all()
+    assert set(whole.draws[2]) <= {20.0, 90.0}  # 80 would leave a round of 10
+    assert whole.draws[2].max() == 90
+    with pytest.raises(ValueError, match="tolerance = 0"):
+        within(sound, law, [5], 0.0)
 
 
 DENSITIES = {

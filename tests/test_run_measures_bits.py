@@ -19,6 +19,7 @@ def test_a_bound_of_one_replicate_is_that_of_a_block_bit_for_bit() -> None:
             name: rng.random((3, n))
             for name in ("score_mse", "score_mse_standard_error", "score_cross")
         }
+        errors["score_draws"] = rng.random(3)
         times = uniform(1.0, n)
         block = kl_bound(process, law, times, **errors)
         for r in range(3):

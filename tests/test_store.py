@@ -153,8 +153,10 @@ def test_a_job_is_told_only_what_it_reads() -> None:
         ("n_train", 123): {"data", "network", "samples", "bounds", "divergences"},
         ("n_samples", 123): {"samples", "divergences"},
         ("n_score_error", 123): {"bounds"},
+        ("score_error_tolerance", 0.123): {"bounds"},
         ("precision", "bfloat16"): {"samples", "bounds", "divergences"},
     }
+    assert specs(score_error_tolerance=None) == before
     for (key, value), stages_ in changed.items():
         after = specs(**{key: value})
         assert {stage for stage in before if before[stage] != after[stage]} == stages_

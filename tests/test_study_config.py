@@ -149,6 +149,13 @@ BAD = [
     (changed(schedules=[BETA | {"name": "ab" * 20}]), ["schedules", "20 repetitions"]),
     (changed(n_sample=5), ["n_sample", "unknown key"]),
     (changed(seeds=0), ["seeds = 0: must be greater than or equal to 1"]),
+    (changed(score_error_tolerance=0), ["score_error_tolerance = 0: must be greater than 0"]),
+    (changed(score_error_tolerance=1), ["score_error_tolerance = 1: must be less than 1"]),
+    (changed(score_error_tolerance=True), ["score_error_tolerance = True: must be a number"]),
+    (
+        changed(score_error_tolerance="1 %"),
+        ["score_error_tolerance = '1 %': must be a valid number"],
+    ),
     (changed(process={"family": "vp", "variance": -1.0}), ["variance = -1.0", "greater than"]),
     (changed(horizons=[0.0]), ["horizons.0 = 0.0", "greater than"]),
     # absurd magnitudes

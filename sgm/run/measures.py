@@ -12,7 +12,8 @@ divergence, any of
 
 A bound, any of `process`, `law`, `times`, `sampler`, and of the score's error at the
 departure times `score_mse`, `score_mse_standard_error` and `score_cross` under the forward
-process, `score_mse_generated` along the generated chain (NaN where it is not known).
+process, from `score_draws` draws a time (0: exact), `score_mse_generated` along the generated
+chain (NaN where it is not known).
 """
 
 from __future__ import annotations
@@ -283,6 +284,7 @@ def kl_bound(
     score_mse: Array,
     score_mse_standard_error: Array,
     score_cross: Array,
+    score_draws: npt.ArrayLike,
 ) -> dict[str, Any]:
     """The KL theorem's terms, with the refined and the path bound."""
     increments = -np.diff(process.schedule.integral(times))
@@ -315,6 +317,7 @@ def kl_bound(
         "kl_bound_score_standard_error": np.sqrt(
             np.sum((increments * score_mse_standard_error) ** 2, axis=-1)
         ),
+        "kl_bound_score_draws": score_draws,
         "kl_bound_discretization": bound.discretization,
         "kl_bound_discretization_refined": bound.discretization_refined,
         "kl_bound": bound.total,

@@ -54,8 +54,9 @@ __all__ = [
 Spec = Mapping[str, Any]
 Files = Mapping[str, Path]
 
-#: Moments of the networks' error under the forward process, over (schedule, seed, time).
-ERRORS = ("score_mse", "score_mse_standard_error", "score_cross")
+#: Moments of the networks' error under the forward process, over (schedule, seed, time), and the
+#: draws at each time, over (schedule, seed).
+ERRORS = ("score_mse", "score_mse_standard_error", "score_cross", "score_draws")
 
 
 def _processes(spec: Spec) -> Iterator[tuple[str, Process]]:
@@ -351,11 +352,8 @@ def bounds(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str)
     rows: list[dict[str, Any]] = []
     messages = np.full((len(spec["schedules"]), len(seeds)), "", dtype=object)
     for s, (label, process) in enumerate(_processes(spec)):
-        moments = evaluation.score_error_moments(
-            trained[s * len(seeds) : (s + 1) * len(seeds)].bind(process),
-            process,
-            law,
-            times[:-1],
+        score_fn = trained[s * len(seeds) : (s + 1) * len(seeds)].bind(process)
+        draws = (
             spec["n_score_error"],
             spec["study_seed"],
             list(seeds),
@@ -363,9 +361,25 @@ def bounds(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str)
             torch.float32,
             place,
         )
-        own = dict(
-            zip(ERRORS, (moments.mse, moments.mse_standard_error, moments.cross), strict=True)
-        )
+        if "score_error_tolerance" in spec:
+            moments = evaluation.score_error_within(
+                score_fn,
+                process,
+                law,
+                times[:-1],
+                -np.diff(process.schedule.integral(times)),
+                spec["score_error_tolerance"],
+                *draws,
+                largest=spec["largest_score_error"],
+            )
+        else:
+            moments = evaluation.score_error_moments(score_fn, process, law, times[:-1], *draws)
+        own = {
+            "score_mse": moments.mse,
+            "score_mse_standard_error": moments.mse_standard_error,
+            "score_cross": moments.cross,
+            "score_draws": moments.draws.mean(axis=-1),
+        }
         unknown = {"score_mse_generated": np.full_like(moments.mse, np.nan)}
         context = {"process": process, "law": law, "times": times, **own, **unknown}
         try:

@@ -72,6 +72,7 @@ def exact(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) 
                             "score_mse": mse,
                             "score_mse_standard_error": np.zeros_like(mse),
                             "score_cross": cross,
+                            "score_draws": 0.0,
                         }
                         put(measured(spec["bounds"], context), **place, score=c)
                         for m, scheme in enumerate(steps):

@@ -164,7 +164,7 @@ Counts = Annotated[tuple[families.Count, ...], Field(min_length=1)]
 
 
 class Study(families.Strict):
-    """A validated study. Every key but `precision` is required: the config says what it sets."""
+    """A validated study. What has no default here is required: the config says what it sets."""
 
     study: Annotated[Name, Field(description="name of the study and of its folder in results/")]
     study_seed: Annotated[int, Field(ge=0, description="seed of all random streams")]
@@ -186,8 +186,17 @@ class Study(families.Strict):
     n_train: Annotated[int, Field(ge=2, le=10**8, description="training sample of each network")]
     n_samples: Annotated[int, Field(ge=2, le=10**8, description="generated sample of each run")]
     n_score_error: Annotated[
-        int, Field(ge=2, le=10**7, description="Monte-Carlo points per time, E2")
+        int, Field(ge=2, le=10**7, description="Monte-Carlo points per time, E2; the most of them")
     ]
+    score_error_tolerance: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            lt=1,
+            description="relative standard error of E2 at which its points suffice, and with the "
+            "bound w2 of the largest error; null takes n_score_error",
+        ),
+    ] = None
     divergences: _axis("divergence")  # type: ignore[valid-type]
     bounds: _axis("bound")  # type: ignore[valid-type]
     likelihood: Annotated[

@@ -295,6 +295,7 @@ CONTEXT: dict[str, tuple[str, ...]] = {
         "score_mse",
         "score_mse_standard_error",
         "score_cross",
+        "score_draws",
         "score_mse_generated",
     ),
 }

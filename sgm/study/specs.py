@@ -155,8 +155,12 @@ def _floors(plan: Plan, labels: Labels) -> Leaves:
 
 def _bounds(plan: Plan, labels: Labels) -> Leaves:
     told = _target(plan, labels) | _processes(plan, labels) | _solver(plan, labels)
-    told |= {"bounds": _measures(plan.measures("bounds", _item(plan, "target", labels)))}
-    return told | {"n_score_error": plan.study.n_score_error} | _precision(plan, labels)
+    bounds = plan.measures("bounds", _item(plan, "target", labels))
+    told |= {"bounds": _measures(bounds), "n_score_error": plan.study.n_score_error}
+    if plan.study.score_error_tolerance is not None:
+        told["score_error_tolerance"] = plan.study.score_error_tolerance
+        told["largest_score_error"] = any(item.entry.along_chain for item in bounds)
+    return told | _precision(plan, labels)
 
 
 def _likelihood(plan: Plan, labels: Labels) -> Leaves:

@@ -366,6 +366,9 @@ KL_BOUND = (
     ),
     Variable("kl_bound_score_standard_error", THEORY, "Monte-Carlo standard error of E2"),
     Variable(
+        "kl_bound_score_draws", THEORY, "Monte-Carlo draws a time for E2, their mean; 0: exact", "1"
+    ),
+    Variable(
         "kl_bound_discretization",
         SOLVER,
         "E3, discretisation term",
