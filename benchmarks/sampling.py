@@ -33,7 +33,8 @@ import torch
 
 from sgm import laws, samplers, scores, timegrids
 from sgm.architectures import MLP
-from sgm.divergences import Control, coupled_kl, coupling_distance
+from sgm.divergences.coupled import coupled_law, coupling_distance
+from sgm.gaussian import kl_divergence
 from sgm.networks import ScoreEnsemble, affine_score_fn
 from sgm.processes import VPProcess
 from sgm.processor import fastest_products
@@ -148,8 +149,8 @@ def effect(name: str, options: argparse.Namespace) -> str:
     own_law = laws.sampler_law(steps, exact, process.prior(law.dimension))
 
     def kl(way: str, kept: np.ndarray) -> float:
-        control = Control(rows["exact"][kept], own_law)
-        return coupled_kl(law, rows[way][kept], control, options.rows).value
+        own = coupled_law(rows[way][kept], rows["exact"][kept], own_law)
+        return float(kl_divergence(law, own))
 
     everything = np.arange(options.rows)
     values = {way: kl(way, everything) for way in ("float32", "bfloat16")}
