@@ -1,10 +1,10 @@
 """Published studies: results that come with the repository, each in ``published/<study>``.
 
-    grid.zarr.zip      the grid, zipped
-    provenance.json    commit, versions, processor, hours, runs
-    config.yaml        the study as it ran
-    figures/, tables/  as the workflow made them, the figures in half their resolution
-    SHA256SUMS         of all of these: ``sha256sum -c SHA256SUMS``
+grid.zarr.zip      the grid, zipped
+provenance.json    commit, versions, processor, hours, runs
+config.yaml        the study as it ran
+figures/, tables/  as the workflow made them, the figures in half their resolution
+SHA256SUMS         of all of these: ``sha256sum -c SHA256SUMS``
 """
 
 from __future__ import annotations

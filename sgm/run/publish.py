@@ -1,7 +1,7 @@
 """Publish studies that have run, and draw published ones: ``python -m sgm.run.publish``.
 
-    publish   writes published/<study> from results/<study>: see `sgm.published`
-    figures   draws the figures of published studies from their grids; runs nothing
+publish   writes published/<study> from results/<study>: see `sgm.published`
+figures   draws the figures of published studies from their grids; runs nothing
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from sgm.study import Plan
 
 __all__ = ["main", "publish", "redraw"]
+
+#: Where published figures are drawn: not over those of a study that runs here.
+DRAWN = Path("results/published")
 
 #: A figure of lines and text looks the same in so many colours, and takes a fifth of the bytes.
 COLOURS = 64
@@ -175,13 +178,19 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def redraw(study: str, results: Path, folder: Path = PUBLISHED, processes: int = 1) -> list[Path]:
+def redraw(
+    study: str,
+    results: Path,
+    folder: Path = PUBLISHED,
+    formats: Sequence[str] = ("png",),
+    processes: int = 1,
+) -> list[Path]:
     """Draw the figures of a published study into ``<results>/<study>/figures``.
 
     Returns
     -------
     list of Path
-        A PNG, a PDF and a CSV of the numbers drawn, of each figure that is published.
+        Each figure that is published, in each format, and the CSV of its numbers.
 
     Raises
     ------
@@ -191,7 +200,7 @@ def redraw(study: str, results: Path, folder: Path = PUBLISHED, processes: int =
     grid = verified(study, GRID, folder)
     figures = [Path(name).with_suffix("") for name in checksums(study, folder)]
     stems = [str(Path(*path.parts[1:])) for path in figures if path.parts[0] == "figures"]
-    spec = {"stems": stems, "processes": processes}
+    spec = {"stems": stems, "formats": formats, "processes": processes}
     return views.figures(spec, {"grid": grid}, {"figures": results / study / "figures"})
 
 
@@ -202,31 +211,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("publish", "figures"):
         commands.add_parser(name).add_argument("--folder", type=Path, default=PUBLISHED)
     commands.choices["publish"].add_argument("config", type=Path, help="file of a study that ran")
-    commands.choices["figures"].add_argument(
-        "study", nargs="?", help="name or config of a published study; all by default"
-    )
-    commands.choices["figures"].add_argument("--processes", default="all", help="a number or all")
+    drawn = commands.choices["figures"]
+    drawn.add_argument("study", nargs="?", help="a published study's name or config; else all")
+    drawn.add_argument("--formats", nargs="+", choices=["png", "pdf"], default=["png"])
+    drawn.add_argument("--cores", default="all")
     options = parser.parse_args(arguments)
     try:
         if options.command == "publish":
             print(f"The study is published in {publish(options.config, options.folder)}.")
             return 0
-        cores = os.cpu_count() or 1 if options.processes == "all" else options.processes
+        processes = int(options.cores) if options.cores.isdecimal() else os.cpu_count() or 1
         for study in [_name(options.study)] if options.study else studies(options.folder):
-            redraw(study, DRAWN, options.folder, int(cores))
-            print(f"The figures are in {DRAWN / study}.")
+            redraw(study, DRAWN, options.folder, options.formats, processes)
+            print(f"The figures are in {DRAWN / study}.", flush=True)
     except (ValueError, OSError) as error:
         print(f"{options.command}: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-#: Where published figures are drawn: not over those of a study that runs here.
-DRAWN = Path("results/published")
-
-
 def _name(study: str) -> str:
-    """Name of a study, given by name or by its config."""
+    """Name of a study that is given by its name or its config."""
     return str(read_config(study).get("study")) if study.endswith(".yaml") else study
 
 
