@@ -10,6 +10,7 @@ SHA256SUMS         of all of these: ``sha256sum -c SHA256SUMS``
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ __all__ = ["GRID", "PUBLISHED", "SUMS", "checksums", "load_published", "studies"
 
 PUBLISHED = Path(__file__).parents[1] / "published"
 GRID, SUMS = "grid.zarr.zip", "SHA256SUMS"
+LINE = re.compile(r"(?P<sha256>[0-9a-f]{64})  (?P<name>(?!/|.*\.\.).+)")
 
 
 def studies(folder: str | Path = PUBLISHED) -> list[str]:
@@ -33,14 +35,21 @@ def checksums(study: str, folder: str | Path = PUBLISHED) -> dict[str, str]:
     Raises
     ------
     ValueError
-        If no such study is published.
+        If no such study is published, or a line is none of `sha256sum`'s for a file of its folder.
     """
     if study not in (known := studies(folder)):
         raise ValueError(
             f"study = {study!r}: must be one of those in {folder}, {', '.join(known) or 'none'}"
         )
-    lines = Path(folder, study, SUMS).read_text(encoding="utf-8").splitlines()
-    return {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
+    path = Path(folder, study, SUMS)
+    found = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not (match := LINE.fullmatch(line)):
+            raise ValueError(
+                f"{path}: {line[:80]!r}: must be a SHA-256 and a path below the folder"
+            )
+        found[match["name"]] = match["sha256"]
+    return found
 
 
 def verified(study: str, name: str, folder: str | Path = PUBLISHED) -> Path:

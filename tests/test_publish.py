@@ -105,7 +105,7 @@ def test_the_published_figures_look_like_the_workflows(folder: Path) -> None:
         assert path.stat().st_size < own.stat().st_size / 5
 
 
-@pytest.mark.parametrize("harm", ["damaged", "missing", "unknown", "not listed"])
+@pytest.mark.parametrize("harm", ["damaged", "missing", "unknown", "not listed", "outside"])
 def test_what_is_not_as_published_is_refused_by_name(
     folder: Path, tmp_path: Path, harm: str
 ) -> None:
@@ -119,7 +119,10 @@ def test_what_is_not_as_published_is_refused_by_name(
     elif harm == "missing":
         grid.unlink()
     elif harm == "not listed":
-        (grid.parent / published.SUMS).write_text("\n")
+        (grid.parent / published.SUMS).write_text("")
+    elif harm == "outside":
+        (grid.parent / published.SUMS).write_text(f"{'0' * 64}  figures/../../x.png\n")
+        says = f"{grid.parent / published.SUMS}: .* a path below the folder"
     else:
         name, says = "tyni", "study = 'tyni': must be one of those in .*, tiny"
     with pytest.raises(ValueError, match=says) as refused:
