@@ -170,8 +170,9 @@ def _reduce(source: Path, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with Image.open(source) as image:
         small = image.convert("RGB").reduce(2)
-    palette = small.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    palette.save(path, optimize=True)
+    # without k-means rare colours win: large grey areas turn pink
+    few = small.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=8, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
 
 
 def _sha256(path: Path) -> str:
