@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 STUDY ?= config/config.yaml
 CORES ?= all
 PROFILE ?=
+TO ?= published
+FROM ?= published
+FORMATS ?= png
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Where the home can't be written to, as on some compute nodes, caches stand here.
 ifneq ($(shell test -w "$${XDG_CACHE_HOME:-$$HOME}" && echo writable),writable)
@@ -12,7 +15,7 @@ export XDG_CACHE_HOME := $(CURDIR)/.cache
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 endif
 
-.PHONY: help study plan status usage clean-stale report test test-slow test-slurm lint schema clean
+.PHONY: help study plan status usage clean-stale report publish figures test test-slow test-slurm lint schema clean
 
 .DEFAULT_GOAL := help
 
@@ -54,6 +57,12 @@ usage: $(VENV)/run.stamp      ## disk space by study and kind of file
 
 clean-stale: $(VENV)/run.stamp  ## files of a study that no cell names: lists them; YES=1 deletes
 	@python -m sgm.run.status clean-stale "$(STUDY)" $(if $(filter 1,$(YES)),--yes)
+
+publish: $(VENV)/run.stamp    ## write published/<study> from a study that has run to its end [TO=another folder]
+	@python -m sgm.run.publish publish "$(STUDY)" --folder "$(TO)"
+
+figures: $(VENV)/run.stamp    ## draw published studies from their grids, running nothing: all, or make figures STUDY=exact-kl [FORMATS="png pdf"]
+	@python -m sgm.run.publish figures $(if $(filter file,$(origin STUDY)),,"$(STUDY)") --folder "$(FROM)" --formats $(FORMATS) --cores $(CORES)
 
 test: $(VENV)/dev.stamp       ## lint, types, the floors, and the fast tests
 	$(MAKE) --no-print-directory lint

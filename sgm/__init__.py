@@ -10,9 +10,13 @@ package computes, on the same cells of a study, what theory says about the choic
 of the noise schedule β and what a sampler makes of it.
 
 The package has two wings that never import each other: the mathematics
-(`densities` … `evaluation`) and the study (`study`, `store`, `reading`, `comparison`,
-`horizons`, `plots`, `tables`). Only `run` knows both. A floor plan of the modules is in
-docs/architecture.md.
+(`densities` … `evaluation`) and the study (`study`, `store`, `published`, `reading`,
+`comparison`, `horizons`, `plots`, `tables`). Only `run` knows both. A floor plan of the modules
+is in docs/architecture.md.
 """
+
+from sgm.published import load_published
+
+__all__ = ["load_published"]
 
 __version__ = "0.1.0"

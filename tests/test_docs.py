@@ -67,6 +67,7 @@ EXTENSION = ("Extend", "A schedule", "A target", "A sampler", "A score", "A boun
              "A time grid")  # fmt: skip
 ALONE = {
     ("README.md", "Two commands"),
+    ("README.md", "Without running anything"),
     ("docs/extend.md", "The grid in a notebook"),
     ("docs/extend.md", "Exact mode, without a workflow"),
     ("docs/extend.md", "One job by hand"),
@@ -166,7 +167,7 @@ def test_fragments_of_configs_are_valid() -> None:
 
 #: What runs each line of a block of shell: a script or a test.
 SHELL = {
-    ".ci/run": ["make study", "make test"],
+    ".ci/run": ["make study", "make test", "make figures STUDY=exact-kl"],
     "tests/slurm/test_slurm.py::test_the_numbers_are_those_of_a_local_run": [
         "make study STUDY=config/studies/paper-kl.yaml PROFILE=profiles/slurm",
         "SNAKEMAKE_PROFILE=site make study PROFILE=profiles/slurm",

@@ -108,6 +108,11 @@ def test_nothing_is_done_and_then_all_is():
     assert after == {stage: (new, 0, 0) for stage, (_, new, _) in before.items()}
 
 
+def test_a_study_that_samples_nothing_needs_no_data():
+    plan = planned(scores=[{"family": "exact", "sampled": False}])
+    assert set(counts(plan)) == {"exact", "axes"}
+
+
 def test_a_file_of_another_spec_is_stale_and_so_is_what_comes_of_it():
     plan = planned()
     make_all(plan)

@@ -19,7 +19,7 @@ matplotlib ships.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -46,6 +46,7 @@ from sgm.store.cells import written_whole
 
 __all__ = [
     "FIGURES",
+    "FORMATS",
     "calibration_figure",
     "comparison_figure",
     "decomposition_figure",
@@ -62,10 +63,15 @@ __all__ = [
 
 Drawn: TypeAlias = tuple[Figure, pd.DataFrame]
 
+#: Formats of a figure, and what matplotlib would write into one that is not the figure's.
+FORMATS = {"png": ["Software"], "pdf": ["CreationDate", "ModDate"]}
+
 EMPTY = make_frame("", [])  # beside a page that says why there is no number
 
 
-def save(figure: Figure, frame: pd.DataFrame, stem: str | Path) -> list[Path]:
+def save(
+    figure: Figure, frame: pd.DataFrame, stem: str | Path, formats: Sequence[str] = tuple(FORMATS)
+) -> list[Path]:
     """Write `stem`.png, `stem`.pdf and `stem`.csv; the CSV holds the numbers drawn.
 
     Parameters
@@ -74,22 +80,22 @@ def save(figure: Figure, frame: pd.DataFrame, stem: str | Path) -> list[Path]:
         As a view returns them.
     stem : path
         Path without a suffix; its folder is made.
+    formats : sequence of str
+        Of the figure: ``png``, ``pdf`` or both.
 
     Returns
     -------
     list of Path
-        The three files.
+        The files, the CSV last.
     """
     stem = Path(stem)
-    paths = [stem.with_name(stem.name + suffix) for suffix in (".png", ".pdf", ".csv")]
+    paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in (*formats, "csv")]
     with house_style():
-        with written_whole(paths[0]) as aside:
-            figure.savefig(aside, format="png", metadata={"Software": None})
-        figure.set_layout_engine("none")  # laid out already, a third of the time of drawing
-        with written_whole(paths[1]) as aside:
-            dates = {"CreationDate": None, "ModDate": None}
-            figure.savefig(aside, format="pdf", metadata=dates)
-    with written_whole(paths[2]) as aside:
+        for path, name in zip(paths, formats, strict=False):
+            with written_whole(path) as aside:
+                figure.savefig(aside, format=name, metadata=dict.fromkeys(FORMATS[name]))
+            figure.set_layout_engine("none")  # laid out already, a third of the time of drawing
+    with written_whole(paths[-1]) as aside:
         frame.to_csv(aside, index=False)
     return paths
 

@@ -22,7 +22,7 @@ from sgm.store import cells
 from sgm.study import Plan
 from sgm.study.blocks import OUTPUTS, PATTERNS, stage_of
 
-__all__ = ["Stage", "survey"]
+__all__ = ["Stage", "benchmark", "survey"]
 
 Labels = Mapping[str, str]
 State = Literal["new", "stale", "done"]
@@ -186,7 +186,7 @@ def _costs(plan: Plan, stage: str) -> dict[tuple[str | None, str | None], list[t
     found: dict[tuple[str | None, str | None], list[tuple[int, float]]] = {}
     for path in folder.joinpath(PATTERNS[stage].split("{")[0]).rglob("*.tsv"):
         match = re.fullmatch(pattern + r"\.tsv", path.relative_to(folder).as_posix())
-        seconds = _benchmark(path)
+        seconds = benchmark(path)
         if match is None or seconds is None:
             continue
         labels = match.groupdict()
@@ -201,13 +201,13 @@ def _runs(labels: Labels) -> int:
     return seeds * len(labels.get("schedules", "").split(","))
 
 
-def _benchmark(path: Path) -> float | None:
-    """Seconds by the clock that Snakemake wrote for a job; None before it has.
+def benchmark(path: Path, column: str = "s") -> float | None:
+    """Seconds that Snakemake wrote for a job, by the clock; None before it has.
 
-    Its CPU time is that at the last look, up to 30 s before the job's end: too little.
+    Its `cpu_time` is that at the last look, up to 30 s before the job's end: too little.
     """
     try:
         with path.open(newline="") as file:
-            return float(list(csv.DictReader(file, delimiter="\t"))[-1]["s"])
+            return float(list(csv.DictReader(file, delimiter="\t"))[-1][column])
     except (FileNotFoundError, IndexError, KeyError, TypeError, ValueError):
         return None

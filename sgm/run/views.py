@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import platform
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -42,10 +42,11 @@ def grid(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> list[Path]:
 
 def figures(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> list[Path]:
     """Draw all figures of a study, each with a CSV of the numbers drawn."""
-    from sgm import plots  # noqa: F401  imported once, before the processes are forked
+    from sgm import plots  # imported once, before the processes are forked
 
     folder, store = outputs["figures"], inputs["grid"]
-    jobs = [(store, stem, folder / stem) for stem in spec["stems"]]
+    formats = spec.get("formats", tuple(plots.FORMATS))
+    jobs = [(store, stem, folder / stem, formats) for stem in spec["stems"]]
     processes = min(spec.get("processes", 1), len(jobs))
     _opened.cache_clear()  # another grid may have stood there
     _opened(store, None)  # before the processes are forked: none of them reads it again
@@ -57,12 +58,12 @@ def figures(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> list[Path
     return [path for paths in drawn for path in paths]
 
 
-def _draw(store: Path, stem: str, path: Path) -> list[Path]:
+def _draw(store: Path, stem: str, path: Path, formats: Sequence[str]) -> list[Path]:
     """One figure; pictures of samples stand in a group of the grid of their own."""
     from sgm import plots
 
     group = stem.replace("samples/", "pictures/", 1) if stem.startswith("samples/") else None
-    return plots.save(*plots.draw(_opened(store, group), stem), path)
+    return plots.save(*plots.draw(_opened(store, group), stem), path, formats)
 
 
 @cache

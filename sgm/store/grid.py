@@ -1,6 +1,6 @@
 """The grid on disk: one `xarray.Dataset` over the axes of a study, as a Zarr store.
 
-Written in one go by one job. Opening it needs `xarray.open_zarr` alone.
+Written in one go by one job. Opening it needs `xarray.open_zarr` alone. Zipped, it is one file.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import numpy as np
 
@@ -19,7 +21,7 @@ from sgm.store.cells import REMEDY
 if TYPE_CHECKING:
     import xarray as xr  # imported where used: most jobs read and write cell files alone
 
-__all__ = ["content_digest", "open_grid", "write_grid"]
+__all__ = ["content_digest", "open_grid", "write_grid", "zip_grid"]
 
 WHOLE_BYTES = 2**20  # an array of fewer is one chunk: a chunk more costs a file, a millisecond
 
@@ -95,8 +97,26 @@ def write_grid(
     shutil.rmtree(old, ignore_errors=True)
 
 
-def open_grid(folder: str | Path, group: str | None = None) -> xr.Dataset:
+def zip_grid(folder: str | Path, path: str | Path) -> None:
+    """Zip a grid, groups included; the same folder gives the same bytes, whatever its dates.
+
+    `zarr.storage.ZipStore` reads it, but would write the time of day.
+    """
+    with ZipFile(path, "w") as archive:
+        for file in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+            entry = ZipInfo(file.relative_to(folder).as_posix())  # of 1980, which is no date
+            entry.external_attr = 0o644 << 16  # what `unzip` makes of it can be read
+            archive.writestr(entry, file.read_bytes(), ZIP_DEFLATED, compresslevel=9)
+
+
+def open_grid(path: str | Path, group: str | None = None) -> xr.Dataset:
     """Open a grid or a group of it, read into memory; labels come as Python strings.
+
+    Parameters
+    ----------
+    path : path
+        The folder of the grid, or the grid zipped: ``….zip``.
+    group : str, optional
 
     Raises
     ------
@@ -105,9 +125,12 @@ def open_grid(folder: str | Path, group: str | None = None) -> xr.Dataset:
         for one of NaN.
     """
     import xarray as xr
+    from zarr.storage import ZipStore
 
+    zipped = Path(path).suffix == ".zip"
     try:
-        dataset: xr.Dataset = xr.open_zarr(folder, group=group, consolidated=False).load()
+        with ZipStore(Path(path)) if zipped else nullcontext(path) as store:
+            dataset: xr.Dataset = xr.open_zarr(store, group=group, consolidated=False).load()
         labels = [name for name, values in dataset.coords.items() if values.dtype.kind == "T"]
         dataset = dataset.assign_coords({name: dataset[name].astype(object) for name in labels})
         checksum = dataset.attrs.get("stored_sha256")  # grids of earlier versions have none
@@ -116,5 +139,5 @@ def open_grid(folder: str | Path, group: str | None = None) -> xr.Dataset:
     except MemoryError:
         raise
     except Exception as error:  # on a broken store, libraries raise more than they document
-        raise ValueError(f"{folder}: not a readable grid ({error}): {REMEDY}") from error
+        raise ValueError(f"{path}: not a readable grid ({error}): {REMEDY}") from error
     return dataset

@@ -220,11 +220,13 @@ class Plan:
             return True
         if score is None:
             scores = [score for score in study.scores if study.runs(target, score)]
+            sampled = any(self.is_sampled(target, score) for score in scores)
             match kind:
+                case "data":
+                    return sampled
                 case "exact":
                     return any(score.family != "trained" for score in scores)
                 case "floors":
-                    sampled = any(self.is_sampled(target, score) for score in scores)
                     return sampled and bool(self.with_floor(target))
             return True
         match kind:

@@ -1,0 +1,240 @@
+"""Publish studies that have run, and draw published ones: ``python -m sgm.run.publish``.
+
+publish   writes published/<study> from results/<study>: see `sgm.published`
+figures   draws the figures of published studies from their grids; runs nothing
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+# Each process draws figures of its own; the libraries read this when they are imported.
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+os.environ["MPLBACKEND"] = "agg"  # Jupyter exports one that is importable in its kernel alone
+
+from sgm.published import GRID, PUBLISHED, SUMS, checksums, studies, verified  # noqa: E402
+from sgm.run import stamps, views  # noqa: E402
+from sgm.run.progress import benchmark, survey  # noqa: E402
+from sgm.run.status import plan_of  # noqa: E402
+from sgm.store import DONE, FAILED  # noqa: E402
+from sgm.store.grid import open_grid, zip_grid  # noqa: E402
+from sgm.study.blocks import PATTERNS  # noqa: E402
+from sgm.study.document import read_config  # noqa: E402
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from sgm.study import Plan
+
+__all__ = ["main", "publish", "redraw"]
+
+#: Where published figures are drawn: not over those of a study that runs here.
+DRAWN = Path("results/published")
+
+#: A figure of lines and text looks the same in so many colours, and takes a fifth of the bytes.
+COLOURS = 64
+
+#: A row a cell, all of which stand in the grid: megabytes of text.
+LEFT_OUT = "summary.csv"
+
+
+def publish(config: Path, folder: Path, results: Path = Path("results")) -> Path:
+    """Write ``<folder>/<study>`` from a study that has run to its end.
+
+    Parameters
+    ----------
+    config : Path
+        The study's file.
+    folder : Path
+        A study of that name that is published there already is replaced.
+    results : Path
+
+    Returns
+    -------
+    Path
+        What was written.
+
+    Raises
+    ------
+    ValueError
+        If a cell or a view of the study is missing, stale or damaged, or something else has
+        the name of what would be written.
+    """
+    plan = plan_of(config, results)
+    _check_finished(plan)
+    target = folder / plan.study.study
+    if target.exists() and not (target / SUMS).exists():
+        raise ValueError(f"TO = {str(folder)!r}: {target} is no published study: delete it first")
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder, prefix=".") as aside:
+        new = Path(aside, "new")
+        new.mkdir()
+        zip_grid(plan.root / "grid.zarr", new / GRID)
+        about = _provenance(plan, open_grid(new / GRID))
+        (new / "provenance.json").write_text(json.dumps(about, indent=1) + "\n")
+        shutil.copyfile(config, new / "config.yaml")
+        for stem in plan.figures():
+            _reduce(plan.root / f"figures/{stem}.png", new / f"figures/{stem}.png")
+        left_out = shutil.ignore_patterns(LEFT_OUT)
+        shutil.copytree(plan.root / "tables", new / "tables", ignore=left_out)
+        files = sorted(path for path in new.rglob("*") if path.is_file())
+        lines = [f"{_sha256(path)}  {path.relative_to(new).as_posix()}\n" for path in files]
+        (new / SUMS).write_text("".join(lines))
+        shutil.rmtree(target, ignore_errors=True)
+        new.rename(target)
+    return target
+
+
+def _check_finished(plan: Plan) -> None:
+    """Refuse a study whose grid, figures and tables are not those of its config and code."""
+    missing = [
+        f"{kind} {count} of {stage.files} files {state}"
+        for stage in survey(plan)
+        for kind, state in ((stage.name, "new"), (stage.name, "stale"))
+        if (count := len(getattr(stage, state)))
+    ]
+    missing += [
+        view
+        for view in views.VIEWS
+        if not Path(plan.stamp(view)).exists() or stamps.is_stale(plan, view)
+    ]
+    if missing:
+        raise ValueError(
+            f"study = {plan.study.study!r}: must have run to its end, with this config and this "
+            f"code; to be made: {', '.join(missing)}"
+        )
+
+
+def _provenance(plan: Plan, grid: xr.Dataset) -> dict[str, Any]:
+    """What made the grid, from its attributes and from Snakemake's benchmarks."""
+    versions = [name for name in grid.attrs if name.endswith("_version")]
+    states = grid["status"].values
+    return {
+        "study": plan.study.study,
+        **{name: grid.attrs[name] for name in ("created", "commit", *versions)},
+        "cell_versions": json.loads(grid.attrs["cell_versions"]),
+        "published": datetime.now(UTC).isoformat(timespec="seconds"),
+        "processor": _processor(),
+        "runs": {"done": int((states == DONE).sum()), "failed": int((states == FAILED).sum())},
+        "failures": json.loads(grid.attrs["failures"]),
+        "hours": _hours(plan),
+        "hours_note": "of the jobs, added up: by the clock, and of the processor at Snakemake's "
+        "last look, which is up to 30 s before a job's end",
+    }
+
+
+def _processor() -> str:
+    """Name of this machine's processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return f"{len(names)} × {names[0]}" if names else platform.machine()
+
+
+def _hours(plan: Plan) -> dict[str, dict[str, float]]:
+    """Jobs of each stage, their hours by the clock and those of the processor."""
+    found = {}
+    for stage in PATTERNS:
+        paths = [
+            plan.root / f"benchmarks/{PATTERNS[stage].format(**labels)}.tsv"
+            for labels in plan.cells(stage)
+        ]
+        times = {
+            name: [seconds for path in paths if (seconds := benchmark(path, column)) is not None]
+            for name, column in (("clock", "s"), ("cpu", "cpu_time"))
+        }
+        if times["clock"]:
+            hours = {name: round(sum(seconds) / 3600, 5) for name, seconds in times.items()}
+            found[stage] = {"jobs": len(times["clock"]), **hours}
+    return found
+
+
+def _reduce(source: Path, path: Path) -> None:
+    """A figure in half its resolution and few colours: a tenth of the bytes."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with Image.open(source) as image:
+        small = image.convert("RGB").reduce(2)
+    # without k-means rare colours win: large grey areas turn pink
+    few = small.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=8, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def redraw(
+    study: str,
+    results: Path,
+    folder: Path = PUBLISHED,
+    formats: Sequence[str] = ("png",),
+    processes: int = 1,
+) -> list[Path]:
+    """Draw the figures of a published study into ``<results>/<study>/figures``.
+
+    Returns
+    -------
+    list of Path
+        Each figure that is published, in each format, and the CSV of its numbers.
+
+    Raises
+    ------
+    ValueError
+        If no such study is published, or its grid is missing or damaged.
+    """
+    grid = verified(study, GRID, folder)
+    figures = [Path(name).with_suffix("") for name in checksums(study, folder)]
+    stems = [str(Path(*path.parts[1:])) for path in figures if path.parts[0] == "figures"]
+    spec = {"stems": stems, "formats": formats, "processes": processes}
+    return views.figures(spec, {"grid": grid}, {"figures": results / study / "figures"})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Publish or draw; exit status 1 with one line on a study that can't be."""
+    parser = argparse.ArgumentParser(prog="python -m sgm.run.publish", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("publish", "figures"):
+        commands.add_parser(name).add_argument("--folder", type=Path, default=PUBLISHED)
+    commands.choices["publish"].add_argument("config", type=Path, help="file of a study that ran")
+    drawn = commands.choices["figures"]
+    drawn.add_argument("study", nargs="?", help="a published study's name or config; else all")
+    drawn.add_argument("--formats", nargs="+", choices=["png", "pdf"], default=["png"])
+    drawn.add_argument("--cores", default="all")
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "publish":
+            print(f"The study is published in {publish(options.config, options.folder)}.")
+            return 0
+        processes = int(options.cores) if options.cores.isdecimal() else os.cpu_count() or 1
+        for study in [_name(options.study)] if options.study else studies(options.folder):
+            redraw(study, DRAWN, options.folder, options.formats, processes)
+            print(f"The figures are in {DRAWN / study}.", flush=True)
+    except (ValueError, OSError) as error:
+        print(f"{options.command}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _name(study: str) -> str:
+    """Name of a study that is given by its name or its config."""
+    return str(read_config(study).get("study")) if study.endswith(".yaml") else study
+
+
+if __name__ == "__main__":
+    sys.exit(main())
