@@ -164,7 +164,7 @@ Counts = Annotated[tuple[families.Count, ...], Field(min_length=1)]
 
 
 class Study(families.Strict):
-    """A validated study. Every key is required: the config says everything it sets."""
+    """A validated study. Keys with a default came later than the first studies."""
 
     study: Annotated[Name, Field(description="name of the study and of its folder in results/")]
     study_seed: Annotated[int, Field(ge=0, description="seed of all random streams")]
@@ -188,6 +188,13 @@ class Study(families.Strict):
     n_score_error: Annotated[
         int, Field(ge=2, le=10**7, description="Monte-Carlo points per time, E2")
     ]
+    n_reference: Annotated[
+        Annotated[int, Field(ge=1000, le=10**7)] | None,
+        Field(
+            description="rows of a long run of each exact-score chain whose law is not known, for "
+            "coupled estimates; null for none"
+        ),
+    ] = 10_000
     divergences: _axis("divergence")  # type: ignore[valid-type]
     bounds: _axis("bound")  # type: ignore[valid-type]
     likelihood: Annotated[
