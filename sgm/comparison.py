@@ -209,12 +209,20 @@ def compare(here: xr.Dataset, divergence: Divergence) -> list[Comparison]:
     plain = estimate == divergence.name  # a coupled estimate lies below the floor
     floor, floor_sd = level(here, divergence.floor, divergence.floor_sd) if plain else (np.nan,) * 2
     vpsde = [name for name, at in zip(family, a, strict=True) if at == 0]
+    errors = finite(here, here[estimate].attrs.get("shared_error", "")).fillna(0.0)
+    if "seed" not in errors.dims:
+        errors = errors.expand_dims("seed", -1)
+    own_errors = errors.sel(schedule=family).transpose("schedule", "seed").values
     result = []
     for schedule in (*vpsde, *others):
         other = runs.sel(schedule=schedule).values
         if not np.isfinite(other).any():
             continue
-        difference, low, high, pairs = _paired(best - other, half)
+        apart = np.array([family[pick] != schedule for pick in picks])
+        variances = own_errors[picks, np.arange(len(picks))] ** 2
+        variances = apart * (variances + errors.sel(schedule=schedule).values ** 2)
+        shared = float(np.sqrt(variances.mean()))
+        difference, low, high, pairs = _paired(best - other, half, shared)
         if not pairs:  # no seed of which both runs survived
             continue
         result.append(
@@ -289,8 +297,13 @@ def _cross_fitted(values: Array) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.i
     return chosen[half], half
 
 
-def _paired(differences: Array, half: npt.NDArray[np.intp]) -> tuple[float, float, float, int]:
-    """Mean of the differences, the ends of its interval, and the number of pairs."""
+def _paired(
+    differences: Array, half: npt.NDArray[np.intp], shared: float = 0.0
+) -> tuple[float, float, float, int]:
+    """Mean of the differences, the ends of its interval, and the number of pairs.
+
+    `shared` is the standard error of what is common to all pairs, which they don't show.
+    """
     there = np.isfinite(differences)
     n = int(there.sum())
     groups = [differences[there & (half == h)] for h in np.unique(half)]
@@ -301,8 +314,9 @@ def _paired(differences: Array, half: npt.NDArray[np.intp]) -> tuple[float, floa
     square = parts.sum()
     if square == 0:
         return mean, mean, mean, n
-    freedom = square**2 / sum(p**2 / (len(d) - 1) for p, d in zip(parts, groups, strict=True))
-    reach = float(stdtrit(freedom, 0.5 + CONFIDENCE / 2) * np.sqrt(square))
+    whole = square + shared**2  # of Welch and Satterthwaite, the last with no end of freedom
+    freedom = whole**2 / sum(p**2 / (len(d) - 1) for p, d in zip(parts, groups, strict=True))
+    reach = float(stdtrit(freedom, 0.5 + CONFIDENCE / 2) * np.sqrt(whole))
     return mean, mean - reach, mean + reach, n
 
 

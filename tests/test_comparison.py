@@ -254,3 +254,23 @@ def test_coupled_estimates_are_compared_where_there_are_any() -> None:
     np.testing.assert_allclose(kl["difference"], plain["difference"] * 0.01)
     ranking = ranking_table(grid).set_index(["divergence", "score"])
     assert ranking.loc[("kl_plugin", "trained"), "error"] == "coupled"
+
+
+def test_an_error_that_all_seeds_share_widens_the_interval() -> None:
+    """That of two reference runs, which pairs of one seed don't show; none of a run and itself."""
+    grid = synthetic_grid(a=(0, 5))
+    grid["kl_coupled"] = grid["kl_plugin"].drop_attrs() * 0.01
+    grid["kl_coupled"].attrs["shared_error"] = "kl_coupled_reference_error"
+    grid["kl_plugin"].attrs["coupled"] = "kl_coupled"
+
+    def intervals(error: float) -> np.ndarray:
+        grid["kl_coupled_reference_error"] = xr.full_like(grid["kl_coupled"], error)
+        table = comparison_table(grid)
+        kl = table[(table["divergence"] == "kl_plugin") & (table["score"] == "trained")]
+        same = (kl["best_a"] == 0) & (kl["difference"] == 0)
+        return kl.loc[~same, ["difference", "low", "high"]].to_numpy().T
+
+    without, wide = intervals(0.0), intervals(10.0)
+    np.testing.assert_array_equal(wide[0], without[0])
+    np.testing.assert_allclose(wide[2] - wide[0], 1.96 * 10 * np.sqrt(2), rtol=1e-3)
+    assert (wide[2] - wide[1] > without[2] - without[1]).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from scipy import stats
 
 from sgm import divergences, laws, networks, samplers, scores, targets, timegrids
-from sgm.divergences import Control, Coupled, Moments
+from sgm.divergences import Control, Coupled, Moments, ReferenceRun
 from sgm.gaussian import Gaussian, kl_divergence, wasserstein2
 from sgm.processes import VPProcess
 from sgm.run import measures
@@ -144,6 +145,149 @@ def test_differences(run: Run, name: str) -> None:
     assert_resolves(found, plain, truth, ratio=1.0 if run.sampler == "flow" else 0.6)
 
 
+TARGET = targets.correlated(D, 1.0, 1.0)
+MEASURES: dict[str, Callable[..., dict[str, float]]] = {
+    "kl": lambda x, _, c, t: measures.gaussian_kl(x, t, c, 1000),
+    "w2": lambda x, _, c, t: measures.gaussian_w2(x, t, c),
+    "nll": lambda x, _, c, t: measures.nll(x, t, c),
+    "sliced_w2": lambda x, y, c, t: measures.sliced_w2(x, y, t, c, 20, 0),
+}
+PLAIN = {"kl": "kl_unbiased", "w2": "w2_unbiased"}
+
+
+def found_by(name: str, values: dict[str, float]) -> tuple[float, float, float]:
+    """A coupled estimate, its error and the plain one: of squares where values are roots."""
+    value, error = values[f"{name}_coupled"], values[f"{name}_coupled_standard_error"]
+    plain = values[PLAIN.get(name, name)]
+    if name in ("w2", "sliced_w2"):
+        return value * abs(value), 2 * abs(value) * error, plain * abs(plain)
+    return value, error, plain
+
+
+@pytest.mark.parametrize("run", ["modified"], indirect=True)
+@pytest.mark.parametrize("name", MEASURES)
+def test_a_long_run_says_what_the_known_law_does(run: Run, name: str) -> None:
+    """Of a Gaussian, whose law is withheld; each seed has a run of its own, so that they vary."""
+    rng = np.random.default_rng(7)
+    known, long, plain = [], [], []
+    for x, control, reference in run:
+        assert isinstance(control.law, Gaussian)
+        rows, true = (law.sample(8 * ROWS, rng) for law in (control.law, LAW))
+        withheld = Control(control.rows, ReferenceRun(rows, true))
+        values = MEASURES[name](x, reference, withheld, TARGET)
+        known.append(found_by(name, MEASURES[name](x, reference, control, TARGET)))
+        long.append(found_by(name, values))
+        plain.append(long[-1][2])
+        assert 0 <= values[f"{name}_coupled_reference_error"] <= (
+            values[f"{name}_coupled_standard_error"]
+        )  # fmt: skip
+    truth = np.mean([value for value, _, _ in known])
+    assert_resolves([(value, error) for value, error, _ in long], plain, truth, ratio=1.0)
+    errors = np.array([error for _, error, _ in long])
+    apart = np.abs([a[0] - b[0] for a, b in zip(long, known, strict=True)])
+    assert np.mean(apart < 2.1 * errors + 1e-9) > 0.85
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_a_long_run_covers_the_truth_of_a_mixture(name: str) -> None:
+    """Truth: the same divergence of many rows of the scaled score's chain, without a control."""
+    values, plain, truth, error = mixture_estimates()[name]
+    own = np.hypot(values[:, 1], error)
+    assert values[:, 0].mean() == pytest.approx(
+        truth, abs=4 * np.hypot(values[:, 0].std(ddof=1) / np.sqrt(len(values)), error)
+    )
+    assert values[:, 0].std(ddof=1) < 0.8 * np.std(plain, ddof=1)
+    covered = np.sum(np.abs(values[:, 0] - truth) < 2.1 * own)
+    assert covered >= stats.binom.ppf(1e-3, len(values), 0.93)
+
+
+@cache
+def mixture_estimates() -> dict[str, tuple[np.ndarray, list[float], float, float]]:
+    """Coupled estimates with their errors, plain ones, and the truth with its error, by name."""
+    target = targets.ring_mixture(8, 2.0, 0.05)
+    assert target.law is not None
+    steps = samplers.exponential_integrator_modified(PROCESS, timegrids.uniform(1.0, 15))
+    place, double = torch.device("cpu"), torch.float64
+
+    def chain(score: object, rows: int, seeds: int, name: str) -> np.ndarray:
+        fn = networks.score_fn(score, double, place)  # type: ignore[arg-type]
+        seen = list(range(seeds)), {"target": name}
+        return simulate_reverse(steps, fn, 1.0, rows, 2, 3, *seen, double, place).numpy()
+
+    exact, wrong = scores.exact(PROCESS, target.law), scores.scaled(PROCESS, target.law, 0.05)
+    samples, chains = (chain(score, ROWS, SEEDS, "t") for score in (wrong, exact))
+    runs = chain(exact, 5 * ROWS, SEEDS, "run")
+    (long,) = chain(wrong, 60_000, 1, "long")
+    rng = np.random.default_rng(0)
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in MEASURES}
+    for x, y, rows in zip(samples, chains, runs, strict=True):
+        control = Control(y, ReferenceRun(rows, target.sample(len(rows), rng)))
+        reference = target.sample(ROWS, rng)
+        for name, measure in MEASURES.items():
+            found[name].append(found_by(name, measure(x, reference, control, target)))
+    whole = ReferenceRun(long, target.sample(len(long), rng))
+    pieces = np.array_split(long, 20)
+    law, directions = target.reference, divergences.projections(2, 20, 0)
+    by_pieces: dict[str, Callable[[np.ndarray], float]] = {
+        "kl": lambda x: divergences.unbiased_kl(law, Moments.of(x)),
+        "w2": lambda x: divergences.w2_unbiased(law, Moments.of(x)) ** 2,
+        "nll": lambda x: -target.law.log_density(x).mean(),
+    }
+    truths = {
+        name: (np.mean(v := [of(x) for x in pieces]), np.std(v, ddof=1) / np.sqrt(20))
+        for name, of in by_pieces.items()
+    }
+    truths["sliced_w2"] = divergences.unbiased_sliced_w2_squared(
+        whole.rows, whole.truth, directions, 20
+    )
+    return {
+        name: (np.array(v)[:, :2], [plain for _, _, plain in v], *map(float, truths[name]))
+        for name, v in found.items()
+    }
+
+
+def test_the_squared_distance_of_two_long_samples_is_unbiased() -> None:
+    """Between Gaussians, near and apart, against the closed form; and 0 of one law."""
+    rng = np.random.default_rng(3)
+    directions = divergences.projections(D, 20, 0)
+    for shift in (0.0, 0.05, 0.3):
+        other = Gaussian(LAW.mean + shift, LAW.eigenvalues * (1 + shift), LAW.basis)
+        truth = divergences.gaussian_sliced_w2(LAW, other, directions).value ** 2
+        values, errors = np.transpose(
+            [
+                divergences.unbiased_sliced_w2_squared(
+                    LAW.sample(2000, rng), other.sample(2000, rng), directions, 20
+                )
+                for _ in range(40)
+            ]
+        )
+        sd = values.std(ddof=1)
+        assert values.mean() == pytest.approx(truth, abs=4 * sd / np.sqrt(40))
+        assert np.sqrt(np.mean(errors**2)) == pytest.approx(sd, rel=0.4)
+        plugin = divergences.sliced_w2(LAW.sample(2000, rng), other.sample(2000, rng), directions)
+        assert shift or values.mean() < 0.2 * plugin.value**2
+
+
+def test_the_error_of_a_run_is_part_of_that_of_every_seed() -> None:
+    """As many rows as the sample: half the sampling error is left, and the run's own with it."""
+    rng = np.random.default_rng(4)
+    y, rows = LAW.sample(ROWS, rng), LAW.sample(ROWS, rng)
+    x = y + 1e-3 * rng.standard_normal(y.shape)
+    same = divergences.coupled_law(
+        x, y, Gaussian.from_covariance(rows.mean(0), np.cov(rows.T)), 0.5
+    )
+    np.testing.assert_allclose(same.mean, (y.mean(0) + rows.mean(0)) / 2, atol=1e-3)
+    densities = LAW.log_density(x), LAW.log_density(y)
+    own = divergences.cross_entropy(LAW.log_density(rows))
+    found = divergences.coupled_cross_entropy(*densities, own.value, own.standard_error)
+    assert found.gain == pytest.approx(2, rel=0.2)
+    assert found.reference_error < found.standard_error
+    none = divergences.coupled_cross_entropy(*densities, own.value, 1e6)
+    assert none.standard_error == pytest.approx(
+        divergences.cross_entropy(densities[0]).standard_error, rel=1e-2
+    )
+
+
 def test_a_control_that_is_no_help_does_no_harm() -> None:
     """A chain of other noise: the plain estimate stands, or is no worse."""
     rng = np.random.default_rng(1)
@@ -234,6 +378,24 @@ def first_mean(x: np.ndarray, y: np.ndarray) -> float:
             r"log_densities has shape \(30, 5\)",
         ),
         (lambda: divergences.coupled_cross_entropy(X[:, 0], Y[:, 0], np.nan), "exact = nan"),
+        (lambda: ReferenceRun(X, Y[1:]), r"run\.truth has shape \(29, 5\): must be \(30, 5\)"),
+        (lambda: ReferenceRun(X, Y), r"run\.rows has 30 rows: must have at least 40"),
+        (
+            lambda: ReferenceRun(np.full((40, D), np.nan), np.zeros((40, D))),
+            "run.rows: must be finite",
+        ),
+        (
+            lambda: Control(Y, ReferenceRun(X.repeat(2, 0)[:, 1:], Y.repeat(2, 0)[:, 1:])),
+            "law: dimension = 4: must be 5",
+        ),
+        (
+            lambda: divergences.unbiased_sliced_w2_squared(X, Y[1:], np.eye(D), 20),
+            r"y has shape \(29, 5\): must be \(30, 5\)",
+        ),
+        (
+            lambda: divergences.unbiased_sliced_w2_squared(X, Y, np.eye(D), 2),
+            "groups = 2: must be",
+        ),
         (lambda: divergences.coupling_distance(X, Y[1:]), r"control has shape \(29, 5\)"),
     ],
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,9 @@ from tests.workflow import run_jobs, tiny
 
 def with_a(*values: float) -> list[dict[str, Any]]:
     return [{"family": "beta_a", "a": list(values), "beta_min": 0.1, "beta_max": 20.0}]
+
+
+RING = {"family": "ring_mixture", "modes": 3, "radius": 1.0, "variance": 0.1}
 
 
 def labels(*values: int) -> str:
@@ -227,6 +232,49 @@ def test_the_disk_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for kind in ("samples", "divergences", "floors"):
         list(here.cells(kind))
     assert len(walked) == len(set(walked))
+
+
+def test_a_reference_run_is_told_neither_seeds_nor_recipes(tmp_path: Path) -> None:
+    """And its rows stand in the divergences' inputs, not in those of the samples."""
+    base = tiny(targets=[RING], schedules_per_job=2)
+    other = copy.deepcopy(base["scores"][-1]) | {"name": "other"}
+    here = {"target": "ring_mixture", "schedule": "beta_a=3", "schedules": "beta_a=-2,beta_a=3"}
+    here |= {"horizon": "1", "score": "trained", "sampler": "exponential_integrator_modified"}
+    here |= {"time_grid": "uniform", "n_steps": "10", "seeds": "0-1"}
+
+    def specs(**changes: Any) -> list[str]:
+        plan = Plan(Study.parse(base | changes), tmp_path)
+        return [plan._spec(kind, here) for kind in ("reference", "samples", "divergences")]
+
+    first = specs()
+    plan = Plan(Study.parse(base), tmp_path)
+    assert [Path(path).parts[-4] for name, path in plan.inputs(
+        "divergences", SimpleNamespace(**here)).items() if "reference" in name
+    ] == ["beta_a=-2", "beta_a=3"]  # fmt: skip
+    assert len(list(plan.cells("reference"))) == 2
+    assert specs(seeds=5, scores=[*base["scores"], other]) == first
+    more = specs(n_reference=20_000)
+    assert [a == b for a, b in zip(first, more, strict=True)] == [False, True, False]
+    none = Plan(Study.parse(base | {"n_reference": None}), tmp_path)
+    assert not list(none.cells("reference"))
+    assert not list(Plan(Study.parse(tiny()), tmp_path).cells("reference"))  # a Gaussian
+
+
+def test_a_block_keeps_the_reference_run_of_a_schedule_that_left(tmp_path: Path) -> None:
+    """Its divergences read it: what it was told is known from the networks' file."""
+    config = tiny(targets=[RING], schedules_per_job=2, seeds=1, n_reference=1000, bounds=[])
+    config["scores"] = config["scores"][-1:]
+    whole = Plan(Study.parse(config), tmp_path)
+    run_jobs(whole, ("data", "network", "reference", "samples", "divergences"))
+    fewer = Plan(Study.parse(config | {"schedules": with_a(3)}), tmp_path)
+    (cell,) = fewer.cells("divergences")
+    assert cell["schedules"] == labels(-2, 3)
+    assert np.isfinite(fewer.read("divergences", cell)["kl_coupled"]).all()
+    place = SimpleNamespace(**cell, schedule="beta_a=-2")
+    path = fewer.inputs("divergences", place)["reference_0"]
+    assert read_spec(path) == fewer.spec("reference", place)
+    with pytest.raises(ValueError, match="schedule = 'beta_a=9': not in the study"):
+        fewer.spec("reference", SimpleNamespace(**cell, schedule="beta_a=9"))
 
 
 def test_a_large_study_builds_each_process_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,6 +168,9 @@ BAD = [
     (changed(n_steps=[10**9]), ["n_steps.0 = 1000000000", "less than"]),
     (changed(seeds=10**7), ["seeds = 10000000", "less than"]),
     (changed(n_samples=10**12), ["n_samples = 1000000000000", "less than"]),
+    (changed(n_reference=999), ["n_reference = 999", "greater than or equal to 1000"]),
+    (changed(n_reference=True), ["n_reference = True", "must be a number"]),
+    (changed(n_reference="many"), ["n_reference", "'many'", "integer"]),
     (
         changed(scores=[TINY["scores"][0] | {"name": "a" * 40}]),
         ["scores", "20 repetitions"],
@@ -336,6 +339,14 @@ TOGETHER = {
     "a histogram whose law has no marginal": (
         {"divergences": [HISTOGRAM | {"coordinate": 1}], "targets": [FUNNEL], "bounds": []},
         r"divergences: histogram: coordinates = \[1\]: must start with 0 for a funnel",
+    ),
+    "too short a reference run": (
+        {"n_reference": 1000, "targets": [FUNNEL | {"dimension": 600}]},
+        r"n_reference = 1000: must be at least 2 \(d \+ 3\) = 1206 .* of target 'funnel'",
+    ),
+    "a reference run that fills the memory": (
+        {"n_reference": 10**7, "targets": [FUNNEL | {"dimension": 900}]},
+        r"n_reference = 10000000: must be .* at most 9544371, which is 64 GiB",
     ),
     "pictures of a coordinate of no target": (
         {"pictures": PICTURES | {"coordinates": [0, 3]}, "targets": [*TINY["targets"], DIGITS]},

@@ -342,6 +342,37 @@ def test_a_failed_network_is_marked_and_the_study_goes_on(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_a_reference_run_serves_all_seeds_and_recipes(tmp_path: Path) -> None:
+    """A long run a schedule, of a law that is not Gaussian: made again for what it depends on."""
+    ring = {"family": "ring_mixture", "modes": 4, "radius": 1.0, "variance": 0.1}
+    config = tiny(targets=[ring], seeds=1, n_reference=1000, bounds=[])
+    config["scores"] = config["scores"][-1:]
+    workflow = Workflow(tmp_path / "ring")
+    grid = workflow.make(config).squeeze()
+    assert np.isfinite(grid.kl_coupled).all()
+    assert (grid.kl_coupled_reference_error <= grid.kl_coupled_standard_error).all()
+    assert np.isnan(grid.kl_plugin_expected).all()
+    assert workflow.planned() == {}
+    chain = {"train": 1, "sample": 1, "evaluate": 1}
+    other = yaml.safe_load(yaml.safe_dump(config["scores"][0])) | {"name": "other"}
+    other["recipe"]["width"] = 32
+    pair = {"sample": 2, "evaluate": 2}
+    changes: list[tuple[dict[str, Any], dict[str, int]]] = [
+        ({"seeds": 2}, {"data": 1} | times(2, chain)),
+        ({"scores": [*config["scores"], other]}, times(2, chain)),
+        ({"schedules": with_a(-2, 3, 5)}, chain | {"reference": 1, "axes": 1}),
+        ({"n_steps": [10, 5]}, {"reference": 2} | pair),
+        ({"n_samples": 150}, pair),
+        ({"n_reference": 2000}, {"reference": 2} | pair),
+        ({"n_reference": None}, pair),
+    ]
+    for change, jobs in changes:
+        planned = workflow.planned(config | change)
+        planned.pop("floor", None)
+        assert planned == jobs | VIEWS, change
+
+
+@pytest.mark.slow
 def test_an_extension_adds_families_from_one_file(tmp_path: Path) -> None:
     config = tiny(
         extensions=[str(ROOT / "tests/data/extension.py")],

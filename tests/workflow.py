@@ -27,8 +27,8 @@ TINY = ROOT / "tests/data/tiny.yaml"
 
 #: In an order in which each finds its input files.
 STAGES = (
-    "data", "network", "samples", "bounds", "likelihood", "divergences", "floors", "pictures",
-    "exact", "axes",
+    "data", "network", "reference", "samples", "bounds", "likelihood", "divergences", "floors",
+    "pictures", "exact", "axes",
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from sgm.divergences.coupled import (
     Control,
     Coupled,
     CoupledKL,
+    ReferenceRun,
     coupled_cross_entropy,
     coupled_difference,
     coupled_kl,
@@ -54,6 +55,7 @@ from sgm.divergences.transport import (
     projections,
     sample_w2,
     sliced_w2,
+    unbiased_sliced_w2_squared,
 )
 
 __all__ = [
@@ -65,6 +67,7 @@ __all__ = [
     "HeldoutGap",
     "Moments",
     "PartitionKL",
+    "ReferenceRun",
     "SlicedW2",
     "coupled_cross_entropy",
     "coupled_difference",
@@ -87,6 +90,7 @@ __all__ = [
     "sample_w2",
     "sliced_w2",
     "unbiased_kl",
+    "unbiased_sliced_w2_squared",
     "w2_floor",
     "w2_plugin",
     "w2_squared_bias",

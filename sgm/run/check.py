@@ -208,6 +208,13 @@ def _check_target(study: Study, item: Item) -> Target:
             f"{size / 2**30:.3g} GiB of target {item.label!r} (d = {d}): must be at most "
             f"{LARGEST / 2**30:g}; smaller seeds_per_job need less"
         )
+    rows = study.n_reference or 0
+    if item.entry.law == "density" and rows and not 2 * (d + 3) <= rows <= LARGEST / (8 * d):
+        raise ValueError(
+            f"n_reference = {rows}: must be at least 2 (d + 3) = {2 * (d + 3)} for the covariance "
+            f"of target {item.label!r} (d = {d}), and at most {LARGEST // (8 * d)}, which is "
+            f"{LARGEST / 2**30:g} GiB"
+        )
     moments = any(divergence.family in BY_MOMENTS for divergence in study.divergences)
     if moments and study.n_samples < d + 3:
         raise ValueError(

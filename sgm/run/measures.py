@@ -18,6 +18,7 @@ chain (NaN where it is not known).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +26,7 @@ import numpy.typing as npt
 
 from sgm import bounds, divergences
 from sgm.densities import Law
-from sgm.divergences import Control, Coupled
+from sgm.divergences import Control, Coupled, ReferenceRun
 from sgm.gaussian import Gaussian, kl_divergence, wasserstein2
 from sgm.processes import VPProcess
 from sgm.targets import LawTarget, Target
@@ -60,8 +61,8 @@ def gaussian_kl(
 
     For a law that is not Gaussian, or unknown, the target's Gaussian has its moments or
     those of all the data: the divergence then sees the first two moments alone. Only where the
-    control's law is known is there a coupled estimate, and with it what the plug-in of
-    `plugin_rows` rows would show.
+    control's law is known, or has a reference run, is there a coupled estimate; where it is
+    Gaussian also what the plug-in of `plugin_rows` rows would show.
     """
     moments = divergences.Moments.of(sample)
     floor, floor_sd = divergences.plugin_kl_floor(moments.dimension, moments.n)
@@ -83,7 +84,7 @@ def gaussian_kl(
 
 
 def _coupling(control: Control | None, n: int) -> Control | None:
-    """The control of `n` generated rows; None without a known law, or with too few of them."""
+    """The control of `n` generated rows; None where nothing is known of its law, or n is small."""
     if control is None or control.law is None or n < divergences.GROUPS:
         return None
     return Control(control.rows[:n], control.law)
@@ -91,10 +92,11 @@ def _coupling(control: Control | None, n: int) -> Control | None:
 
 def _coupled(name: str, estimate: Coupled | None) -> dict[str, Any]:
     """The variables of a coupled estimate, see `sgm.study.variables.coupled`; NaN without one."""
-    estimate = estimate or Coupled(np.nan, np.nan, np.nan)
+    estimate = estimate or Coupled(np.nan, np.nan, np.nan, np.nan)
     return {
         f"{name}_coupled": estimate.value,
         f"{name}_coupled_standard_error": estimate.standard_error,
+        f"{name}_coupled_reference_error": estimate.reference_error,
         f"{name}_coupled_gain": estimate.gain,
     }
 
@@ -114,7 +116,7 @@ def gaussian_w2(sample: Array, target: Target, control: Control | None) -> dict[
     distance, upper, coupled = np.nan, np.nan, None
     if control is not None:
         distance = divergences.coupling_distance(sample, control.rows)
-        if control.law is not None:
+        if isinstance(control.law, Gaussian):
             upper = distance + float(wasserstein2(law, control.law))
         if (coupling := _coupling(control, len(sample))) is not None:
             coupled = divergences.coupled_w2(law, sample, coupling)
@@ -142,16 +144,32 @@ def sliced_w2(
     control = _coupling(control, min(len(generated), len(reference)))
     if control is None:
         return values | _coupled("sliced_w2", None)
-    assert control.law is not None
+    if isinstance(control.law, ReferenceRun):
+        exact, error = _sliced_w2_of(control.law, projections, projection_seed)
+    else:
+        assert control.law is not None
+        exact = divergences.gaussian_sliced_w2(target.reference, control.law, directions).value
+        error = 0.0
     coupled = divergences.coupled_difference(
         lambda x, y: divergences.sliced_w2(x, y, directions).value,
         generated[: len(control.rows)],
         reference,
         control,
-        divergences.gaussian_sliced_w2(target.reference, control.law, directions).value,
+        exact,
+        error,
         squared=True,
     )
     return values | _coupled("sliced_w2", coupled)
+
+
+@lru_cache(maxsize=1)  # one run serves all seeds of a schedule, and takes seconds to sort
+def _sliced_w2_of(run: ReferenceRun, projections: int, projection_seed: int) -> tuple[float, float]:
+    """Sliced W2 of a reference run's law to the target, a signed root, and its square's error."""
+    directions = divergences.projections(run.rows.shape[1], projections, projection_seed)
+    square, error = divergences.unbiased_sliced_w2_squared(
+        run.rows, run.truth, directions, divergences.GROUPS
+    )
+    return float(np.copysign(np.sqrt(abs(square)), square)), error
 
 
 def sliced_w2_exact(
@@ -179,10 +197,16 @@ def nll(sample: Array, target: Target, control: Control | None) -> dict[str, Any
     control = _coupling(control, len(sample))
     if control is None:
         return values | _coupled("nll", None)
-    assert control.law is not None
-    exact = float(nll_exact(target.reference, control.law)["nll_exact"])
+    if isinstance(control.law, ReferenceRun):
+        own = divergences.cross_entropy(target.law.log_density(control.law.rows))
+        exact, error = own.value, own.standard_error
+        if not np.isfinite(exact):  # rows where the target has no mass
+            return values | _coupled("nll", None)
+    else:
+        assert control.law is not None
+        exact, error = float(nll_exact(target.reference, control.law)["nll_exact"]), 0.0
     coupled = divergences.coupled_cross_entropy(
-        densities, target.law.log_density(control.rows), exact
+        densities, target.law.log_density(control.rows), exact, error
     )
     return values | _coupled("nll", coupled)
 
@@ -211,14 +235,16 @@ def partition_kl(sample: Array, target: Target) -> dict[str, Any]:
 def mmd(
     generated: Array, reference: Array, target: Target, control: Control | None, rows: int
 ) -> dict[str, Any]:
-    """Squared MMD between two samples of at most `rows` rows."""
+    """Squared MMD between two samples of at most `rows` rows; coupled where a law is Gaussian.
+
+    Of a reference run, whose pairs of rows are too many, there is no coupled estimate.
+    """
     law, bandwidth = target.reference, _bandwidth(target.reference)
     generated, reference = generated[:rows], reference[:rows]
     values = {"mmd": divergences.mmd(generated, reference, bandwidth)}
     control = _coupling(control, min(len(generated), len(reference)))
-    if control is None:
+    if control is None or not isinstance(control.law, Gaussian):
         return values | _coupled("mmd", None)
-    assert control.law is not None
     coupled = divergences.coupled_difference(
         lambda x, y: divergences.mmd(x, y, bandwidth),
         generated[: len(control.rows)],

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sgm import laws
-from sgm.divergences import Control
+from sgm.divergences import Control, ReferenceRun
 from sgm.gaussian import Gaussian
 from sgm.processes import Process
 from sgm.random import stream
@@ -48,6 +48,7 @@ __all__ = [
     "likelihood",
     "network",
     "pictures",
+    "reference",
     "samples",
 ]
 
@@ -132,6 +133,34 @@ def network(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
     write_cells(outputs["training"], cells, spec)
 
 
+def reference(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -> None:
+    """A long run of the exact-score chain, on noise that no seed meets but all schedules share.
+
+    Its rows stand in for the chain's law in the coupled estimates of all recipes and seeds.
+    """
+    from sgm import networks, simulation
+    from sgm.run.score_fns import build_score_fn
+
+    target = build_target(spec["target"])
+    process = build_process(spec["process"], spec["schedule"], spec["horizon"])
+    times = build_times(spec["time_grid"], spec["horizon"], spec["n_steps"])
+    place = networks.resolve_device(device)
+    score_fn, dtype = build_score_fn(spec["score"], process, target, None, place)
+    (rows,) = simulation.simulate_reverse(
+        build_steps(spec["sampler"], process, times),
+        score_fn,
+        process.prior_variance,
+        spec["n_reference"],
+        target.dimension,
+        spec["study_seed"],
+        [0],
+        {"target": spec["target"]["label"], "run": "reference"},
+        dtype,
+        place,
+    )
+    write_cells(outputs["reference"], {"rows": rows.float().cpu().numpy()}, spec)
+
+
 def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -> None:
     """Simulate the sampler, one generated sample a schedule and seed.
 
@@ -212,7 +241,8 @@ def divergences(spec: Spec, seeds: range, inputs: Files, outputs: Files, device:
     for s, schedule in enumerate(spec["schedules"]):
         name = f"samples/{schedule['label']}"
         generated = read_cells(inputs["samples"], [name])[name]
-        controls = _controls(target, inputs["samples"], schedule["label"])
+        run = _reference_run(spec, target, inputs.get(f"reference_{s}"))
+        controls = _controls(target, inputs["samples"], schedule["label"], run)
         for r, (seed, sample) in enumerate(zip(seeds, generated, strict=True)):
             if not np.isfinite(sample).all():
                 messages[s, r] = "the generated sample is not finite"
@@ -248,13 +278,28 @@ def _failures(messages: npt.ArrayLike) -> dict[str, npt.NDArray[Any]]:
     return {"failed": message != "", "message": message}
 
 
-def _controls(target: Target, path: Path, label: str) -> list[Control]:
+def _reference_run(spec: Spec, target: Target, path: Path | None) -> ReferenceRun | None:
+    """The long run of a schedule, with as many true rows; None without one, or if it diverged."""
+    if path is None:
+        return None
+    rows = read_cells(path)["rows"].astype(np.float64)
+    if not np.isfinite(rows).all():
+        print(f"{path}: the exact-score chain is not finite: no coupled estimates", flush=True)
+        return None
+    label = spec["target"]["label"]
+    truth = target.sample(
+        len(rows), stream(spec["study_seed"], "reference", target=label, run="reference")
+    )
+    return ReferenceRun(rows, truth)
+
+
+def _controls(target: Target, path: Path, label: str, run: ReferenceRun | None) -> list[Control]:
     """The exact-score chains of a schedule, one a seed; none if they were not simulated."""
     rows, moments = f"control/{label}", f"control_law/{label}"
     arrays = read_cells(path, {rows, moments}.intersection(cell_names(path)))
     if not arrays:
         return []
-    law = None
+    law: Gaussian | ReferenceRun | None = run
     if moments in arrays:
         assert isinstance(target.law, Gaussian)
         mean, variances = arrays[moments]
@@ -396,6 +441,7 @@ def bounds(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str)
 STAGES: dict[str, Callable[[Spec, range, Files, Files, str], None]] = {
     "data": data,
     "network": network,
+    "reference": reference,
     "samples": samples,
     "divergences": divergences,
     "floors": floors,

@@ -34,6 +34,7 @@ PATTERNS = {
     "data": "data/{target}/seeds_{seeds}.npz",
     "network": "networks/{target}/{schedules}/T={horizon}/{score}/seeds_{seeds}.safetensors",
     "training": "cells/training/{target}/{schedules}/T={horizon}/{score}/seeds_{seeds}.npz",
+    "reference": "reference/{target}/{schedule}/T={horizon}/{sampler}/{time_grid}-{n_steps}.npz",
     "samples": "samples/{target}/{schedules}/T={horizon}/{score}"
     "/{sampler}/{time_grid}-{n_steps}/seeds_{seeds}.npz",
     "divergences": "cells/divergences/{target}/{schedules}/T={horizon}/{score}"

@@ -197,6 +197,13 @@ class Study(families.Strict):
             "bound w2 of the largest error; null takes n_score_error",
         ),
     ] = None
+    n_reference: Annotated[
+        Annotated[int, Field(ge=1000, le=10**7)] | None,
+        Field(
+            description="rows of a long run of each exact-score chain whose law is not known, for "
+            "coupled estimates; null for none"
+        ),
+    ] = 10_000
     divergences: _axis("divergence")  # type: ignore[valid-type]
     bounds: _axis("bound")  # type: ignore[valid-type]
     likelihood: Annotated[

@@ -185,17 +185,28 @@ class Plan:
         ValueError
             If neither the study nor a file on disk says what one of them is.
         """
+        lost = self._lost.get((_Chain.of(labels), labels["schedules"]), {})
+        return [self._schedule(label, lost) for label in labels["schedules"].split(",")]
+
+    def schedule(self, labels: Mapping[str, str]) -> dict[str, Any]:
+        """Spec of the schedule of a reference run, which any block may name; see `schedules`."""
+        place = labels["target"], labels["horizon"]
+        lost = {
+            label: spec
+            for (chain, _), specs in self._lost.items()
+            if (chain.target, chain.horizon) == place
+            for label, spec in specs.items()
+        }
+        return self._schedule(labels["schedule"], lost)
+
+    def _schedule(self, label: str, lost: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
         # what a file says to build is built only if it is a family: files come from others
         families = {entry.build for entry in KINDS["schedule"].values()}
-        lost = self._lost.get((_Chain.of(labels), labels["schedules"]), {})
-        lost = {label: spec for label, spec in lost.items() if spec["build"] in families}
-        try:
-            return [
-                lost[label] if label in lost else self._known[label]
-                for label in labels["schedules"].split(",")
-            ]
-        except KeyError as error:
-            raise ValueError(f"schedule = {error}: not in the study, nor in a file") from None
+        if label in lost and lost[label]["build"] in families:
+            return lost[label]
+        if label not in self._known:
+            raise ValueError(f"schedule = {label!r}: not in the study, nor in a file")
+        return self._known[label]
 
     def place(self, labels: Mapping[str, str]) -> dict[str, str]:
         """Labels of the network that a picture shows: of seed 0 and the first horizon."""
@@ -228,6 +239,8 @@ class Plan:
                     return any(score.family != "trained" for score in scores)
                 case "floors":
                     return sampled and bool(self.with_floor(target))
+                case "reference":
+                    return any(self.has_reference(target, score) for score in scores)
             return True
         match kind:
             case "network" | "training":
@@ -270,6 +283,11 @@ class Plan:
         measures = self.measures("divergences", target)
         known = target.entry.law_known and score.family == "trained"
         return known and any(item.entry.coupled for item in measures)
+
+    def has_reference(self, target: Item, score: Item) -> bool:
+        """Whether a long run of the exact-score chain stands in for its law, which is not known."""
+        known = target.entry.law == "gaussian" or self.study.n_reference is None
+        return not known and self.is_coupled(target, score)
 
     # --- files -----------------------------------------------------------------------
 
@@ -323,21 +341,26 @@ class Plan:
         """
         own = {name: getattr(labels, name) for name in fields(stage)}
         needed = self._needed(stage, own)
-        return {kind: self.pattern(kind).format(**place) for kind, place in needed.items()}
+        return {name: self.pattern(kind).format(**place) for name, (kind, place) in needed.items()}
 
-    def _needed(self, stage: str, own: Mapping[str, str]) -> dict[str, Mapping[str, str]]:
-        """Kind and labels of the files that a job reads."""
-        needed = dict.fromkeys(_INPUTS.get(stage, []), own)
+    def _needed(
+        self, stage: str, own: Mapping[str, str]
+    ) -> dict[str, tuple[str, Mapping[str, str]]]:
+        """Kind and labels of the files that a job reads, by the names under which it does."""
+        needed = {kind: (kind, own) for kind in _INPUTS.get(stage, [])}
         if "score" in own:
             target, score = self._item("target", own), self._item("score", own)
             if score.family == "trained" and stage in ("samples", "likelihood"):
-                needed["network"] = own
+                needed["network"] = "network", own
             if score.family == "trained" and stage == "pictures":
-                needed["network"] = self.place(own)
+                needed["network"] = "network", self.place(own)
             if stage == "divergences" and self.along_chain(target, score):
-                needed["bounds"] = own
+                needed["bounds"] = "bounds", own
+            if stage == "divergences" and self.has_reference(target, score):
+                for s, label in enumerate(own["schedules"].split(",")):
+                    needed[f"reference_{s}"] = "reference", {**own, "schedule": label}
             if stage == "likelihood" and not target.entry.law_known:
-                needed["data"] = own
+                needed["data"] = "data", own
         return needed
 
     # --- specs -----------------------------------------------------------------------
@@ -357,8 +380,8 @@ class Plan:
         Parameters
         ----------
         stage : str
-            ``data``, ``network``, ``samples``, ``divergences``, ``bounds``, ``likelihood``,
-            ``floors``, ``pictures``, ``exact`` or ``axes``.
+            ``data``, ``network``, ``reference``, ``samples``, ``divergences``, ``bounds``,
+            ``likelihood``, ``floors``, ``pictures``, ``exact`` or ``axes``.
         labels : Snakemake's wildcards or any object with the labels as attributes
         """
         return self._spec(stage, {name: getattr(labels, name) for name in fields(stage)})
@@ -400,8 +423,8 @@ class Plan:
                 told["files"] = {path: content_of(path) for path in own}
             told["code"] = self._fingerprint(frozenset(roots(stage, told)))
             told["inputs"] = {
-                kind: digest(self._spec(kind, place))
-                for kind, place in self._needed(stage, labels).items()
+                name: digest(self._spec(kind, place))
+                for name, (kind, place) in self._needed(stage, labels).items()
             }
             self._specs[key] = canonical(told)
         return self._specs[key]

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["files", "labelled", "leaves", "roots"]
 
 Labels = Mapping[str, str]
+
+#: The score of the chain that runs beside a network's.
+EXACT = {"build": "sgm.scores:exact", "parameters": {}}
 Leaves = dict[str, Any]
 
 
@@ -127,8 +130,20 @@ def _samples(plan: Plan, labels: Labels) -> Leaves:
     if plan.along_chain(_item(plan, "target", labels), _item(plan, "score", labels)):
         told["n_score_error"] = plan.study.n_score_error
     if plan.is_coupled(_item(plan, "target", labels), _item(plan, "score", labels)):
-        told["control"] = {"build": "sgm.scores:exact", "parameters": {}}
+        told["control"] = EXACT
     return told
+
+
+def _reference(plan: Plan, labels: Labels) -> Leaves:
+    told = _target(plan, labels) | _solver(plan, labels)
+    return told | {
+        "process": plan.study.process.spec,
+        "schedule": plan.schedule(labels),
+        "horizon": _item(plan, "horizon", labels),
+        "sampler": _item(plan, "sampler", labels).spec,
+        "score": EXACT,
+        "n_reference": plan.study.n_reference,
+    }
 
 
 def _divergences(plan: Plan, labels: Labels) -> Leaves:
@@ -233,6 +248,7 @@ def _axes(plan: Plan, labels: Labels) -> Leaves:
 _LEAVES: dict[str, Callable[[Plan, Labels], Leaves]] = {
     "data": _data,
     "network": _network,
+    "reference": _reference,
     "samples": _samples,
     "divergences": _divergences,
     "floors": _floors,

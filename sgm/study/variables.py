@@ -9,6 +9,7 @@ that figures and tables read the grid alone and treat a user's divergence like o
                       of a divergence: the variables that belong beside it
     ranks             "0" if less is not better, so that no schedule is best by it
     coupled           the estimate below the floor, with a chain of known law beside the sampler's
+    shared_error      of a coupled estimate: the part of its error that all seeds share
     floor_power       p if exact^p + floor^p is what the estimator shows, to the power p
     parts, refined    of a bound: its terms from the bottom of the stack, and other totals;
                       of a part: a sharper form of it
@@ -36,7 +37,7 @@ VERDICT = ("target", "sampler")
 #: Keys of `about`, see the module.
 ABOUT = (
     "role", "figure", "label", "floor", "floor_sd", "exact", "unbiased", "standard_error",
-    "coupled", "bound",
+    "coupled", "shared_error", "bound",
     "ranks", "floor_power", "parts", "refined", "objection", "divergence",
 )  # fmt: skip
 
@@ -117,11 +118,23 @@ def divergence(figure: str, label: str, **companions: str) -> dict[str, str]:
 def coupled(name: str, long_name: str, units: str = "nat") -> tuple[Variable, ...]:
     """A divergence estimated with a chain of known law beside the sampler's, its error and gain."""
     return (
-        Variable(f"{name}_coupled", REPLICATE, f"{long_name}, coupled", units),
+        Variable(
+            f"{name}_coupled",
+            REPLICATE,
+            f"{long_name}, coupled",
+            units,
+            {"shared_error": f"{name}_coupled_reference_error"},
+        ),
         Variable(
             f"{name}_coupled_standard_error",
             REPLICATE,
             f"standard error of {name}_coupled in one run",
+            units,
+        ),
+        Variable(
+            f"{name}_coupled_reference_error",
+            REPLICATE,
+            "part of it that all seeds share, that of the reference run; 0 for a known law",
             units,
         ),
         Variable(

@@ -26,6 +26,27 @@ rule sample:
         " --output samples={output.samples:q} > {log:q} 2>&1"
 
 
+# A long run of the exact-score chain, of a target that is not Gaussian: no seed, no recipe.
+rule reference:
+    input:
+        unpack(inputs("reference")),
+    output:
+        reference=plan.pattern("reference"),
+    log:
+        log("reference"),
+    benchmark:
+        times("reference")
+    conda:
+        "../envs/sgm.yaml"
+    resources:
+        device=study.device,
+    params:
+        spec=spec("reference"),
+    shell:
+        "python -m sgm.run reference --spec {params.spec:q} --device {resources.device}"
+        " --output reference={output.reference:q} > {log:q} 2>&1"
+
+
 # A few rows at chosen times, on their way from data to noise and back.
 rule picture:
     input:
