@@ -268,7 +268,7 @@ def test_what_is_large_has_a_chunk_a_target(tmp_path: Path) -> None:
 
 def test_every_stage_has_a_rule_and_a_file() -> None:
     assert set(stages.STAGES) == {
-        "data", "network", "samples", "divergences", "floors", "bounds", "likelihood",
+        "data", "network", "reference", "samples", "divergences", "floors", "bounds", "likelihood",
         "pictures", "exact", "axes"
     }  # fmt: skip
 
