@@ -49,15 +49,19 @@ from sgm.divergences.moments import (
     w2_unbiased,
 )
 from sgm.divergences.transport import (
+    CentredW2,
     SlicedW2,
+    centred_w2,
     gaussian_sliced_w2,
     projections,
     sample_w2,
+    signed_root,
     sliced_w2,
 )
 
 __all__ = [
     "GROUPS",
+    "CentredW2",
     "Control",
     "Coupled",
     "CoupledKL",
@@ -66,6 +70,7 @@ __all__ = [
     "Moments",
     "PartitionKL",
     "SlicedW2",
+    "centred_w2",
     "coupled_cross_entropy",
     "coupled_difference",
     "coupled_kl",
@@ -85,6 +90,7 @@ __all__ = [
     "plugin_kl_moments",
     "projections",
     "sample_w2",
+    "signed_root",
     "sliced_w2",
     "unbiased_kl",
     "w2_floor",

@@ -44,6 +44,7 @@ from sgm.divergences.moments import (
     w2_unbiased,
 )
 from sgm.divergences.samples import rows
+from sgm.divergences.transport import signed_root
 from sgm.gaussian import Gaussian, kl_divergence, require_single, wasserstein2
 
 __all__ = [
@@ -311,14 +312,8 @@ def coupled_w2(law: Gaussian, sample: npt.ArrayLike, control: Control) -> Couple
 
 
 def _root(square: Coupled) -> Coupled:
-    """Signed root of an estimated square; its error is that of the square over twice the root.
-
-    Near zero, where that fails, it is the root of the square's error.
-    """
-    value = float(np.copysign(np.sqrt(abs(square.value)), square.value))
-    scale = 2 * max(abs(value), np.sqrt(square.standard_error) / 2)
-    error = square.standard_error / scale if scale > 0 else square.standard_error
-    return Coupled(value, float(error), square.gain)
+    """Signed root of an estimated square."""
+    return Coupled(*signed_root(square.value, square.standard_error), square.gain)
 
 
 def coupled_cross_entropy(
@@ -373,7 +368,7 @@ def coupled_difference(
     reference: npt.ArrayLike,
     control: Control,
     exact: float,
-    squared: bool = False,
+    root: bool = False,
 ) -> Coupled:
     """D(X; reference) − D(Y; reference) + D(law of Y), for any divergence between samples.
 
@@ -389,8 +384,8 @@ def coupled_difference(
     control : Control
     exact : float
         D of the control's law and the target's.
-    squared : bool
-        Whether D is a distance, whose square is what is coupled: the value is then a signed root.
+    root : bool
+        Whether D is the square of a distance: the value is then its signed root.
 
     Returns
     -------
@@ -411,18 +406,17 @@ def coupled_difference(
     if not np.isfinite(x).all():
         return Coupled(np.inf, np.nan, 1.0)
     known = np.isfinite(control.rows).all()
-    power = 2 if squared else 1
 
     def pair(picked: slice) -> tuple[float, float]:
-        own = statistic(x[picked], y[picked]) ** power
-        other = statistic(control.rows[picked], y[picked]) ** power if known else np.nan
+        own = statistic(x[picked], y[picked])
+        other = statistic(control.rows[picked], y[picked]) if known else np.nan
         return own, own - other
 
     plain, difference = pair(slice(None))
     blocks = np.array([pair(slice(block, None, BLOCKS)) for block in range(BLOCKS)])
     plain_error, error = blocks.std(axis=0, ddof=1) / np.sqrt(BLOCKS)
-    best = Coupled.better(difference + exact**power, float(error), float(plain), float(plain_error))
-    return _root(best) if squared else best
+    best = Coupled.better(difference + exact, float(error), float(plain), float(plain_error))
+    return _root(best) if root else best
 
 
 def coupling_distance(sample: npt.ArrayLike, control: npt.ArrayLike) -> float:

@@ -121,9 +121,32 @@ def gaussian_w2(sample: Array, target: Target, control: Control | None) -> dict[
     return values | _coupled("w2", coupled)
 
 
-def sample_w2(generated: Array, reference: Array, rows: int) -> dict[str, Any]:
-    """Exact W2 between two samples of at most `rows` rows."""
-    return {"w2_sample": divergences.sample_w2(generated[:rows], reference[:rows])}
+def sample_w2(
+    generated: Array, reference: Array, target: Target, control: Control | None, rows: int
+) -> dict[str, Any]:
+    """Centred W2 between two samples of at most `rows` rows."""
+    generated, reference = generated[:rows], reference[:rows]
+    plain = divergences.centred_w2(generated, reference)
+    value, error = divergences.signed_root(plain.square, plain.standard_error)
+    values = {
+        "w2_sample": value,
+        "w2_sample_standard_error": error,
+        "w2_sample_visible": plain.visible,
+    }
+    n = min(len(generated), len(reference))
+    control = _coupling(control, n) if n >= 2 * divergences.GROUPS else None  # halves of a block
+    if control is None:
+        return values | _coupled("w2_sample", None)
+    assert control.law is not None
+    coupled = divergences.coupled_difference(
+        lambda x, y: divergences.centred_w2(x, y).square,
+        generated[:n],
+        reference,
+        control,
+        float(wasserstein2(target.reference, control.law)) ** 2,
+        root=True,
+    )
+    return values | _coupled("w2_sample", coupled)
 
 
 def sliced_w2(
@@ -143,12 +166,12 @@ def sliced_w2(
         return values | _coupled("sliced_w2", None)
     assert control.law is not None
     coupled = divergences.coupled_difference(
-        lambda x, y: divergences.sliced_w2(x, y, directions).value,
+        lambda x, y: divergences.sliced_w2(x, y, directions).value ** 2,
         generated[: len(control.rows)],
         reference,
         control,
-        divergences.gaussian_sliced_w2(target.reference, control.law, directions).value,
-        squared=True,
+        divergences.gaussian_sliced_w2(target.reference, control.law, directions).value ** 2,
+        root=True,
     )
     return values | _coupled("sliced_w2", coupled)
 

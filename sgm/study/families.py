@@ -496,7 +496,7 @@ class GaussianKL(Divergence):
 class Subsampled(Divergence):
     """A divergence between the first `rows` rows of two samples; its cost grows as rows²."""
 
-    rows: Annotated[int, Field(ge=2, le=20000)]
+    rows: Annotated[int, Field(ge=4, le=20000)]
 
 
 class Projected(Divergence):

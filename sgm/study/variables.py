@@ -211,10 +211,25 @@ SAMPLE_W2 = (
     Variable(
         "w2_sample",
         REPLICATE,
-        "W2 between generated rows and as many independent true rows",
+        "signed root of W2 squared between generated and true rows, less that within each",
         "1",
-        divergence("w2_sample", "W2 between samples", exact="w2_exact", bound="w2_bound"),
+        divergence(
+            "w2_sample",
+            "W2 between samples, centred",
+            exact="w2_exact",
+            standard_error="w2_sample_standard_error",
+            coupled="w2_sample_coupled",
+            bound="w2_bound",
+        ),
         measured_floor=True,
+    ),
+    *coupled("w2_sample", "W2 between samples, centred", "1"),
+    Variable("w2_sample_standard_error", REPLICATE, "standard error of w2_sample in one run", "1"),
+    Variable(
+        "w2_sample_visible",
+        RUN,
+        "share of W2 squared that w2_sample shows of a difference in scale alone",
+        "1",
     ),
 )
 SLICED_W2 = (
