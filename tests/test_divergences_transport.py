@@ -117,6 +117,9 @@ def test_signed_roots_carry_the_error_of_their_square():
     assert divergences.signed_root(-4.0, 0.4) == (-2.0, 0.1)
     assert divergences.signed_root(0.0, 0.25) == (0.0, 0.5)
     assert divergences.signed_root(0.0, 0.0) == (0.0, 0.0)
+    for square, error in ((4.0, 0.4), (-4.0, 0.4), (0.01, 0.25), (0.0, 0.0), (-0.0001, 9.0)):
+        back = divergences.squared(*divergences.signed_root(square, error))
+        assert back == pytest.approx((square, error), rel=1e-14)
 
 
 def test_sample_w2_that_did_not_converge_is_no_number(monkeypatch):

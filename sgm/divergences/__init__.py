@@ -57,6 +57,7 @@ from sgm.divergences.transport import (
     sample_w2,
     signed_root,
     sliced_w2,
+    squared,
 )
 
 __all__ = [
@@ -92,6 +93,7 @@ __all__ = [
     "sample_w2",
     "signed_root",
     "sliced_w2",
+    "squared",
     "unbiased_kl",
     "w2_floor",
     "w2_plugin",

@@ -49,6 +49,7 @@ __all__ = [
     "sample_w2",
     "signed_root",
     "sliced_w2",
+    "squared",
 ]
 
 Array = npt.NDArray[np.float64]
@@ -185,6 +186,12 @@ def signed_root(square: float, standard_error: float) -> tuple[float, float]:
     value = float(np.copysign(np.sqrt(abs(square)), square))
     scale = 2 * max(abs(value), np.sqrt(standard_error) / 2)
     return value, float(standard_error / scale if scale > 0 else standard_error)
+
+
+def squared(root: float, standard_error: float) -> tuple[float, float]:
+    """The estimated square of a `signed_root`, and its standard error."""
+    scale = 2 * max(abs(root), standard_error / 2)
+    return float(np.copysign(root**2, root)), float(standard_error * scale)
 
 
 def _transport(x: Array, y: Array) -> tuple[float, Array, Array]:
