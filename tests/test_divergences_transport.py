@@ -64,6 +64,64 @@ def test_sample_w2_is_biased_upwards(d):
         assert np.mean(values) > 5 * np.sqrt(d) * 0.2
 
 
+def centred(d, *, shift=0.0, scale=1.0, n=120, replicates=60):
+    """Squares, standard errors and visible shares over independent pairs of samples."""
+    pairs = (
+        (draws(n, d, 2 * seed, shift=shift, scale=scale), draws(n, d, 2 * seed + 1))
+        for seed in range(replicates)
+    )
+    found = [divergences.centred_w2(x, y) for x, y in pairs]
+    return np.array([(one.square, one.standard_error, one.visible) for one in found]).T
+
+
+def test_centred_w2_takes_off_what_samples_of_one_law_show():
+    x, y = draws(41, 3, 1), draws(30, 3, 2, shift=0.3, scale=1.2)
+    halves, others = (x[:20], x[20:40]), (y[:15], y[15:])
+    between = [divergences.sample_w2(a, b) ** 2 for a in halves for b in others]
+    within = [assigned_w2(*halves) ** 2, assigned_w2(*others) ** 2]
+    found = divergences.centred_w2(x, y)
+    assert found.square == pytest.approx(np.mean(between) - np.mean(within), rel=1e-12)
+    spread = 2 * np.trace(np.cov(y.T))
+    assert found.visible == pytest.approx(1 - within[1] / spread, rel=1e-12)
+
+
+@pytest.mark.parametrize("d", [2, 10, 50])
+def test_centred_w2_of_equal_laws_is_zero_within_its_standard_error(d):
+    squares, errors, _ = centred(d)
+    sd = squares.std(ddof=1)
+    assert abs(squares.mean()) < 4 * sd / np.sqrt(len(squares))
+    # the potentials are noise here: the error is on the safe side, within a factor of two
+    assert 0.9 < np.sqrt(np.mean(errors**2)) / sd < 2.2
+    assert np.mean(np.abs(squares) < 1.96 * errors) >= 0.93
+
+
+@pytest.mark.parametrize("d", [2, 10, 50])
+@pytest.mark.parametrize(("shift", "scale"), [(0.2, 1.0), (0.0, 0.8), (0.1, 1.3)])
+def test_centred_w2_shows_a_shift_whole_and_of_a_scale_the_visible_share(d, shift, scale):
+    squares, errors, visible = centred(d, shift=shift, scale=scale)
+    expected = d * (shift**2 + (scale - 1) ** 2 * visible.mean())
+    sd = squares.std(ddof=1)
+    assert squares.mean() == pytest.approx(expected, abs=4 * sd / np.sqrt(len(squares)))
+    assert 0.75 < np.sqrt(np.mean(errors**2)) / sd < 2.2
+    truth = wasserstein2(
+        Gaussian.diagonal(np.full(d, shift), np.full(d, scale**2)),
+        Gaussian.diagonal(np.zeros(d), np.ones(d)),
+    )
+    plain = divergences.sample_w2(draws(60, d, 1, shift=shift, scale=scale), draws(60, d, 2))
+    if d > 2:  # the bias of the plain estimate is many times its own
+        assert abs(expected - truth**2) < 0.1 * (plain**2 - truth**2)
+
+
+def test_signed_roots_carry_the_error_of_their_square():
+    assert divergences.signed_root(4.0, 0.4) == (2.0, 0.1)
+    assert divergences.signed_root(-4.0, 0.4) == (-2.0, 0.1)
+    assert divergences.signed_root(0.0, 0.25) == (0.0, 0.5)
+    assert divergences.signed_root(0.0, 0.0) == (0.0, 0.0)
+    for square, error in ((4.0, 0.4), (-4.0, 0.4), (0.01, 0.25), (0.0, 0.0), (-0.0001, 9.0)):
+        back = divergences.squared(*divergences.signed_root(square, error))
+        assert back == pytest.approx((square, error), rel=1e-14)
+
+
 def test_sample_w2_that_did_not_converge_is_no_number(monkeypatch):
     monkeypatch.setattr(transport, "MAX_PIVOTS", 3)
     with pytest.raises(RuntimeError, match="exact W2 of 50 and 50 rows: numItermax"):
@@ -202,6 +260,7 @@ def test_lost_samples_are_infinitely_far(lost):
     directions = divergences.projections(3, 6, seed=0)
     for pair in ((x, y), (y, x)):
         assert divergences.sample_w2(*pair) == np.inf
+        assert divergences.centred_w2(*pair).square == np.inf
         assert divergences.sliced_w2(*pair, directions) == SlicedW2(np.inf, np.inf)
 
 
@@ -212,6 +271,10 @@ SQUARE = np.eye(3)
     ("call", "message"),
     [
         (lambda: divergences.sample_w2(np.zeros(4), np.zeros((4, 2))), r"x has shape \(4,\)"),
+        (
+            lambda: divergences.centred_w2(np.zeros((9, 2)), np.zeros((3, 2))),
+            "y has 3 rows: must have at least 4",
+        ),
         (
             lambda: divergences.sample_w2(np.zeros((4, 3)), np.zeros((4, 2))),
             r"y has shape \(4, 2\): must be \(n, 3\) with n >= 2",

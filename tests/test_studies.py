@@ -68,8 +68,9 @@ def shrunk(config: dict[str, Any]) -> dict[str, Any]:
 
 def _few(divergence: Any) -> Any:
     if isinstance(divergence, dict):
-        limits = {"rows": 40, "projections": 8, "components": 1}
-        return divergence | {key: n for key, n in limits.items() if key in divergence}
+        limits = {"rows": 40, "projections": 8, "components": 1, "subsample": 40}
+        few = divergence | {key: n for key, n in limits.items() if key in divergence}
+        return few | {"rows": [40]} if few["family"] == "coverage" else few
     return divergence
 
 
@@ -105,10 +106,15 @@ def test_study(path: Path, tmp_path: Path) -> None:
         figure, frame = plots.draw(shown, stem)
         assert len(frame) > 0, stem
         assert figure.axes, stem
+    compared = any(
+        variable.about.get("role") == "divergence"
+        for item in study.divergences
+        for variable in item.entry.variables
+    )
     says = {
         "summary": True,
         "ranking": bool(study.bounds),
-        "comparison": any(item.family == "beta_a" for item in study.schedules),
+        "comparison": compared and any(item.family == "beta_a" for item in study.schedules),
         "horizons": study.likelihood is not None,
     }
     for name, table in tables.TABLES.items():
@@ -121,7 +127,7 @@ def _has(plan: Plan, variable: Variable, target: Item) -> bool:
     scores = [score for score in plan.study.scores if plan.study.runs(target, score)]
     untrained = any(score.family != "trained" for score in scores)
     sampled = any(plan.is_sampled(target, score) for score in scores)
-    if "coupl" in variable.name or "plugin_expected" in variable.name:
+    if any(word in variable.name for word in ("coupl", "plugin_expected", "coverage")):
         coupled = any(plan.is_coupled(target, score) for score in scores)
         gaussian = target.entry.law == "gaussian"
         # of other laws a long run stands in for that of the chain

@@ -50,16 +50,21 @@ from sgm.divergences.moments import (
     w2_unbiased,
 )
 from sgm.divergences.transport import (
+    CentredW2,
     SlicedW2,
+    centred_w2,
     gaussian_sliced_w2,
     projections,
     sample_w2,
+    signed_root,
     sliced_w2,
+    squared,
     unbiased_sliced_w2_squared,
 )
 
 __all__ = [
     "GROUPS",
+    "CentredW2",
     "Control",
     "Coupled",
     "CoupledKL",
@@ -69,6 +74,7 @@ __all__ = [
     "PartitionKL",
     "ReferenceRun",
     "SlicedW2",
+    "centred_w2",
     "coupled_cross_entropy",
     "coupled_difference",
     "coupled_kl",
@@ -88,7 +94,9 @@ __all__ = [
     "plugin_kl_moments",
     "projections",
     "sample_w2",
+    "signed_root",
     "sliced_w2",
+    "squared",
     "unbiased_kl",
     "unbiased_sliced_w2_squared",
     "w2_floor",

@@ -51,6 +51,7 @@ from sgm.divergences.moments import (
     w2_unbiased,
 )
 from sgm.divergences.samples import rows
+from sgm.divergences.transport import signed_root
 from sgm.gaussian import Gaussian, kl_divergence, require_single, wasserstein2
 
 __all__ = [
@@ -423,15 +424,10 @@ def _signed_square(root: float) -> float:
 
 
 def _root(square: Coupled) -> Coupled:
-    """Signed root of an estimated square; its error is that of the square over twice the root.
-
-    Near zero, where that fails, it is the root of the square's error.
-    """
-    value = float(np.copysign(np.sqrt(abs(square.value)), square.value))
-    scale = 2 * max(abs(value), np.sqrt(square.standard_error) / 2)
-    scale = scale if scale > 0 else 1.0
-    errors = square.standard_error / scale, square.reference_error / scale
-    return Coupled(value, float(errors[0]), square.gain, float(errors[1]))
+    """Signed root of an estimated square."""
+    value, error = signed_root(square.value, square.standard_error)
+    shared = square.reference_error * error / square.standard_error if error else 0.0
+    return Coupled(value, error, square.gain, shared)
 
 
 def coupled_cross_entropy(
@@ -491,7 +487,7 @@ def coupled_difference(
     control: Control,
     exact: float,
     exact_error: float = 0.0,
-    squared: bool = False,
+    root: bool = False,
 ) -> Coupled:
     """D(X; reference) − D(Y; reference) + D(law of Y), for any divergence between samples.
 
@@ -510,9 +506,8 @@ def coupled_difference(
     exact, exact_error : float
         D of the control's law and the target's, and its standard error if it is that of a
         reference run.
-    squared : bool
-        Whether D is a distance, whose square is what is coupled: the value is then a signed root,
-        and so is `exact`, whose error is that of its square.
+    root : bool
+        Whether D is the square of a distance: the value is then its signed root.
 
     Returns
     -------
@@ -533,11 +528,10 @@ def coupled_difference(
     if not np.isfinite(x).all():
         return Coupled(np.inf, np.nan, 1.0)
     known = np.isfinite(control.rows).all()
-    power = 2 if squared else 1
 
     def pair(picked: slice) -> tuple[float, float]:
-        own = statistic(x[picked], y[picked]) ** power
-        other = statistic(control.rows[picked], y[picked]) ** power if known else np.nan
+        own = statistic(x[picked], y[picked])
+        other = statistic(control.rows[picked], y[picked]) if known else np.nan
         return own, own - other
 
     plain, difference = pair(slice(None))
@@ -546,10 +540,9 @@ def coupled_difference(
         whole = BLOCKS * np.array([plain, difference]) - blocks.mean(axis=0)
         plain, difference = whole / (BLOCKS - 1)
     plain_error, error = blocks.std(axis=0, ddof=1) / np.sqrt(BLOCKS)
-    value = difference + (_signed_square(exact) if squared else exact)
     error = float(np.hypot(error, exact_error))
-    best = Coupled.better(value, error, float(plain), float(plain_error), exact_error)
-    return _root(best) if squared else best
+    best = Coupled.better(difference + exact, error, float(plain), float(plain_error), exact_error)
+    return _root(best) if root else best
 
 
 def coupling_distance(sample: npt.ArrayLike, control: npt.ArrayLike) -> float:

@@ -29,6 +29,7 @@ from matplotlib.figure import Figure
 
 from sgm.plots.calibration import calibration_figure
 from sgm.plots.comparison import comparison_figure
+from sgm.plots.coverage import coverage_figure
 from sgm.plots.decomposition import decomposition_figure
 from sgm.plots.divergence import divergence_figure
 from sgm.plots.elbo import elbo_figure
@@ -49,6 +50,7 @@ __all__ = [
     "FORMATS",
     "calibration_figure",
     "comparison_figure",
+    "coverage_figure",
     "decomposition_figure",
     "divergence_figure",
     "draw",
@@ -103,6 +105,7 @@ def save(
 FIGURES: dict[str, Callable[..., Drawn]] = {
     "schedules": schedules_figure,
     "calibration": calibration_figure,
+    "coverage": coverage_figure,
     "comparison": comparison_figure,
     "samples": samples_figure,
     "elbo": elbo_figure,
@@ -120,7 +123,7 @@ def draw(data: xr.Dataset, stem: str) -> Drawn:
     data : Dataset
         A grid; for ``samples/<target>`` the pictures of that target.
     stem : str
-        ``schedules``, ``calibration``; or one a target: ``comparison/<target>``,
+        ``schedules``, ``calibration``, ``coverage``; or one a target: ``comparison/<target>``,
         ``samples/<target>``, ``elbo/<target>``, ``horizon/<target>``, ``histogram/<target>``,
         ``map/<target>``, ``<figure>/<target>`` for the `figure` of a divergence such as
         ``kl``, and ``kl_decomposition/<target>`` for the bound ``kl_bound``.

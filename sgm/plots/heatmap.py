@@ -135,7 +135,7 @@ def map_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFrame]:
     ValueError
         If the grid has no such target, fewer than two a or two T, or nothing to draw.
     """
-    cells = target_cells(grid, target).drop_dims(["time_fraction", "bin"], errors="ignore")
+    cells = target_cells(grid, target).drop_dims(["time_fraction", "bin", "rows"], errors="ignore")
     family, others = in_order(cells)
     if min(len(family), cells.sizes["horizon"]) < 2:
         raise ValueError(

@@ -169,7 +169,7 @@ def horizon_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFrame]
     ValueError
         If the grid has no such target, or of it neither a likelihood nor a divergence of samples.
     """
-    cells = target_cells(grid, target).drop_dims(["time_fraction", "bin"], errors="ignore")
+    cells = target_cells(grid, target).drop_dims(["time_fraction", "bin", "rows"], errors="ignore")
     cells = cells.sortby("horizon").load()
     every = _qualities(cells)
     qualities = every[:QUALITIES]

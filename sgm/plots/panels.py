@@ -44,7 +44,11 @@ def find_panels(grid: xr.Dataset, target: str) -> tuple[xr.Dataset, list[Panel]]
 
     Panels without any run or number are left out.
     """
-    cells = target_cells(grid, target).drop_dims(["time_fraction", "bin"], errors="ignore").load()
+    cells = (
+        target_cells(grid, target)
+        .drop_dims(["time_fraction", "bin", "rows"], errors="ignore")
+        .load()
+    )
     closed = [divergence.exact for divergence in divergences_of(grid) if divergence.exact]
     families = {str(s): str(f) for s, f in cells["score_family"].to_series().items()}
     exact = [score for score, family in families.items() if family == "exact"]

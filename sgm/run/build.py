@@ -20,6 +20,7 @@ from sgm.densities import Law
 from sgm.processes import Process
 from sgm.samplers import Steps
 from sgm.schedules import NoiseSchedule, TruncatedSchedule
+from sgm.study.variables import OWN_AXES
 from sgm.targets import LawTarget, Target
 
 __all__ = [
@@ -222,11 +223,12 @@ def _require_promised(
     for name, value in found.items():
         shape = real_array(name, value).shape
         allowed = {(), replicates} if "seed" in promised[name] else {()}
-        if "bin" in promised[name]:
+        own = [axis for axis in promised[name] if axis in OWN_AXES]
+        if own:
             allowed = {shape[:1]} - {()}
         if shape not in allowed:
             raise ValueError(
                 f"{name} has shape {shape}: must be "
-                + ("one number a bin" if "bin" in promised[name] else "a number")
+                + (f"one number a {own[0]}" if own else "a number")
                 + (f", or of shape {replicates}" if len(allowed) > 1 else "")
             )

@@ -18,6 +18,7 @@ chain (NaN where it is not known).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -32,6 +33,7 @@ from sgm.processes import VPProcess
 from sgm.targets import LawTarget, Target
 
 __all__ = [
+    "coverage",
     "gaussian_kl",
     "gaussian_w2",
     "heldout_nll",
@@ -124,9 +126,31 @@ def gaussian_w2(sample: Array, target: Target, control: Control | None) -> dict[
     return values | _coupled("w2", coupled)
 
 
-def sample_w2(generated: Array, reference: Array, rows: int) -> dict[str, Any]:
-    """Exact W2 between two samples of at most `rows` rows."""
-    return {"w2_sample": divergences.sample_w2(generated[:rows], reference[:rows])}
+def sample_w2(
+    generated: Array, reference: Array, target: Target, control: Control | None, rows: int
+) -> dict[str, Any]:
+    """Centred W2 between two samples of at most `rows` rows."""
+    generated, reference = generated[:rows], reference[:rows]
+    plain = divergences.centred_w2(generated, reference)
+    value, error = divergences.signed_root(plain.square, plain.standard_error)
+    values = {
+        "w2_sample": value,
+        "w2_sample_standard_error": error,
+        "w2_sample_visible": plain.visible,
+    }
+    n = min(len(generated), len(reference))
+    control = _coupling(control, n) if n >= 2 * divergences.GROUPS else None  # halves of a block
+    if control is None or not isinstance(control.law, Gaussian):
+        return values | _coupled("w2_sample", None)
+    coupled = divergences.coupled_difference(
+        lambda x, y: divergences.centred_w2(x, y).square,
+        generated[:n],
+        reference,
+        control,
+        float(wasserstein2(target.reference, control.law)) ** 2,
+        root=True,
+    )
+    return values | _coupled("w2_sample", coupled)
 
 
 def sliced_w2(
@@ -148,28 +172,27 @@ def sliced_w2(
         exact, error = _sliced_w2_of(control.law, projections, projection_seed)
     else:
         assert control.law is not None
-        exact = divergences.gaussian_sliced_w2(target.reference, control.law, directions).value
-        error = 0.0
+        law = divergences.gaussian_sliced_w2(target.reference, control.law, directions)
+        exact, error = law.value**2, 0.0
     coupled = divergences.coupled_difference(
-        lambda x, y: divergences.sliced_w2(x, y, directions).value,
+        lambda x, y: divergences.sliced_w2(x, y, directions).value ** 2,
         generated[: len(control.rows)],
         reference,
         control,
         exact,
         error,
-        squared=True,
+        root=True,
     )
     return values | _coupled("sliced_w2", coupled)
 
 
 @lru_cache(maxsize=1)  # one run serves all seeds of a schedule, and takes seconds to sort
 def _sliced_w2_of(run: ReferenceRun, projections: int, projection_seed: int) -> tuple[float, float]:
-    """Sliced W2 of a reference run's law to the target, a signed root, and its square's error."""
+    """Squared sliced W2 of a reference run's law to the target, and its standard error."""
     directions = divergences.projections(run.rows.shape[1], projections, projection_seed)
-    square, error = divergences.unbiased_sliced_w2_squared(
+    return divergences.unbiased_sliced_w2_squared(
         run.rows, run.truth, directions, divergences.GROUPS
     )
-    return float(np.copysign(np.sqrt(abs(square)), square)), error
 
 
 def sliced_w2_exact(
@@ -215,6 +238,88 @@ def nll_exact(law: Gaussian, generated: Gaussian) -> dict[str, Any]:
     """The cross-entropy of two Gaussians, KL(generated ‖ law) plus the entropy."""
     entropy = np.sum(np.log(2 * np.pi * np.e * generated.eigenvalues)) / 2
     return {"nll_exact": kl_divergence(generated, law) + entropy}
+
+
+PLAIN = {
+    "kl": "kl_unbiased",
+    "w2": "w2_unbiased",
+    "sliced_w2": "sliced_w2",
+    "w2_sample": "w2_sample",
+    "mmd": "mmd",
+    "nll": "nll",
+}
+"""The coupled estimates, and what stands in their place without a control."""
+
+DISTANCES = ("w2", "sliced_w2", "w2_sample")  # whose squares are nearly unbiased
+
+
+def coverage(
+    sample: Array,
+    reference: Array,
+    target: Target,
+    control: Control | None,
+    rows: tuple[int, ...],
+    sets: int,
+    subsample: int,
+    projections: int,
+    projection_seed: int,
+) -> dict[str, Any]:
+    """How far the estimates of few rows are from those of all, and from what they say of it.
+
+    Disjoint sets of n rows, for each n of `rows`, stand against the whole sample. Of distances
+    the squares do. The MMD of the whole is the mean over sets of `subsample` rows: it is unbiased.
+    That of `w2_sample` is the distance of moments.
+    """
+
+    def estimates(names: Iterable[str], picked: slice) -> dict[str, tuple[float, float, float]]:
+        """Coupled value, its standard error, and the plain value, over some rows."""
+        x, y = sample[picked], reference[picked]
+        own = control and Control(control.rows[picked], control.law)
+        measures: dict[str, Callable[[], dict[str, Any]]] = {
+            "kl": lambda: gaussian_kl(x, target, own, len(x)),
+            "w2": lambda: gaussian_w2(x, target, own),
+            "sliced_w2": lambda: sliced_w2(x, y, target, own, projections, projection_seed),
+            "w2_sample": lambda: sample_w2(x, y, target, own, subsample),
+            "mmd": lambda: mmd(x, y, target, own, subsample),
+            "nll": lambda: nll(x, target, own),
+        }
+        found = {}
+        for name in names:
+            values = measures[name]()
+            value, error = values[f"{name}_coupled"], values[f"{name}_coupled_standard_error"]
+            plain = values[PLAIN[name]]
+            if name in DISTANCES:
+                value, error = divergences.squared(value, error)
+                plain, _ = divergences.squared(plain, 0.0)
+            found[name] = value, error, plain
+        return found
+
+    def disjoint(n: int, most: int) -> list[slice]:
+        return [slice(n * i, n * (i + 1)) for i in range(min(most, len(sample) // n))]
+
+    whole = estimates(("kl", "w2", "sliced_w2", "nll"), slice(None))
+    truth = {name: value for name, (value, _, _) in whole.items()} | {"w2_sample": whole["w2"][0]}
+    parts = [estimates(["mmd"], part)["mmd"][0] for part in disjoint(subsample, len(sample))]
+    truth["mmd"] = float(np.mean(parts)) if parts else np.nan
+    values: dict[str, Any] = {f"coverage_{name}_truth": value for name, value in truth.items()}
+    statistics = ("error", "stated", "plain", "share")
+    values |= {
+        f"coverage_{name}_{kind}": np.full(len(rows), np.nan)
+        for name in PLAIN
+        for kind in statistics
+    }
+    for i, n in enumerate(rows):
+        found = [estimates(PLAIN, part) for part in disjoint(n, sets)]
+        for name in PLAIN if found else ():
+            value, error, plain = np.transpose([one[name] for one in found])
+            gap = value - truth[name]
+            if not np.isfinite([*gap, *error]).all():
+                continue
+            kinds = (gap**2, error**2, (plain - truth[name]) ** 2)
+            for kind, squares in zip(statistics, kinds, strict=False):
+                values[f"coverage_{name}_{kind}"][i] = np.sqrt(np.mean(squares))
+            values[f"coverage_{name}_share"][i] = np.mean(np.abs(gap) < 1.96 * error)
+    return values
 
 
 def partition_kl(sample: Array, target: Target) -> dict[str, Any]:

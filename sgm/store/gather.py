@@ -15,7 +15,7 @@ from sgm.store import DONE, FAILED, NOT_APPLICABLE, NOT_RUN
 from sgm.store.cells import Arrays, seed_range
 from sgm.store.grid import content_digest
 from sgm.study import Plan
-from sgm.study.variables import CURVES, EXACT_LAW, REPLICATE, TRAINING
+from sgm.study.variables import CURVES, EXACT_LAW, OWN_AXES, REPLICATE, TRAINING
 
 if TYPE_CHECKING:
     import xarray as xr  # imported where used: most jobs read and write cell files alone
@@ -40,7 +40,7 @@ class _Grid:
         labels: dict[str, list[Any]] = {axis: list(values) for axis, values in plan.axes.items()}
         labels["seed"] = list(range(study.seeds))
         labels["time_fraction"] = []
-        labels["bin"] = _bins(plan)
+        labels |= _own_axes(plan)
         self.labels = labels
         self.position = {
             axis: {label: i for i, label in enumerate(values)} for axis, values in labels.items()
@@ -89,16 +89,16 @@ class _Grid:
         from_file = np.ix_(*(own.in_file for own in members.values()))
         for name, value in cells.items():
             variable = self.variables.get(name)
-            if variable is None or not {*variable.axes} <= {*labels, *members, "bin"}:
+            if variable is None or not {*variable.axes} <= {*labels, *members, *OWN_AXES}:
                 continue  # a bound that depends on the sampler, from the file of one that doesn't
-            bins = self.shape(tuple(axis for axis in variable.axes if axis == "bin"))
-            value = np.broadcast_to(value, (*shape, *bins))[from_file]
+            own_shape = self.shape(tuple(axis for axis in variable.axes if axis in OWN_AXES))
+            value = np.broadcast_to(value, (*shape, *own_shape))[from_file]
             for i, axis in reversed(list(enumerate(members))):
                 if axis not in variable.axes:
                     value = _first_finite(value, i)
             view = self.values[name][self.where(variable.axes, labels)]
             into = np.ix_(*(own.in_grid for axis, own in members.items() if axis in variable.axes))
-            if value.ndim < len(members) + len(bins):
+            if value.ndim < len(members) + len(own_shape):
                 # another block may know what no replicate of this one does
                 value = np.where(np.isfinite(value), value, view[into])
             view[into] = value
@@ -183,14 +183,17 @@ class _Grid:
                     self.status[i, :, :, j] = DONE
 
 
-def _bins(plan: Plan) -> list[float]:
-    """Centres of the bins of the study's histogram, if it has one."""
+def _own_axes(plan: Plan) -> dict[str, list[Any]]:
+    """Labels of the axes that single divergences have, empty where the study has none such."""
+    labels: dict[str, list[Any]] = {axis: [] for axis in OWN_AXES}
     for item in plan.study.divergences:
+        own = item.parameters
         if item.family == "histogram":
-            own = item.parameters
             width = (own.high - own.low) / own.bins
-            return [own.low + width * (i + 0.5) for i in range(own.bins)]
-    return []
+            labels["bin"] = [own.low + width * (i + 0.5) for i in range(own.bins)]
+        elif item.family == "coverage":
+            labels["rows"] = list(own.rows)
+    return labels
 
 
 def _first_finite(values: npt.NDArray[Any], axis: int) -> npt.NDArray[Any]:
@@ -288,7 +291,8 @@ def gather(plan: Plan, provenance: Mapping[str, str]) -> xr.Dataset:
 
 def _coordinates(plan: Plan, axes: Arrays) -> dict[str, Any]:
     """Coordinates of the grid: labels, and what stands behind them."""
-    study, bins = plan.study, _bins(plan)
+    study, own = plan.study, _own_axes(plan)
+    told = {"bin": "centre of the bin", "rows": "rows of an estimate"}
 
     def text(values: list[str]) -> npt.NDArray[np.object_]:
         return np.array(values, dtype=object)
@@ -319,7 +323,11 @@ def _coordinates(plan: Plan, axes: Arrays) -> dict[str, Any]:
         ),
         "score_family": ("score", text([item.family for item in study.scores])),
         "recipe": ("score", text([recipe(item.parameters) for item in study.scores])),
-        **({"bin": ("bin", np.array(bins), {"long_name": "centre of the bin"})} if bins else {}),
+        **{
+            axis: (axis, np.array(labels), {"long_name": told[axis]})
+            for axis, labels in own.items()
+            if labels
+        },
     }
 
 

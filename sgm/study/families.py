@@ -496,7 +496,7 @@ class GaussianKL(Divergence):
 class Subsampled(Divergence):
     """A divergence between the first `rows` rows of two samples; its cost grows as rows²."""
 
-    rows: Annotated[int, Field(ge=2, le=20000)]
+    rows: Annotated[int, Field(ge=4, le=20000)]
 
 
 class Projected(Divergence):
@@ -504,6 +504,19 @@ class Projected(Divergence):
 
     projections: Count
     projection_seed: Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Coverage(Projected):
+    """Coupled estimates of few rows against those of all, for networks on Gaussian targets."""
+
+    rows: Annotated[
+        tuple[Annotated[int, Field(ge=40, le=10**6)], ...],
+        Field(min_length=1, description="of the estimates that are held against all rows"),
+    ]
+    sets: Annotated[int, Field(ge=2, le=10**4, description="disjoint, of so many rows, at most")]
+    subsample: Annotated[
+        int, Field(ge=40, le=20000, description="rows at most where the cost grows as rows²")
+    ]
 
 
 class Histogram(Divergence):

@@ -15,7 +15,7 @@ def figures(plan: Plan) -> list[str]:
     """Stems of the study's figures, as ``kl/isotropic``."""
     study = plan.study
     stems = ["schedules"]
-    calibrated = False
+    calibrated = covered = False
     for target in study.targets:
         scores = [score for score in study.scores if study.runs(target, score)]
         sampled = [score for score in scores if plan.is_sampled(target, score)]
@@ -37,12 +37,15 @@ def figures(plan: Plan) -> list[str]:
             stems.append(f"samples/{target.label}")
         if sampled and any(item.family == "histogram" for item in study.divergences):
             stems.append(f"histogram/{target.label}")
+        covered |= any(plan.is_coupled(target, score) for score in sampled) and any(
+            item.family == "coverage" for item in plan.measures("divergences", target)
+        )
         if len(study.horizons) > 1 and study.likelihood is not None and scores:
             stems += [f"elbo/{target.label}", f"horizon/{target.label}"]
         if len(study.horizons) > 1 and len(_shapes(plan)) > 1 and scores:
             stems.append(f"map/{target.label}")
         calibrated |= exact and any(score.family != "trained" for score in sampled)
-    return stems + ["calibration"] * calibrated
+    return stems + ["calibration"] * calibrated + ["coverage"] * covered
 
 
 def _shapes(plan: Plan) -> set[float]:

@@ -246,6 +246,12 @@ KINDS: dict[str, dict[str, Entry]] = {
             needs="data",
             variables=variables.HELDOUT_NLL,
         ),
+        "coverage": Entry(
+            _measure("coverage"),
+            families.Coverage,
+            needs="gaussian",
+            variables=variables.COVERAGE,
+        ),
         "histogram": Entry(
             _measure("histogram"), families.Histogram, variables=variables.HISTOGRAM
         ),

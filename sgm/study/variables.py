@@ -27,7 +27,8 @@ __all__ = ["GRID", "REPLICATE", "RUN", "THEORY", "VERDICT", "Variable"]
 
 GRID = ("target", "schedule", "horizon", "score", "sampler", "time_grid", "n_steps")
 REPLICATE = (*GRID, "seed")
-AXES = (*REPLICATE, "time_fraction", "bin")
+OWN_AXES = ("bin", "rows")  # of one family of divergences, whose parameters say how long they are
+AXES = (*REPLICATE, "time_fraction", *OWN_AXES)
 THEORY = ("target", "schedule", "horizon", "score", "time_grid", "n_steps", "seed")
 RUN = ("target", "seed")
 SCHEDULE = ("target", "schedule", "horizon")
@@ -224,10 +225,25 @@ SAMPLE_W2 = (
     Variable(
         "w2_sample",
         REPLICATE,
-        "W2 between generated rows and as many independent true rows",
+        "signed root of W2 squared between generated and true rows, less that within each",
         "1",
-        divergence("w2_sample", "W2 between samples", exact="w2_exact", bound="w2_bound"),
+        divergence(
+            "w2_sample",
+            "W2 between samples, centred",
+            exact="w2_exact",
+            standard_error="w2_sample_standard_error",
+            coupled="w2_sample_coupled",
+            bound="w2_bound",
+        ),
         measured_floor=True,
+    ),
+    *coupled("w2_sample", "W2 between samples, centred", "1"),
+    Variable("w2_sample_standard_error", REPLICATE, "standard error of w2_sample in one run", "1"),
+    Variable(
+        "w2_sample_visible",
+        RUN,
+        "share of W2 squared that w2_sample shows of a difference in scale alone",
+        "1",
     ),
 )
 SLICED_W2 = (
@@ -335,6 +351,50 @@ HISTOGRAM = (
         "1",
     ),
     Variable("target_density", ("target", "bin"), "the same of the target, exact", "1"),
+)
+COVERAGE = tuple(
+    variable
+    for name, long_name, units in (
+        ("kl", "KL(data ‖ generated), by moments", "nat"),
+        ("w2", "W2², by moments", "1"),
+        ("sliced_w2", "sliced W2²", "1"),
+        ("w2_sample", "W2² between samples, centred", "1"),
+        ("mmd", "squared MMD", "1"),
+        ("nll", "NLL of the sample under the target", "nat"),
+    )
+    for variable in (
+        Variable(
+            f"coverage_{name}_truth",
+            REPLICATE,
+            f"{long_name}, coupled, of all rows",
+            units,
+            {"label": long_name, "coupled": f"coverage_{name}_error"},
+        ),
+        Variable(
+            f"coverage_{name}_error",
+            (*REPLICATE, "rows"),
+            f"root mean square error of the coupled {long_name}, of so many rows",
+            units,
+        ),
+        Variable(
+            f"coverage_{name}_stated",
+            (*REPLICATE, "rows"),
+            f"standard error that the coupled {long_name} states, root mean square",
+            units,
+        ),
+        Variable(
+            f"coverage_{name}_plain",
+            (*REPLICATE, "rows"),
+            f"root mean square error of the plain {long_name}, of so many rows",
+            units,
+        ),
+        Variable(
+            f"coverage_{name}_share",
+            (*REPLICATE, "rows"),
+            f"share of intervals ± 1.96 standard errors that hold the {long_name} of all rows",
+            "1",
+        ),
+    )
 )
 KL_TERMINAL = Variable("kl_terminal", SCHEDULE, "KL(p_T || prior), exact")
 LIKELIHOOD = (
