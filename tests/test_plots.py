@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zlib
+from io import BytesIO
 from itertools import product
 from pathlib import Path
 
@@ -12,6 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from fontTools.subset import Options
+from fontTools.ttLib import TTFont
 from matplotlib.figure import Figure
 
 from sgm import plots
@@ -540,6 +544,22 @@ def test_files_are_the_same_bytes_in_another_process(tmp_path: Path) -> None:
         for column in ("x", "y", "low", "high"):
             np.testing.assert_array_equal(read[column], frame[column])
         assert {"panel", "curve", "x", "y", "low", "high", "n_runs"} <= set(read.columns)
+
+
+def test_a_pdf_has_truetype_fonts_without_what_places_their_glyphs(tmp_path: Path) -> None:
+    figure = Figure()
+    figure.text(0.5, 0.5, r"KL against $a$")
+    data = plots.save(figure, pd.DataFrame(), tmp_path / "text")[1].read_bytes()
+    streams = [
+        zlib.decompressobj().decompress(part.partition(b"stream\n")[2])
+        for part in data.split(b"endobj")
+        if b"/Length1 " in part and b"/FlateDecode" in part
+    ]
+    fonts = [TTFont(BytesIO(stream)) for stream in streams]
+    assert len(fonts) == 2  # of the text, and of the formula
+    assert all({"glyf", "hmtx"} <= set(font.keys()) for font in fonts)
+    assert not any({"GDEF", "GPOS", "GSUB"} & set(font.keys()) for font in fonts)
+    assert "GPOS" not in Options().drop_tables  # others' figures are left alone
 
 
 def test_a_stem_with_a_dot_keeps_it(tmp_path: Path) -> None:
