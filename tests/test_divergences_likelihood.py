@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import chi2, kstest, norm
 
 from sgm import divergences
+from sgm.divergences import likelihood
 from sgm.gaussian import Gaussian, kl_divergence
 
 
@@ -196,3 +197,17 @@ def test_heldout_gap_of_a_lost_sample_is_infinite():
     result = gap(generated=generated)
     assert result.value == np.inf
     assert np.isfinite(result.floor)
+
+
+def test_heldout_gap_fits_the_true_rows_once(monkeypatch):
+    """Seven of the eight fits are of true rows, which the samples of all schedules share."""
+    fits, fit = [], likelihood._mixture_nll
+    monkeypatch.setattr(likelihood, "_FITTED", {})
+    monkeypatch.setattr(likelihood, "_mixture_nll", lambda *own: (fits.append(own), fit(*own))[1])
+    first = gap()
+    assert len(fits) == 8
+    assert gap() == first
+    assert len(fits) == 9
+    other = gap(heldout=mixture(300, 7)), gap(components=2), gap(generated=mixture(150, 3))
+    assert len(fits) == 9 + 3 * 8
+    assert len({first.floor, *(result.floor for result in other[:2])}) == 3

@@ -14,11 +14,14 @@ from pathlib import Path
 
 import matplotlib
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from sgm import plots
 from sgm.run.__main__ import main
+from sgm.study import Plan, Study
+from sgm.study.blocks import OUTPUTS, PATTERNS
 from tests.grids import synthetic_grid
 from tests.workflow import ROOT, TINY
 
@@ -140,3 +143,26 @@ def test_a_job_refuses_a_broken_command_line_in_one_line(
     assert main(["data", *words]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(said)
+
+
+def test_a_job_starts_without_what_it_may_not_need() -> None:
+    """Each job of a study pays for the imports of its command line, and of its target."""
+    slow = ["torch", "xarray", "pandas", "matplotlib", "scipy", "sklearn", "pydantic", "snakemake"]
+    script = (
+        "import sys; import sgm.run.__main__; from sgm.targets import digits; digits(0.3); "
+        f"print(*set({slow}) & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []
+
+
+def test_the_default_study_has_few_jobs(tmp_path: Path) -> None:
+    """A job pays seconds of imports, and `make study` is to take less than a minute."""
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    plan = Plan(Study.parse(config), tmp_path)
+    assert {kind: len(plan.files(kind)) for kind in PATTERNS if kind not in OUTPUTS} == {
+        "data": 4, "training": 4, "samples": 4, "divergences": 4, "bounds": 3, "exact": 3,
+        "likelihood": 0, "floors": 4, "pictures": 4, "axes": 1,
+    }  # fmt: skip

@@ -11,10 +11,12 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sgm.store.cells import canonical, digest, written_whole
-from sgm.study import Plan
+
+if TYPE_CHECKING:
+    from sgm.study import Plan  # slow to import, and every job's command line imports this module
 
 __all__ = ["is_stale", "write_stamp"]
 

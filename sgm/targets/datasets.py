@@ -21,6 +21,11 @@ Least angle regression, Annals of Statistics 32 (2004); S. Aeberhard, M. Forina,
 
 from __future__ import annotations
 
+from importlib.metadata import distribution
+
+import numpy as np
+import numpy.typing as npt
+
 from sgm.targets.base import LawTarget
 from sgm.targets.empirical import EmpiricalTarget
 
@@ -63,10 +68,7 @@ def digits_images(heldout_fraction: float, standardise: bool) -> EmpiricalTarget
     EmpiricalTarget
         Of dimension 64 and 17 levels: a likelihood has bits per dimension.
     """
-    from sklearn.datasets import load_digits
-
-    pixels = load_digits().data
-    return EmpiricalTarget.from_levels(pixels, heldout_fraction, standardise, 17, (8, 8))
+    return EmpiricalTarget.from_levels(_rows("digits"), heldout_fraction, standardise, 17, (8, 8))
 
 
 def digits_gaussian() -> LawTarget:
@@ -119,7 +121,7 @@ def diabetes(heldout_fraction: float, standardise: bool) -> EmpiricalTarget:
     EmpiricalTarget
         Of dimension 10.
     """
-    return _shipped("diabetes", heldout_fraction, standardise, scaled=False)
+    return _shipped("diabetes", heldout_fraction, standardise)
 
 
 def wine(heldout_fraction: float, standardise: bool) -> EmpiricalTarget:
@@ -147,11 +149,26 @@ def _shipped(
     heldout_fraction: float,
     standardise: bool,
     image_shape: tuple[int, int] | None = None,
-    **options: bool,
 ) -> EmpiricalTarget:
-    from sklearn import datasets
-
-    original = getattr(datasets, f"load_{name}")(**options).data
     return EmpiricalTarget.from_rows(
-        original, heldout_fraction, standardise, dequantise=True, image_shape=image_shape
+        _rows(name), heldout_fraction, standardise, dequantise=True, image_shape=image_shape
     )
+
+
+#: By name: scikit-learn's file, its delimiter, lines of header, and columns that are features.
+_FILES: dict[str, tuple[str, str | None, int, int]] = {
+    "digits": ("digits.csv.gz", ",", 0, 64),
+    "breast_cancer": ("breast_cancer.csv", ",", 1, 30),
+    "diabetes": ("diabetes_data_raw.csv.gz", None, 0, 10),
+    "wine": ("wine_data.csv", ",", 1, 13),
+}
+
+
+def _rows(name: str) -> npt.NDArray[np.float64]:
+    """Features of a data set as they stand in scikit-learn's file.
+
+    Its loaders give the same numbers, but importing it takes each job a second.
+    """
+    file, delimiter, header, columns = _FILES[name]
+    path = distribution("scikit-learn").locate_file(f"sklearn/datasets/data/{file}")
+    return np.loadtxt(str(path), delimiter=delimiter, skiprows=header, usecols=range(columns))
