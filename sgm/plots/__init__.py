@@ -25,7 +25,6 @@ from typing import TypeAlias
 
 import pandas as pd
 import xarray as xr
-from fontTools.subset import Options
 from matplotlib.figure import Figure
 
 from sgm.plots.calibration import calibration_figure
