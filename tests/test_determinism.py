@@ -22,19 +22,22 @@ from tests.workflow import ROOT, Workflow, tiny
 
 OUTPUTS = {"network": ("network", "training")}
 ORDER = (
-    *("data", "network", "samples", "bounds", "divergences"),
+    *("data", "network", "reference", "samples", "bounds", "divergences"),
     *("likelihood", "floors", "exact", "axes"),
 )
 
 
 def config(**changes: Any) -> dict[str, Any]:
-    """The tiny study with three seeds, a correlated target (its products take a BLAS) and W2."""
+    """The tiny study with three seeds, W2, a correlated target (its products take a BLAS) and a
+    mixture, whose exact-score chain has a reference run."""
     correlated = {"family": "correlated", "dimension": 5, "mean": 0.5, "offset": 1.0}
+    mixture = {"family": "ring_mixture", "modes": 3, "radius": 2.0, "variance": 0.1}
     likelihood = {
         "rows": 20, "nodes": 16, "cutoff": 0.01, "divergence": "exact", "directions": 1,
         "method": "RK45", "rtol": 0.001, "atol": 0.001, "atol_nats": 0.001,
     }  # fmt: skip
-    own = tiny(seeds=3, targets=[*tiny()["targets"], correlated], bounds=["kl", "w2"])
+    known = [*tiny()["targets"], correlated, mixture]
+    own = tiny(seeds=3, targets=known, bounds=["kl", "w2"], n_reference=1000)
     return own | {"likelihood": likelihood} | changes
 
 

@@ -83,7 +83,7 @@ def test_prose_and_unrelated_code_change_nothing(edit: Edit, name: str, old: str
         ("architectures.py", "ALIGNMENT = 16", "ALIGNMENT = 32", True, False),
         ("architectures.py", "max(1, _CACHED", "max(2, _CACHED", True, False),
         ("architectures.py", "divisor=np.full", "gain=np.full", True, False),
-        ("networks.py", "h = h + torch.baddbmm(", "h = torch.baddbmm(", True, False),
+        ("networks.py", "h = h + product(h, ", "h = product(h, ", True, False),
         ("samplers.py", "def _euler(", "def _euler(extra: int, ", False, True),
         ("laws.py", "def sampler_law(", "def sampler_law(extra: int, ", False, True),
         ("gaussian.py", "value = 0.5 * gap", "value = gap / 2", False, True),

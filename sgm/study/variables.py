@@ -23,11 +23,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from sgm.store import OWN_AXES
+
 __all__ = ["GRID", "REPLICATE", "RUN", "THEORY", "VERDICT", "Variable"]
 
 GRID = ("target", "schedule", "horizon", "score", "sampler", "time_grid", "n_steps")
 REPLICATE = (*GRID, "seed")
-OWN_AXES = ("bin", "rows")  # of one family of divergences, whose parameters say how long they are
 AXES = (*REPLICATE, "time_fraction", *OWN_AXES)
 THEORY = ("target", "schedule", "horizon", "score", "time_grid", "n_steps", "seed")
 RUN = ("target", "seed")
