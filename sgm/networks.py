@@ -18,7 +18,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -496,7 +495,7 @@ def affine_score_fn(
     ----------
     score : GaussianScore
     dtype : torch.dtype
-        The coefficients are computed in float64 and cast once a stage.
+        The coefficients are computed in float64 and cast.
     device : torch.device
 
     Returns
@@ -509,7 +508,6 @@ def affine_score_fn(
     d = score.law.dimension
     excess = -d % ALIGNMENT
 
-    @cache  # a stage's time comes again with every chunk
     def coefficients(t: float) -> tuple[Tensor, Tensor]:
         slope, intercept = score.coefficients(t)
         factor = slope if diagonal else np.pad((basis * slope) @ basis.T, (0, excess))
