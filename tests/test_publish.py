@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from sgm.run.__main__ import main as run
 from sgm.run.publish import main, publish
 from sgm.store.grid import open_grid, zip_grid
 from sgm.study import Plan, Study
-from tests.workflow import run_jobs, tiny
+from tests.workflow import ROOT, run_jobs, tiny
 
 STUDIES = published.studies()
 PICTURES = {"schedules": ["beta_a=3"], "rows": 20, "times": [1.0, 0.0], "coordinates": [0, 1]}
@@ -222,6 +223,14 @@ def test_every_published_figure_can_be_drawn(
     monkeypatch.chdir(tmp_path)
     figures = {name for name in published.checksums(study) if name.startswith("figures/")}
     assert redrawn(study, published.PUBLISHED) == figures
+
+
+def test_the_slides_stand_beside_the_published_numbers() -> None:
+    """The tables of docs/reproduce.md are what docs/slides.py makes of published/ today."""
+    slides = runpy.run_path(str(ROOT / "docs/slides.py"))
+    frames = slides["published"]()
+    assert slides["tables"](frames) in (ROOT / "docs/reproduce.md").read_text(encoding="utf-8")
+    assert len(slides["draw"](frames).axes) == len(frames) > 0
 
 
 def test_the_published_studies_stay_small() -> None:
