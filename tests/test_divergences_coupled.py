@@ -17,6 +17,7 @@ from sgm.processes import VPProcess
 from sgm.run import measures
 from sgm.schedules import BetaSchedule
 from sgm.simulation import simulate_reverse
+from sgm.training import Recipe, train_networks
 
 D, ROWS, SEEDS = 5, 300, 40
 PROCESS = VPProcess(BetaSchedule(1.0, 0.0, 0.1, 20.0), 1.0)
@@ -507,3 +508,54 @@ def test_a_measure_pairs_the_rows_it_uses_with_their_own_control() -> None:
     few = measures.gaussian_kl(X[:19], target, Control(Y[:19], LAW), 99)
     assert np.isfinite(few["kl_plugin"])
     assert np.isnan(few["kl_coupled"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("a", [-5.0, 5.0])
+def test_few_coupled_rows_of_a_network_say_what_10_000_plain_rows_show(a: float) -> None:
+    """The paper's estimator of KL: its mean and its noise, of a network's rows, not Gaussian."""
+    d, sets = 10, 10
+    process, law = VPProcess(BetaSchedule(1.0, a, 0.1, 20.0), 1.0), targets.correlated(d, 1, 1).law
+    recipe = Recipe(
+        objective="explicit", weight="unit",
+        network={"architecture": "mlp", "width": 64, "layers": 2, "time_width": 64,
+                 "time_input": "fraction", "time_scale": 1000.0, "output": "relative"},
+        batch_size=64, steps=400, learning_rate=0.004, learning_rate_schedule="cosine",
+        ema=0.0, time_sampling="stratified", time_min=1e-5,
+    )  # fmt: skip
+    rows = law.sample(10_000, np.random.default_rng(0))
+    exact, place = scores.exact(process, law), torch.device("cpu")
+    network = train_networks(recipe, process, rows[None], exact, 1, [0], {}, "cpu").networks
+    steps = samplers.exponential_integrator_modified(process, timegrids.uniform(1.0, 50))
+
+    def chains(score: Callable[..., object], n: int, dtype: torch.dtype, name: str) -> np.ndarray:
+        found = [
+            simulate_reverse(steps, score, 1.0, n, d, seed, [0], {"target": name}, dtype, place)
+            for seed in range(sets)
+        ]
+        return np.concatenate([part.double().numpy() for part in found])
+
+    plain = [
+        divergences.plugin_kl(law, Moments.of(x))
+        for x in chains(network, 10_000, torch.float32, "plain")
+    ]
+    control = laws.sampler_law(steps, exact, process.prior(d))
+    coupled = [
+        divergences.coupled_kl(law, x, Control(y, control), 10_000)
+        for x, y in zip(
+            chains(network, 1000, torch.float32, "coupled"),
+            chains(
+                networks.affine_score_fn(exact, torch.float64, place),
+                1000,
+                torch.float64,
+                "coupled",
+            ),
+            strict=True,
+        )
+    ]
+    mean, sd = np.mean(plain), np.std(plain, ddof=1)
+    expected = np.array([e.plugin_mean for e in coupled])
+    error = np.hypot(sd, expected.std(ddof=1)) / np.sqrt(sets)
+    assert expected.mean() == pytest.approx(mean, abs=4 * error)
+    assert 0.4 < np.mean([e.plugin_sd for e in coupled]) / sd < 2.0  # ten sets: to a quarter
+    assert mean > divergences.plugin_kl_floor(d, 10_000)[0] + 3 * error  # not the floor alone
