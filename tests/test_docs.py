@@ -183,6 +183,7 @@ SHELL = {
         "python benchmarks/recipes.py --objectives denoising",
         "python benchmarks/sampling.py --repeats 3",
         "python benchmarks/score_error.py",
+        "python benchmarks/training.py",
         "python benchmarks/exact_laws.py",
         "python benchmarks/beyond_gaussian.py",
         "python benchmarks/scaling.py --figure docs/figures/scaling.png",
