@@ -44,6 +44,7 @@ from sgm.processes import VPProcess
 from sgm.random import stream
 from sgm.run.build import build_process, build_target, build_times
 from sgm.study import Study
+from sgm.study.document import read_config
 from sgm.training import Recipe, train_networks
 
 STUDIES = Path(__file__).parent.parent / "config/studies"
@@ -60,7 +61,7 @@ OBJECTIVES = {"explicit": PAIRS, "denoising": [pair for pair in PAIRS if pair.en
 
 def read_study(name: str) -> tuple[Study, Recipe]:
     """A study of config/studies and the recipe of its trained score."""
-    study = Study.parse(yaml.safe_load((STUDIES / f"{name}.yaml").read_text()))
+    study = Study.parse(read_config(STUDIES / f"{name}.yaml"))
     (trained,) = (score for score in study.scores if score.family == "trained")
     choices = trained.parameters.recipe.model_dump()
     choices.pop("name")

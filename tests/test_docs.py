@@ -25,6 +25,7 @@ from sgm.run.check import check
 from sgm.store import gather
 from sgm.store.grid import open_grid, write_grid
 from sgm.study import Plan, Study
+from sgm.study.document import read_config
 from tests.grids import synthetic_grid
 from tests.workflow import ROOT, run_jobs, tiny
 
@@ -264,7 +265,7 @@ def test_studies_and_their_figures_exist() -> None:
         figure = re.search(r"results/([\w-]+)/figures/([^`…]+\.png|[^`…]+)`", row)
         if found and figure:
             path = ROOT / (found[1] or "config/config.yaml")
-            study = Study.parse(yaml.safe_load(path.read_text()))
+            study = Study.parse(read_config(path))
             assert figure[1] == study.study, row
             stems = [f"{stem}.png" for stem in Plan(study, Path("none")).figures()]
             head, brace, rest = figure[2].partition("{")
@@ -313,7 +314,7 @@ def test_variables_that_the_metrics_page_explains_exist() -> None:
     """The first column of each table that starts with names of variables."""
     known = {variable.name for variable in (*gather.EXACT_LAW, *gather.TRAINING, *gather.CURVES)}
     for path in (ROOT / "config").rglob("*.yaml"):
-        known |= Plan(Study.parse(yaml.safe_load(path.read_text())), Path("none")).variables.keys()
+        known |= Plan(Study.parse(read_config(path)), Path("none")).variables.keys()
     text = TEXTS["docs/metrics.md"]
     tables = "".join(re.findall(r"^\| variable \|.*?\n\n", text, flags=re.MULTILINE | re.DOTALL))
     rows = re.findall(r"^\| (`[a-z].*?) \|", tables, flags=re.MULTILINE)

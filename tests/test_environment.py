@@ -14,7 +14,6 @@ from pathlib import Path
 
 import matplotlib
 import pytest
-import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -22,6 +21,7 @@ from sgm import plots
 from sgm.run.__main__ import main
 from sgm.study import Plan, Study
 from sgm.study.blocks import OUTPUTS, PATTERNS
+from sgm.study.document import read_config
 from tests.grids import synthetic_grid
 from tests.workflow import ROOT, TINY
 
@@ -160,7 +160,7 @@ def test_a_job_starts_without_what_it_may_not_need() -> None:
 
 def test_the_default_study_has_few_jobs(tmp_path: Path) -> None:
     """A job pays seconds of imports, and `make study` is to take less than a minute."""
-    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    config = read_config(ROOT / "config/config.yaml")
     plan = Plan(Study.parse(config), tmp_path)
     assert {kind: len(plan.files(kind)) for kind in PATTERNS if kind not in OUTPUTS} == {
         "data": 4, "training": 4, "samples": 4, "divergences": 4, "bounds": 3, "exact": 3,

@@ -28,12 +28,13 @@ from sgm.networks import ScoreEnsemble
 from sgm.store.cells import read_cells, read_spec, write_cells
 from sgm.study import Plan, Study
 from sgm.study.__main__ import main as check_config
+from sgm.study.document import read_config
 from sgm.study.plan import PATTERNS
 from sgm.study.registry import KINDS
 from tests.workflow import ROOT, tiny
 
 CONFIGS = [
-    yaml.safe_load(path.read_text())
+    read_config(path)
     for path in [ROOT / "config/config.yaml", *sorted((ROOT / "config/studies").glob("*.yaml"))]
 ]
 EXAMPLES = [100, pytest.param(3000, marks=pytest.mark.slow)]

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from sgm import plots, tables
 from sgm.run.check import check
@@ -18,6 +17,7 @@ from sgm.store.gather import gather
 from sgm.store.grid import open_grid, write_grid
 from sgm.store.pictures import gather_pictures
 from sgm.study import Item, Plan, Study, Variable
+from sgm.study.document import read_config
 from sgm.study.variables import GRID
 from tests.images import with_images
 from tests.workflow import run_jobs
@@ -84,7 +84,7 @@ def every_study() -> list[Any]:
 
 @pytest.mark.parametrize("path", every_study())
 def test_study(path: Path, tmp_path: Path) -> None:
-    config = with_images(shrunk(yaml.safe_load(path.read_text())), tmp_path)
+    config = with_images(shrunk(read_config(path)), tmp_path)
     study = Study.parse(config)
     check(study)
     plan = Plan(study, tmp_path / "results")

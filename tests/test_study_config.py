@@ -15,6 +15,7 @@ import yaml
 
 from sgm.run.check import check
 from sgm.study import Plan, Study, format_number, json_schema
+from sgm.study.document import read_config
 from sgm.study.registry import KINDS
 from tests.images import with_images
 
@@ -36,7 +37,7 @@ def changed(**changes: Any) -> dict[str, Any]:
 def test_shipped_configs_pass_the_model_the_schema_and_the_mathematics(
     path: Path, tmp_path: Path
 ) -> None:
-    config = with_images(yaml.safe_load(path.read_text()), tmp_path)
+    config = with_images(read_config(path), tmp_path)
     jsonschema.validate(config, json_schema())
     check(Study.parse(config))
 
@@ -202,7 +203,7 @@ BAD = [
         changed(scores=[{"family": "exact", "sampled": True, "targets": ["iso"]}]),
         ["scores", "targets = 'iso'", "isotropic"],
     ),
-    ({k: v for k, v in TINY.items() if k != "device"}, ["device", "required"]),
+    ({k: v for k, v in TINY.items() if k != "n_steps"}, ["n_steps", "required"]),
 ]
 
 

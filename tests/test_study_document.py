@@ -58,7 +58,40 @@ def test_what_is_no_text_file_is_one_line(tmp_path: Path, capsys: Any) -> None:
     "path", [TINY, *(ROOT / "config").rglob("*.yaml")], ids=lambda path: path.stem
 )
 def test_a_config_is_what_the_safe_loader_reads(path: Path) -> None:
-    assert read_config(path) == yaml.safe_load(path.read_text())
+    own = yaml.safe_load(path.read_text())
+    base = read_config(path.parent / own.pop("extends")) if "extends" in own else {}
+    assert read_config(path) == base | own
+
+
+def test_a_config_has_the_keys_of_what_it_extends(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    texts = {
+        "base.yaml": "study: base\nseeds: 2\nhorizons: [1.0, 2.0]",
+        "deep/middle.yaml": "extends: ../base.yaml\nstudy: middle\nhorizons: [3.0]",
+        "deep/top.yaml": "extends: middle.yaml\nseeds: 5",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    found = read_config(tmp_path / "deep/top.yaml")
+    assert found == {"study": "middle", "seeds": 5, "horizons": [3.0]}
+
+
+@pytest.mark.parametrize(
+    ("extends", "message"),
+    [
+        ("gone.yaml", r"gone\.yaml' is not there: must be the config file of a study"),
+        ("study.yaml", r"study\.yaml is among what it extends"),
+        ("[a.yaml, b.yaml]", r"study\.yaml: extends = \['a.yaml', 'b.yaml'\]: must be the path"),
+        ("broken.yaml", r"broken\.yaml, line 2: the key 'a' is given twice"),
+    ],
+)
+def test_what_can_not_be_extended_is_one_line(tmp_path: Path, extends: str, message: str) -> None:
+    (tmp_path / "broken.yaml").write_text("a: 1\na: 2")
+    path = tmp_path / "study.yaml"
+    path.write_text(f"extends: {extends}\nstudy: x")
+    with pytest.raises(ValueError, match=message) as error:
+        read_config(path)
+    assert "\n" not in str(error.value)
 
 
 def test_other_numbers_are_as_the_safe_loader_reads_them(tmp_path: Path) -> None:

@@ -398,3 +398,11 @@ def test_a_bad_config_is_one_clear_error_before_any_compute(study: Workflow) -> 
     assert "variance = -1.0" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert study.planned(tiny()) == {}
+
+
+def test_a_study_that_extends_another_has_the_jobs_of_both(tmp_path: Path) -> None:
+    workflow = Workflow(tmp_path)
+    alone = workflow.planned(tiny(seeds=5, seeds_per_job=2))
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(tiny()))
+    own = {"extends": "base.yaml", "seeds": 5, "seeds_per_job": 2}
+    assert workflow.planned(own) == alone

@@ -24,6 +24,8 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 os.environ["MPLBACKEND"] = "agg"  # Jupyter exports one that is importable in its kernel alone
 
+import yaml  # noqa: E402
+
 from sgm.published import GRID, PUBLISHED, SUMS, checksums, studies, verified  # noqa: E402
 from sgm.run import stamps, views  # noqa: E402
 from sgm.run.progress import benchmark, survey  # noqa: E402
@@ -84,7 +86,8 @@ def publish(config: Path, folder: Path, results: Path = Path("results")) -> Path
         zip_grid(plan.root / "grid.zarr", new / GRID)
         about = _provenance(plan, open_grid(new / GRID))
         (new / "provenance.json").write_text(json.dumps(about, indent=1) + "\n")
-        shutil.copyfile(config, new / "config.yaml")
+        text = yaml.safe_dump(read_config(config), sort_keys=False, allow_unicode=True)
+        (new / "config.yaml").write_text(text, encoding="utf-8")
         for stem in plan.figures():
             _reduce(plan.root / f"figures/{stem}.png", new / f"figures/{stem}.png")
         left_out = shutil.ignore_patterns(LEFT_OUT)

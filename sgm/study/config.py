@@ -171,10 +171,10 @@ class Study(families.Strict):
     seeds: Annotated[int, Field(ge=1, le=10**5, description="number of replicates: 0 … n − 1")]
     seeds_per_job: Annotated[
         int, Field(ge=1, description="replicates in one job; numbers don't depend on it")
-    ]
+    ] = 10
     schedules_per_job: Annotated[
         int, Field(ge=1, description="schedules in one job; numbers don't depend on it")
-    ]
+    ] = 1
     process: _one("process")  # type: ignore[valid-type]
     horizons: Annotated[Numbers, Field(description="values of T")]
     targets: _axis("target")  # type: ignore[valid-type]
@@ -209,17 +209,21 @@ class Study(families.Strict):
     likelihood: Annotated[
         families.Likelihood | None,
         Field(description="evidence bound and likelihood of every score, or null for none"),
-    ]
+    ] = None
     pictures: Annotated[
         families.Pictures | None, Field(description="trajectories to draw, or null for none")
-    ]
-    keep_samples: Annotated[bool, Field(description="keep the generated samples on disk")]
-    device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="where networks run")]
+    ] = None
+    keep_samples: Annotated[bool, Field(description="keep the generated samples on disk")] = False
+    device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="where networks run")] = (
+        "auto"
+    )
     precision: Annotated[
         Literal["float32", "bfloat16"],
         Field(description="type in which trained networks are sampled; float32 by default"),
     ] = "float32"
-    extensions: Annotated[tuple[str, ...], Field(description="files of the user's own families")]
+    extensions: Annotated[
+        tuple[str, ...], Field(description="files of the user's own families")
+    ] = ()
 
     @classmethod
     def parse(cls, config: Mapping[str, Any]) -> Study:
@@ -385,4 +389,9 @@ def json_schema() -> dict[str, Any]:
             ]
         }
     schema["title"] = "sgm study"
+    schema["properties"]["extends"] = {
+        "type": "string",
+        "description": "path, from this file, of a config whose keys hold where this has none",
+    }
+    schema["anyOf"] = [{"required": ["extends"]}, {"required": schema.pop("required")}]
     return schema

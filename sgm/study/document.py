@@ -1,7 +1,8 @@
 """A config file as a mapping: YAML without what reads otherwise than it looks.
 
 YAML 1.1, which Snakemake reads too, takes the last of two equal keys, ``010`` for the octal
-8 and ``3:20`` for 200 in base sixty. Each is an error here.
+8 and ``3:20`` for 200 in base sixty. Each is an error here. A config that ``extends`` another one,
+given by its path from the file, has all keys of that but those it gives itself.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ for _kind in ("int", "float"):
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """Read a config file; nothing in it is executed.
+    """Read a config file, with what it extends; nothing in it is executed.
 
     Parameters
     ----------
@@ -63,14 +64,31 @@ def read_config(path: str | Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        As `sgm.study.Study.parse` takes it.
+        As `sgm.study.Study.parse` takes it, without the key ``extends``.
 
     Raises
     ------
     ValueError
-        If it can't be read, or is no mapping, in one line that names the file.
+        If it or what it extends can't be read, or is no mapping, in one line that names the file.
     """
-    path = Path(path)
+    read: list[Path] = []
+    config: dict[str, Any] = {}
+    here: Path | None = Path(path)
+    while here is not None:
+        if here.resolve() in read:
+            raise ValueError(f"{path}: extends: {here} is among what it extends: must not be")
+        read.append(here.resolve())
+        own = _read(here)
+        base = own.pop("extends", None)
+        if not (base is None or isinstance(base, str)):
+            raise ValueError(f"{here}: extends = {base!r}: must be the path of a config file")
+        config = own | config
+        here = None if base is None else here.parent / base
+    return config
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The mapping in one file."""
     if not path.is_file():
         found = "a folder" if path.is_dir() else "not a file" if path.exists() else "not there"
         raise ValueError(f"{str(path)!r} is {found}: must be the config file of a study")

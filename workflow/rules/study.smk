@@ -13,9 +13,11 @@ from sgm.study.blocks import OUTPUTS, PATTERNS
 from sgm.study.document import read_config
 
 try:
+    inherited = {}
     for path in workflow.configfiles:
-        read_config(path)  # refuses what YAML reads otherwise than it looks
-    study = Study.parse(config)
+        inherited |= read_config(path)  # refuses what YAML reads otherwise than it looks
+    config.pop("extends", None)
+    study = Study.parse(inherited | config)
     check(study)
 except ValueError as error:
     sys.exit(str(error))  # one line: a WorkflowError prints where it was raised too
