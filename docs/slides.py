@@ -159,6 +159,8 @@ def draw(frames: dict[Panel, pd.DataFrame]) -> Figure:
             ax.plot(t["exact"], ":", color=INK, label="exact score, exact")
             ax.axhline(t.attrs["floor"], color=FAINT, ls="--", lw=0.9, label="their floor")
             ax.set(title=panel.title, yscale="log", xlabel="a")
+            if panel.divergence == "kl":
+                ax.set_ylabel("nats")
         for ax in axes[len(frames) :]:
             ax.remove()
         figure.legend(
