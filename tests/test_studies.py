@@ -59,9 +59,9 @@ def shrunk(config: dict[str, Any]) -> dict[str, Any]:
     small["horizons"] = [small["horizons"][0], small["horizons"][-1]]
     if len(set(small["horizons"])) == 1:
         del small["horizons"][1]
-    if small["likelihood"]:
+    if small.get("likelihood"):
         small["likelihood"] |= {"rows": 20, "nodes": 48, "rtol": 0.1, "atol": 0.1, "atol_nats": 0.1}
-    if small["pictures"]:
+    if small.get("pictures"):
         small["pictures"] |= {"schedules": ["beta_a=0"], "rows": 20}
     return small
 
