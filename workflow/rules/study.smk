@@ -15,7 +15,9 @@ from sgm.study.document import read_config
 try:
     inherited = {}
     for path in workflow.configfiles:
-        inherited |= read_config(path)  # refuses what YAML reads otherwise than it looks
+        inherited |= read_config(
+            path
+        )  # refuses what YAML reads otherwise than it looks
     config.pop("extends", None)
     study = Study.parse(inherited | config)
     check(study)
