@@ -629,3 +629,7 @@ def test_the_coupled_estimate_is_what_stars_and_levels_mark() -> None:
     np.testing.assert_allclose(drawn["y"].values[-1], 1e-4)
     assert curve(frame, "minimum")["schedule"].tolist() == ["beta_a=5"]
     assert curve(frame, "empirical median").empty
+    _, frame = plots.draw(grid, "kl_decomposition/isotropic")
+    drawn = curve(frame, "kl_plugin coupled", axis="lines").set_index("schedule")
+    np.testing.assert_allclose(drawn.loc["beta_a=5", "y"], 1e-4)
+    assert not frame["curve"].isin(["kl_plugin", "kl_plugin floor"]).any()
