@@ -51,7 +51,7 @@ from sgm.divergences.moments import (
     w2_unbiased,
 )
 from sgm.divergences.samples import rows
-from sgm.divergences.transport import signed_root
+from sgm.divergences.transport import signed_root, squared
 from sgm.gaussian import Gaussian, kl_divergence, require_single, wasserstein2
 
 __all__ = [
@@ -407,20 +407,16 @@ def coupled_w2(law: Gaussian, sample: npt.ArrayLike, control: Control) -> Couple
     plain_error = w2_squared_standard_error(law, moments)
     if np.isinf(plain):
         return Coupled(plain, np.nan, 1.0)
-    squared = _signed_square(plain)
+    square, _ = squared(plain, 0.0)
     if isinstance(control.law, ReferenceRun):
-        squared, plain_error = _plain(lambda own: _signed_square(w2_unbiased(law, own)), x)
+        square, plain_error = _plain(lambda own: squared(w2_unbiased(law, own), 0.0)[0], x)
     found = _jackknife(lambda estimate: wasserstein2(law, estimate) ** 2, x, control)
     if found is None:
-        best = Coupled(squared, plain_error, 1.0)
+        best = Coupled(square, plain_error, 1.0)
     else:
         value, error, shared = map(float, found)
-        best = Coupled.better(value, error, squared, plain_error, shared)
+        best = Coupled.better(value, error, square, plain_error, shared)
     return _root(best)
-
-
-def _signed_square(root: float) -> float:
-    return float(np.copysign(root**2, root))
 
 
 def _root(square: Coupled) -> Coupled:

@@ -50,6 +50,7 @@ __all__ = [
     "signed_root",
     "sliced_w2",
     "squared",
+    "unbiased_sliced_w2_squared",
 ]
 
 Array = npt.NDArray[np.float64]
