@@ -1,18 +1,35 @@
-"""A user's file: a bound that never ends in a Slurm job of one minute, and is 1 elsewhere."""
+"""A user's file: a bound and a divergence that outgrow the limits of some Slurm jobs, and are 1 elsewhere."""
 
 import os
 import subprocess
 import time
 
 from sgm.study import Variable, register
+from sgm.study.variables import REPLICATE
+
+
+def asked(column: str) -> str:
+    """What the Slurm job asked for; empty outside one."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return ""
+    ask = ["squeue", "--noheader", f"--format={column}", f"--jobs={job}"]
+    return subprocess.check_output(ask, text=True).strip()
 
 
 @register("bound", variables=[Variable("patience", ("target", "schedule", "horizon"), "one", "1")])
 def patient(process):
     """1, given two minutes."""
-    job = os.environ.get("SLURM_JOB_ID")
-    if job is not None:
-        ask = ["squeue", "--noheader", "--format=%l", f"--jobs={job}"]
-        if subprocess.check_output(ask, text=True).strip() == "1:00":
-            time.sleep(3600)
+    if asked("%l") == "1:00":
+        time.sleep(3600)
     return {"patience": 1.0}
+
+
+@register("divergence", variables=[Variable("appetite", REPLICATE, "one", "1", {"role": "divergence"})])
+def hungry(generated):
+    """1, given more than 1000 MB, which it takes, and holds until Slurm has looked."""
+    if asked("%m") in ("1000M", "1000"):
+        taken = bytearray(1500 * 2**20)
+        taken[::4096] = b"1" * len(taken[::4096])  # a page counts once it is written to
+        time.sleep(3600)
+    return {"appetite": 1.0}

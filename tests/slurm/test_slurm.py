@@ -30,6 +30,7 @@ TRAINED = tiny(schedules=BETA_3, seeds=1, seeds_per_job=1)
 EXACT = TRAINED | {
     "scores": [{"family": "exact", "sampled": True}],
     "bounds": ["kl", "patient"],
+    "divergences": ["gaussian_kl", "hungry"],
     "extensions": [str(HERE / "patient.py")],
 }
 
@@ -173,8 +174,9 @@ def test_a_job_that_is_cancelled_or_outgrows_its_limits_is_run_again_with_more(
     local: SlurmWorkflow, tmp_path: Path
 ) -> None:
     profile = yaml.safe_load((PROFILES / "slurm/config.yaml").read_text())
-    profile["set-resources"]["sample"]["mem_mb"] = "250 + 3750 * (attempt - 1)"  # torch needs more
-    profile["set-resources"]["exact"]["runtime"] = "attempt"  # see patient.py
+    # see patient.py
+    profile["set-resources"]["evaluate"]["mem_mb"] = "1000 + 3000 * (attempt - 1)"
+    profile["set-resources"]["exact"]["runtime"] = "attempt"
     (tmp_path / "tight").mkdir()
     (tmp_path / "tight/config.yaml").write_text(yaml.safe_dump(profile))
     study = SlurmWorkflow(tmp_path / "study", targets=(GRID,), profile=tmp_path / "tight")
@@ -192,8 +194,8 @@ def test_a_job_that_is_cancelled_or_outgrows_its_limits_is_run_again_with_more(
         ("CANCELLED", "2000M", "00:30:00"),
         ("COMPLETED", "4000M", "01:00:00"),
     ]
-    assert [job.memory for job in attempts["sample"]] == ["250M", "4000M"]
-    assert attempts["sample"][0].state in ("FAILED", "OUT_OF_MEMORY")
+    assert [job.memory for job in attempts["evaluate"]] == ["1000M", "4000M"]
+    assert attempts["evaluate"][0].state in ("FAILED", "OUT_OF_MEMORY")
     assert [(job.state, job.time_limit) for job in attempts["exact"]] == [
         ("TIMEOUT", "00:01:00"),
         ("COMPLETED", "00:02:00"),
