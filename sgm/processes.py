@@ -32,6 +32,7 @@ import numpy.typing as npt
 
 from sgm.arguments import require_instance, require_integer, require_positive, shown
 from sgm.gaussian import Gaussian
+from sgm.registry import Positive, register
 from sgm.schedules import NoiseSchedule
 
 __all__ = ["Process", "VEProcess", "VPProcess"]
@@ -127,6 +128,7 @@ class Process(ABC):
         return Gaussian(mean_scale * law.mean, variances, law.basis)
 
 
+@register("process", name="vp")
 @dataclass(frozen=True)
 class VPProcess(Process):
     """The VP (Ornstein-Uhlenbeck) process.
@@ -145,7 +147,7 @@ class VPProcess(Process):
     """
 
     schedule: NoiseSchedule
-    variance: float
+    variance: Positive
 
     def __post_init__(self) -> None:
         require_positive(variance=self.variance)
@@ -161,6 +163,7 @@ class VPProcess(Process):
         return np.full(np.shape(t), self.variance)
 
 
+@register("process", name="ve")
 @dataclass(frozen=True)
 class VEProcess(Process):
     """The VE (Brownian) process.

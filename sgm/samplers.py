@@ -34,12 +34,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+from annotated_types import Interval
 
 from sgm.arguments import real_array
 from sgm.processes import Process
+from sgm.registry import Count, Positive, register
 
 __all__ = [
     "Steps",
@@ -199,6 +202,7 @@ def _squared_decay(half: Array) -> Array:
     return np.asarray(-np.expm1(-2 * half) / 2)
 
 
+@register("sampler")
 def exponential_integrator_modified(process: Process, times: npt.ArrayLike) -> Steps:
     """Exponential integrator that freezes the modified score s̃ = s + x/σ².
 
@@ -235,6 +239,7 @@ def exponential_integrator_modified(process: Process, times: npt.ArrayLike) -> S
     return Steps(start, 1 + lost, score, noise, kept, denoiser)
 
 
+@register("sampler")
 def exponential_integrator(process: Process, times: npt.ArrayLike) -> Steps:
     """Exponential integrator that freezes the score s; the paper's sampler.
 
@@ -257,6 +262,7 @@ def exponential_integrator(process: Process, times: npt.ArrayLike) -> Steps:
         return Steps(start, state, _gain(process, start, stop, np.expm1), noise)
 
 
+@register("sampler")
 def euler_maruyama(process: Process, times: npt.ArrayLike) -> Steps:
     """Euler-Maruyama: drift and diffusion at the departure time τ_k.
 
@@ -274,6 +280,7 @@ def euler_maruyama(process: Process, times: npt.ArrayLike) -> Steps:
     return _euler(process, start - stop, start)
 
 
+@register("sampler")
 def euler_arrival(process: Process, times: npt.ArrayLike) -> Steps:
     """The paper authors' "Euler": β and the score at the arrival time τ_{k+1}.
 
@@ -298,6 +305,7 @@ def _euler(process: Process, step: Array, evaluated: Array) -> Steps:
     return Steps(evaluated, 1 + growth / (2 * process.variance), growth, np.sqrt(growth))
 
 
+@register("sampler")
 def probability_flow_euler(process: Process, times: npt.ArrayLike) -> Steps:
     """Explicit Euler on the probability-flow ODE; deterministic.
 
@@ -320,6 +328,7 @@ def probability_flow_euler(process: Process, times: npt.ArrayLike) -> Steps:
     return Steps(start, state, half_growth, np.zeros_like(start), kept, denoiser)
 
 
+@register("sampler")
 def ancestral(process: Process, times: npt.ArrayLike) -> Steps:
     """DDPM's ancestral sampler with the large variance, that of the forward step.
 
@@ -346,6 +355,7 @@ def ancestral(process: Process, times: npt.ArrayLike) -> Steps:
     return Steps(start, state, score, np.sqrt(forgotten), kept, denoiser)
 
 
+@register("sampler")
 def ancestral_small(process: Process, times: npt.ArrayLike) -> Steps:
     """DDPM's ancestral sampler with the small variance, that of q(x_{k+1} | x_k, x₀).
 
@@ -367,7 +377,10 @@ def ancestral_small(process: Process, times: npt.ArrayLike) -> Steps:
     return replace(large, noise=large.noise * shrink)
 
 
-def ddim(process: Process, times: npt.ArrayLike, eta: float = 0.0) -> Steps:
+@register("sampler")
+def ddim(
+    process: Process, times: npt.ArrayLike, eta: Annotated[float, Interval(ge=0, le=1)] = 0.0
+) -> Steps:
     """DDIM: predict (x₀, noise) at τ_k, recombine at τ_{k+1}.
 
         x̂₀ = (x + v s)/m,  ε̂ = −√v s,  x′ = m′ x̂₀ + √(v′ − w) ε̂ + √w z,
@@ -411,8 +424,9 @@ def ddim(process: Process, times: npt.ArrayLike, eta: float = 0.0) -> Steps:
     return Steps(start, state, score, np.sqrt(drawn), np.sqrt(rest / v), m_next * gain)
 
 
+@register("sampler")
 def predictor_corrector(
-    process: Process, times: npt.ArrayLike, corrector_steps: int, step_size: float
+    process: Process, times: npt.ArrayLike, corrector_steps: Count, step_size: Positive
 ) -> Steps:
     """Euler-Maruyama predictor, then L Langevin steps at the arrival time.
 

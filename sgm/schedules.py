@@ -34,6 +34,7 @@ from sgm.arguments import (
     require_integer,
     require_positive,
 )
+from sgm.registry import Positive, Real, register
 
 __all__ = [
     "BetaSchedule",
@@ -147,6 +148,7 @@ def _phi2(z: Array) -> Array:
     return np.asarray(np.where(small, near, (np.expm1(safe) - safe) / safe**2))
 
 
+@register("schedule", name="beta_a", label="beta", axes=["a"])
 @dataclass(frozen=True)
 class BetaSchedule(NoiseSchedule):
     """The parametric family β_a of Strasman et al.
@@ -165,9 +167,9 @@ class BetaSchedule(NoiseSchedule):
         0 < β_min ≤ β_max.
     """
 
-    a: float
-    beta_min: float
-    beta_max: float
+    a: Real
+    beta_min: Positive
+    beta_max: Positive
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -211,6 +213,7 @@ class BetaSchedule(NoiseSchedule):
         return np.asarray(self.beta_min * t + (self.beta_max - self.beta_min) * early_part)
 
 
+@register("schedule", name="constant")
 @dataclass(frozen=True)
 class ConstantSchedule(NoiseSchedule):
     """β(t) = b.
@@ -222,7 +225,7 @@ class ConstantSchedule(NoiseSchedule):
         b > 0.
     """
 
-    rate: float
+    rate: Positive
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -235,6 +238,7 @@ class ConstantSchedule(NoiseSchedule):
         return np.asarray(self.rate * self.times(t))
 
 
+@register("schedule", name="cosine")
 @dataclass(frozen=True)
 class CosineSchedule(NoiseSchedule):
     """Continuous cosine schedule, clipped so that β(T) is finite.
@@ -263,8 +267,8 @@ class CosineSchedule(NoiseSchedule):
     """
 
     variance: float
-    offset: float
-    clip: float
+    offset: Positive
+    clip: Positive
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -322,6 +326,7 @@ class CosineSchedule(NoiseSchedule):
         return np.asarray(-2 * self.variance * value + held)
 
 
+@register("schedule", name="geometric")
 @dataclass(frozen=True)
 class GeometricSchedule(NoiseSchedule):
     """Noise whose standard deviation grows geometrically, the "VESDE" of Song et al.
@@ -337,8 +342,8 @@ class GeometricSchedule(NoiseSchedule):
         0 < σ_min < σ_max; 0.01 and 50 in the literature.
     """
 
-    sigma_min: float
-    sigma_max: float
+    sigma_min: Positive
+    sigma_max: Positive
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -22,6 +22,7 @@ from sgm.arguments import require_finite, require_instance, shown
 from sgm.densities.base import Law
 from sgm.gaussian import Gaussian, require_single
 from sgm.processes import Process
+from sgm.registry import Real, register
 
 __all__ = ["DensityScore", "GaussianScore", "Score", "biased", "exact", "plugin", "scaled"]
 
@@ -252,6 +253,7 @@ def _score(process: Process, law: Law, scale: float, bias: float) -> Score:
 def exact(process: Process, law: Gaussian) -> GaussianScore: ...
 @overload
 def exact(process: Process, law: Law) -> Score: ...
+@register("score", needs="law")
 def exact(process: Process, law: Law) -> Score:
     """The score of p_t for X₀ ~ `law`.
 
@@ -272,7 +274,8 @@ def exact(process: Process, law: Law) -> Score:
 def scaled(process: Process, law: Gaussian, eps: float) -> GaussianScore: ...
 @overload
 def scaled(process: Process, law: Law, eps: float) -> Score: ...
-def scaled(process: Process, law: Law, eps: float) -> Score:
+@register("score", axes=["eps"], needs="law")
+def scaled(process: Process, law: Law, eps: Real) -> Score:
     """(1 + ε) s, the exact score overestimated by a factor.
 
     Parameters
@@ -293,7 +296,8 @@ def scaled(process: Process, law: Law, eps: float) -> Score:
 def biased(process: Process, law: Gaussian, eps: float) -> GaussianScore: ...
 @overload
 def biased(process: Process, law: Law, eps: float) -> Score: ...
-def biased(process: Process, law: Law, eps: float) -> Score:
+@register("score", axes=["eps"], needs="law")
+def biased(process: Process, law: Law, eps: Real) -> Score:
     """s + ε (1, …, 1), the exact score shifted along the diagonal.
 
     Parameters
@@ -310,7 +314,8 @@ def biased(process: Process, law: Law, eps: float) -> Score:
     return _score(process, law, 1.0, eps)
 
 
-def plugin(process: Process, law: Law, eps: float) -> GaussianScore:
+@register("score", axes=["eps"], needs="gaussian")
+def plugin(process: Process, law: Law, eps: Real) -> GaussianScore:
     """The exact score of the wrong law N((1 − ε)μ, (1 + ε)Σ).
 
     Parameters

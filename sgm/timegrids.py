@@ -12,12 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from sgm.arguments import require_integer, require_positive
+from sgm.registry import register
 
 __all__ = ["quadratic", "uniform"]
 
 Array = npt.NDArray[np.float64]
 
 
+@register("time_grid")
 def uniform(horizon: float, n_steps: int) -> Array:
     """Equal steps, τ_k = T(1 − k/N): the grid of the paper.
 
@@ -41,6 +43,7 @@ def uniform(horizon: float, n_steps: int) -> Array:
     return _grid(horizon, n_steps, lambda k: horizon * k / n_steps)
 
 
+@register("time_grid")
 def quadratic(horizon: float, n_steps: int) -> Array:
     """Steps that shrink towards the data, τ_k = T(1 − k/N)² (DDIM, arXiv 2010.02502).
 

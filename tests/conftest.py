@@ -13,17 +13,14 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "1"  # before NumPy and torch are imported
 os.environ["MPLBACKEND"] = "agg"
 
-from sgm.study.registry import KINDS  # noqa: E402
+from sgm.registry import use_extensions  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
 def _own_families() -> Iterator[None]:
-    before = {kind: dict(rows) for kind, rows in KINDS.items()}
     modules = set(sys.modules)
     yield
-    for kind, rows in KINDS.items():
-        rows.clear()
-        rows.update(before[kind])
+    use_extensions([])
     for module in set(sys.modules) - modules:
         if module.startswith("extension:"):
             del sys.modules[module]

@@ -10,11 +10,10 @@ import pytest
 import torch
 from scipy import stats
 
-from sgm import divergences, laws, networks, samplers, scores, targets, timegrids
+from sgm import divergences, laws, measures, networks, samplers, scores, targets, timegrids
 from sgm.divergences import Control, Coupled, Moments, ReferenceRun
 from sgm.gaussian import Gaussian, kl_divergence, wasserstein2
 from sgm.processes import VPProcess
-from sgm.run import measures
 from sgm.schedules import BetaSchedule
 from sgm.simulation import simulate_reverse
 from sgm.training import Recipe, train_networks

@@ -150,10 +150,11 @@ def test_a_job_starts_without_what_it_may_not_need() -> None:
     slow = ["torch", "xarray", "pandas", "matplotlib", "scipy", "sklearn", "pydantic", "snakemake"]
     script = (
         "import sys; import sgm.run.__main__; from sgm.targets import digits; digits(0.3); "
+        "from sgm.registry import load_extension; load_extension('tests/data/extension.py'); "
         f"print(*set({slow}) & set(sys.modules))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout.split() == []
 

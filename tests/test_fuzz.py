@@ -23,6 +23,7 @@ from safetensors.torch import save
 from snakemake.common.configfile import load_configfile
 from snakemake_interface_common.exceptions import WorkflowError
 
+from sgm import registry
 from sgm.architectures import MLP
 from sgm.networks import ScoreEnsemble
 from sgm.store.cells import read_cells, read_spec, write_cells
@@ -30,7 +31,6 @@ from sgm.study import Plan, Study
 from sgm.study.__main__ import main as check_config
 from sgm.study.document import read_config
 from sgm.study.plan import PATTERNS
-from sgm.study.registry import KINDS
 from tests.workflow import ROOT, tiny
 
 CONFIGS = [
@@ -407,8 +407,8 @@ def test_a_file_says_what_to_build_only_among_families(
         return Plan(Study.parse(tiny(schedules=schedules, schedules_per_job=2)), tmp_path)
 
     with monkeypatch.context() as forging:
-        entry = replace(KINDS["schedule"]["constant"], build=build)
-        forging.setitem(KINDS["schedule"], "constant", entry)
+        entry = replace(registry.lookup("schedule", "constant"), build=build)
+        forging.setitem(registry._BUILT_IN["schedule"], "constant", entry)
         forged = plan(both)
         spec = forged.spec("network", SimpleNamespace(**labels, schedules=block))
         assert build in spec

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from sgm import plots
-from sgm.study.variables import COVERAGE
+from sgm.measures.coverage import COVERAGE
 from tests.grids import synthetic_grid
 
 ROWS = [250, 1000]

@@ -359,7 +359,7 @@ def test_too_little_memory_is_no_fault_of_a_run(monkeypatch: pytest.MonkeyPatch)
     def hungry(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("sgm.run.measures.gaussian_w2", hungry)
+    monkeypatch.setattr("sgm.measures.gaussian_w2", hungry)
     (item,) = Study.parse(tiny(divergences=["gaussian_w2"])).divergences
     with pytest.raises(MemoryError):
         measured([item.spec], {})

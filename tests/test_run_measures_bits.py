@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from sgm.gaussian import Gaussian
+from sgm.measures import kl_bound
 from sgm.processes import VPProcess
-from sgm.run.measures import kl_bound
 from sgm.schedules import BetaSchedule
 from sgm.timegrids import uniform
 

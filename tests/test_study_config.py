@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import yaml
 
+from sgm.registry import HOMES, families
 from sgm.run.check import check
 from sgm.study import Plan, Study, format_number, json_schema
 from sgm.study.document import read_config
-from sgm.study.registry import KINDS
 from tests.images import with_images
 
 ROOT = Path(__file__).parents[1]
@@ -50,10 +50,11 @@ def test_schema_file_is_the_study_model() -> None:
 def test_every_built_in_family_can_be_resolved() -> None:
     from sgm.run.build import resolve
 
-    for rows in KINDS.values():
-        for entry in rows.values():
-            if entry.build.startswith("sgm."):
-                assert callable(resolve(entry.build))
+    for kind in HOMES:
+        for entry in families(kind).values():
+            assert callable(resolve(entry.build))
+            for address in filter(None, (entry.exact, entry.objection)):
+                assert callable(resolve(address))
 
 
 def test_a_study_survives_its_own_dump() -> None:
@@ -190,7 +191,12 @@ BAD = [
     (changed(samplers=["euler"]), ["samplers", "'euler'", "unknown sampler", "euler_maruyama"]),
     (changed(schedules=[BETA | {"a": [1, 1.0]}]), ["schedules", "'beta_a=1' is given twice"]),
     (changed(schedules=[BETA | {"beta_min": 0}]), ["schedules", "beta_min = 0", "greater than"]),
-    (changed(schedules=[BETA | {"beta_max": 0.01}]), ["schedules", "beta_max = 0.01", "at least"]),
+    (
+        changed(
+            divergences=[{"family": "histogram", "coordinate": 0, "bins": 9, "low": 1, "high": 0}]
+        ),
+        ["divergences", "histogram", "high = 0.0", "must exceed low = 1.0"],
+    ),
     (changed(schedules=[BETA | {"betamin": 1}]), ["schedules", "betamin = 1", "unknown key"]),
     (changed(schedules=[BETA | {"a": float("nan")}]), ["schedules", "a = nan", "finite"]),
     (changed(schedules=[]), ["schedules", "at least one"]),
@@ -305,6 +311,10 @@ def test_mathematics_refuses_what_the_schema_can_not_see(tmp_path: Path) -> None
     clipped = {"family": "cosine", "offset": 0.1, "clip": 0.01}
     with pytest.raises(ValueError, match=r"schedules: cosine: clip = 0.01"):
         check(Study.parse(changed(schedules=[clipped])))
+
+    falling = BETA | {"beta_max": 0.01}
+    with pytest.raises(ValueError, match=r"schedules: beta_a=.*: beta_max = 0.01: .* at least"):
+        check(Study.parse(changed(schedules=[falling])))
 
 
 def trained(**keys: Any) -> list[dict[str, Any]]:

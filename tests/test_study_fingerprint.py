@@ -55,7 +55,14 @@ def test_equal_code_gives_equal_fingerprints(edit: Edit) -> None:
         ("schedules.py", "import numpy as np\n", "import numpy as np  # fast\n"),
         ("processes.py", "\n    def drift", "\n\n\n    # a comment\n    def drift"),
         ("schedules.py", "class ConstantSchedule(", "class AnotherSchedule("),
-        ("samplers.py", "def euler_arrival(", "late = 1\n\n\ndef euler_arrival("),
+        ("samplers.py", "def _euler(", "late = 1\n\n\ndef _euler("),
+        # what a family declares
+        ("schedules.py", 'label="beta", axes=["a"]', 'label="b", axes=["a", "beta_min"]'),
+        ("schedules.py", "a: Real", "a: Positive"),
+        ("targets/gaussians.py", "variance: Positive", "variance: Annotated[float, Ge(5)]"),
+        ("targets/gaussians.py", '@register("target")\ndef isotropic', "def isotropic"),
+        ("registry.py", "class Entry", "class Row"),
+        ("variables.py", "class Variable", "class Column"),
         ("plots/divergence.py", "import", "import antigravity\nimport"),
         ("study/plan.py", "class Plan", "class Scheme"),
         # rows of a table of choices that the recipe does not name

@@ -17,11 +17,11 @@ import yaml
 from sgm import targets
 from sgm.gaussian import Gaussian
 from sgm.likelihood import bits_per_dimension
+from sgm.registry import lookup
 from sgm.run.check import check
 from sgm.run.stages import data, floors
 from sgm.store.cells import read_cells
 from sgm.study import Plan, Study
-from sgm.study.registry import lookup
 
 ROOT = Path(__file__).parents[1]
 RNG = np.random.default_rng(11)
@@ -238,7 +238,7 @@ def test_data_and_floors_of_a_study(tmp_path):
     np.testing.assert_array_equal(cells["heldout"], target.take(np.arange(30, 38))[None])
     assert (cells["train"][0] != cells["train"][1]).any()
     measure = {
-        "build": "sgm.run.measures:sliced_w2",
+        "build": "sgm.measures:sliced_w2",
         "parameters": {"projections": 20, "projection_seed": 0},
         "variables": lookup("divergence", "sliced_w2").promised,
     }

@@ -16,6 +16,7 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 os.environ["MPLBACKEND"] = "agg"  # Jupyter exports one that is importable in its kernel alone
 
+from sgm.registry import line_of  # noqa: E402
 from sgm.run import views  # noqa: E402
 from sgm.run.stages import STAGES  # noqa: E402
 from sgm.run.stamps import write_stamp  # noqa: E402
@@ -82,8 +83,6 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(error, MemoryError) or torch_says_so:
             print(f"{options.stage}: out of memory: {first}", file=sys.stderr)
             return 1
-        from sgm.study.registry import line_of  # slow to import, and rarely needed
-
         where = line_of(error)
         if not where:  # not a user's fault: all of the traceback
             raise

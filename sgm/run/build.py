@@ -18,10 +18,11 @@ import numpy.typing as npt
 from sgm.arguments import real_array, require_instance, shown
 from sgm.densities import Law
 from sgm.processes import Process
+from sgm.registry import line_of, load_extension
 from sgm.samplers import Steps
 from sgm.schedules import NoiseSchedule, TruncatedSchedule
-from sgm.store import OWN_AXES
 from sgm.targets import LawTarget, Target
+from sgm.variables import OWN_AXES
 
 __all__ = [
     "MeasureError",
@@ -44,8 +45,6 @@ def resolve(address: str) -> Any:
     """The object at ``"module:name"`` or ``"file.py:name"``."""
     place, name = address.rsplit(":", 1)
     if place.endswith(".py"):
-        from sgm.study.registry import load_extension  # slow to import, and rarely needed
-
         return getattr(load_extension(place), name)
     return getattr(importlib.import_module(place), name)
 
@@ -86,8 +85,6 @@ def _sentence(error: Exception) -> str:
     text = " ".join(str(error).split())
     if type(error) is ValueError:
         return text
-    from sgm.study.registry import line_of  # slow to import, and rarely needed
-
     where = line_of(error)
     return f"{type(error).__name__}: {text}" + (f" ({where})" if where else "")
 

@@ -19,12 +19,12 @@ from sgm.arguments import require_instance
 from sgm.elbo import time_quadrature
 from sgm.gaussian import Gaussian
 from sgm.processes import Process
+from sgm.registry import line_of
 from sgm.run.build import build, build_process, build_steps, build_target, build_times
 from sgm.schedules import NoiseSchedule
 from sgm.scores import DensityScore, GaussianScore
 from sgm.study import Item, Study
 from sgm.study.families import Recipe
-from sgm.study.registry import line_of
 from sgm.targets import DataTarget, EmpiricalTarget, Target
 
 __all__ = ["check"]

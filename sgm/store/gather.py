@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sgm.store import DONE, FAILED, NOT_APPLICABLE, NOT_RUN, OWN_AXES
+from sgm.store import DONE, FAILED, NOT_APPLICABLE, NOT_RUN
 from sgm.store.cells import Arrays, seed_range
 from sgm.store.grid import content_digest
 from sgm.study import Plan
 from sgm.study.variables import CURVES, EXACT_LAW, REPLICATE, TRAINING
+from sgm.variables import OWN_AXES
 
 if TYPE_CHECKING:
     import xarray as xr  # imported where used: most jobs read and write cell files alone

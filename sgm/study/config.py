@@ -27,10 +27,11 @@ from pydantic import (
     model_validator,
 )
 
+from sgm import registry
+from sgm.registry import HOMES, Entry, lookup, use_extensions
 from sgm.store.cells import canonical
 from sgm.study import families
-from sgm.study.families import Name, Parameters, as_labelled, format_number
-from sgm.study.registry import KINDS, Entry, lookup, use_extensions
+from sgm.study.families import Name, Parameters, as_labelled, format_number, model_of
 from sgm.study.variables import LIKELIHOOD, RESERVED
 
 __all__ = ["Item", "Study", "canonical", "format_number", "json_schema"]
@@ -53,7 +54,7 @@ class Item:
     parameters : Parameters
         As validated from the config.
     entry : Entry
-        Row of its family.
+        What is known of its family.
     """
 
     kind: str
@@ -87,17 +88,17 @@ def _expand(kind: str, raw: Any) -> list[Item]:
             f"{shown(raw)}: must be a family's name or a mapping with the key 'family'"
         )
     entry = lookup(kind, raw["family"])
-    axes = [key for key in entry.parameters.axes if isinstance(raw.get(key), list)]
+    axes = [key for key in entry.axes if isinstance(raw.get(key), list)]
     items = []
     for values in itertools.product(*(raw[key] for key in axes)):
         try:
-            parameters = entry.parameters.model_validate(
+            parameters = model_of(entry).model_validate(
                 {**raw, **dict(zip(axes, values, strict=True))}
             )
         except ValidationError as error:
             raise ValueError(f"{raw['family']}: {_sentence(error)}") from None
-        label = parameters.name or parameters.default_name or parameters.family
-        for key in entry.parameters.axes:
+        label = parameters.name or entry.label or entry.name
+        for key in entry.axes:
             label += f"_{key}={format_number(getattr(parameters, key))}"
         items.append(Item(kind, label, parameters, entry))
     return items
@@ -159,8 +160,8 @@ def _one(kind: str) -> Any:
     ]
 
 
-Numbers = Annotated[tuple[families.Positive, ...], Field(min_length=1)]
-Counts = Annotated[tuple[families.Count, ...], Field(min_length=1)]
+Numbers = Annotated[tuple[registry.Positive, ...], Field(min_length=1)]
+Counts = Annotated[tuple[registry.Count, ...], Field(min_length=1)]
 
 
 class Study(families.Strict):
@@ -367,13 +368,13 @@ def json_schema() -> dict[str, Any]:
         if "definition" in value:
             schema["properties"][key] = {"$ref": f"#/$defs/{value['definition']}"}
     definitions = schema.setdefault("$defs", {})
-    for kind, rows in KINDS.items():
+    for kind in HOMES:
         options = []
-        for family, entry in rows.items():
-            model = entry.parameters.model_json_schema(ref_template="#/$defs/{model}")
+        for family, entry in registry.families(kind).items():
+            model = model_of(entry).model_json_schema(ref_template="#/$defs/{model}")
             definitions.update(model.pop("$defs", {}))
             model["properties"]["family"] = {"const": family}
-            for key in entry.parameters.axes:
+            for key in entry.axes:
                 value = model["properties"][key]
                 model["properties"][key] = {"anyOf": [value, {"type": "array", "items": value}]}
             definitions[f"{kind}_{family}"] = model

@@ -1,15 +1,18 @@
-"""What a config may say of each family: its parameters, their types and ranges.
+"""What a config may say of each family: a model made of what the family says of itself.
 
-One class a family, one table row (`sgm.study.registry`) that says what it builds.
-Nothing here imports what it names: a config is validated without NumPy or torch.
+`model_of` reads the signature of a family (`sgm.registry`): what it does not ask of its context
+are its parameters, with their types, ranges and defaults. What all families of a kind have in
+common, and what is no family, a recipe, a likelihood, pictures, stands here.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 from pydantic import (
     AfterValidator,
@@ -17,13 +20,17 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PydanticSchemaGenerationError,
     ValidationInfo,
+    create_model,
     field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-__all__ = ["Parameters", "Recipe", "format_number"]
+from sgm.registry import CONTEXT, Count, Entry, Positive, Width
+
+__all__ = ["Parameters", "Recipe", "format_number", "model_of"]
 
 
 def format_number(value: float) -> str:
@@ -43,13 +50,6 @@ def _not_periodic(name: str) -> str:
     return name
 
 
-#: Magnitudes that double precision leaves room for: squares, exponentials and products of
-#: them stay normal numbers. Larger counts would fill a memory or take years.
-Real = Annotated[float, Field(ge=-1e9, le=1e9)]
-Positive = Annotated[float, Field(ge=1e-15, le=1e9)]
-Count = Annotated[int, Field(ge=1, le=10**6)]
-Dimension = Annotated[int, Field(ge=1, le=10**4)]
-Width = Annotated[int, Field(ge=16, le=2**14, multiple_of=16)]
 Name = Annotated[
     str,
     Field(pattern=r"^[A-Za-z][A-Za-z0-9_.+-]*$", max_length=64),
@@ -82,8 +82,8 @@ UserPath = Annotated[str, AfterValidator(_plain)]
 
 def _without_negative_zero(value: Any) -> Any:
     """Equal numbers as equal texts: −0.0 is 0.0."""
-    if isinstance(value, tuple):
-        return tuple(map(_without_negative_zero, value))
+    if isinstance(value, list | tuple):
+        return type(value)(map(_without_negative_zero, value))
     return value + 0.0 if isinstance(value, float) else value
 
 
@@ -118,10 +118,7 @@ class Parameters(Strict):
     Class attributes
     ----------------
     axes : tuple of str
-        Parameters that may be a list in the config, one cell a value; they are part
-        of the label, as in ``beta_a=-10``.
-    default_name : str
-        First part of the label when the config gives no `name`; the family if empty.
+        See `sgm.registry.Entry`.
     context : tuple of str
         Keys of the config that say where a family is used, not what it is; they are
         not passed to what it builds.
@@ -130,7 +127,6 @@ class Parameters(Strict):
     """
 
     axes: ClassVar[tuple[str, ...]] = ()
-    default_name: ClassVar[str] = ""
     context: ClassVar[tuple[str, ...]] = ("family", "name")
     changes: ClassVar[tuple[str, ...]] = ()
 
@@ -144,7 +140,7 @@ class Parameters(Strict):
         return as_labelled(value) if on_axis else value
 
 
-# --- targets -------------------------------------------------------------------------
+# --- what the families of a kind have in common --------------------------------------
 
 
 class Rescale(Strict):
@@ -157,143 +153,11 @@ class Rescale(Strict):
     ]
 
 
-class Target(Parameters):
-    """A data distribution."""
-
-
-class KnownTarget(Target):
+class KnownTarget(Parameters):
     """A data distribution of known density."""
 
     changes = ("rescale",)
     rescale: Rescale | None = None
-
-
-class DataTarget(Target):
-    """A data set; a fraction of its rows is held out, and columns may be standardised."""
-
-    heldout_fraction: Annotated[float, Field(gt=0, lt=1)]
-    standardise: bool
-
-
-class Isotropic(KnownTarget):
-    """N(mean·1, variance·I)."""
-
-    dimension: Dimension
-    mean: Real
-    variance: Positive
-
-
-class HeteroscedasticSlides(KnownTarget):
-    """Diagonal: variance 10 on the first five coordinates, 0.1 elsewhere."""
-
-    dimension: Annotated[Dimension, Field(ge=5)]
-    mean: Real
-
-
-class HeteroscedasticBlocks(KnownTarget):
-    """Diagonal: five equal blocks of variance 1, 0.01, 1, 1, 1."""
-
-    dimension: Annotated[Dimension, Field(ge=5, multiple_of=5)]
-    mean: Real
-
-
-class Correlated(KnownTarget):
-    """Covariance 1/√(|j − j′| + offset)."""
-
-    dimension: Dimension
-    mean: Real
-    offset: Annotated[Real, Field(ge=0)]
-
-
-class GaussianFile(KnownTarget):
-    """Mean and covariance from an .npz file with arrays `mean` and `covariance`."""
-
-    path: UserPath
-
-
-class DigitsGaussian(KnownTarget):
-    """Gaussian with the mean and covariance of the standardised digits."""
-
-
-class Funnel(KnownTarget):
-    """Neal's funnel: x₁ ~ N(0, spread²), x_j | x₁ ~ N(0, exp(2 slope x₁))."""
-
-    dimension: Annotated[Dimension, Field(ge=2)]
-    spread: Positive
-    slope: Positive
-
-
-class TwoModes(KnownTarget):
-    """0.3 N(1, 0.1²) + 0.7 N(3, 0.5²), in one dimension."""
-
-
-class GridMixture(KnownTarget):
-    """side² equal modes on a square grid of step 1, and dimension − 2 Gaussian coordinates."""
-
-    dimension: Annotated[Dimension, Field(ge=2)]
-    side: Annotated[int, Field(ge=1, le=1000)]
-    variance: Positive
-    rest_variance: Positive
-
-
-class RingMixture(KnownTarget):
-    """Equal modes on a circle, in two dimensions."""
-
-    modes: Count
-    radius: Positive
-    variance: Positive
-
-
-class Mixture(KnownTarget):
-    """A Gaussian mixture with diagonal components; numbers for one dimension, lists for more."""
-
-    weights: tuple[Positive, ...]
-    means: tuple[Real | tuple[Real, ...], ...]
-    variances: tuple[Positive | tuple[Positive, ...], ...]
-
-
-class ShippedData(DataTarget):
-    """A data set that scikit-learn ships: digits, breast cancer, diabetes or wine."""
-
-
-class DataFile(DataTarget):
-    """Rows of a .csv, .npy, .npz, .zarr or .parquet file of the user's."""
-
-    path: UserPath
-    dequantise: bool
-    array: Annotated[str | None, Field(description="of an .npz or .zarr file of several")] = None
-    delimiter: Annotated[
-        Literal[",", ";", "\t", "|", " "] | None,
-        Field(description="of a .csv file; null is a comma, or ; where the decimal is a comma"),
-    ] = None
-    decimal: Annotated[
-        Literal[".", ","] | None, Field(description="sign of a .csv file; null is a point")
-    ] = None
-    header: Annotated[
-        bool | None, Field(description="whether a .csv file names its columns; null finds it")
-    ] = None
-    columns: Annotated[
-        tuple[str | int, ...] | None,
-        Field(min_length=1, description="to be read, by name or place from 0; null is all"),
-    ] = None
-    image_shape: Annotated[
-        tuple[Annotated[int, Field(ge=1)], ...] | None,
-        Field(description="[height, width] or [3, height, width]; null is that of the array"),
-    ] = None
-    levels: Annotated[
-        int | None, Field(ge=2, description="L of whole numbers 0, …, L − 1; null if others")
-    ] = None
-
-
-class ImageFolder(Target):
-    """Images in a local folder, as published; the test files are the held-out rows."""
-
-    path: UserPath
-    rows: Count | None = None
-    heldout_rows: Count | None = None
-
-
-# --- schedules -----------------------------------------------------------------------
 
 
 class Schedule(Parameters):
@@ -304,93 +168,6 @@ class Schedule(Parameters):
         Positive | None,
         Field(description="β is that of this horizon, stopped at T; null stretches it to T"),
     ] = None
-
-
-class Beta(Schedule):
-    """The family β_a; `a` is an axis."""
-
-    axes = ("a",)
-    default_name = "beta"
-    a: Real
-    beta_min: Positive
-    beta_max: Positive
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Beta:
-        if self.beta_max < self.beta_min:
-            raise ValueError(
-                f"beta_max = {self.beta_max}: must be at least beta_min = {self.beta_min}"
-            )
-        return self
-
-
-class Constant(Schedule):
-    """β(t) = rate."""
-
-    rate: Positive
-
-
-class Cosine(Schedule):
-    """Cosine schedule with offset s, clipped."""
-
-    offset: Positive
-    clip: Positive
-
-
-class Geometric(Schedule):
-    """Noise of standard deviation sigma_min (sigma_max/sigma_min)^(t/T), that of VE."""
-
-    sigma_min: Positive
-    sigma_max: Positive
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Geometric:
-        if not self.sigma_max > self.sigma_min:
-            raise ValueError(
-                f"sigma_max = {self.sigma_max}: must exceed sigma_min = {self.sigma_min}"
-            )
-        return self
-
-
-# --- processes, time grids, samplers -------------------------------------------------
-
-
-class Process(Parameters):
-    """A forward process."""
-
-
-class VP(Process):
-    """Variance preserving, with stationary law N(0, variance·I)."""
-
-    variance: Positive
-
-
-class VE(Process):
-    """Variance exploding: Brownian motion in the time ∫β, without a stationary law."""
-
-
-class TimeGrid(Parameters):
-    """A time grid of the solver."""
-
-
-class Sampler(Parameters):
-    """A scheme of the backward simulation."""
-
-
-class DDIM(Sampler):
-    """DDIM, from the deterministic sampler (eta = 0) to the ancestral one (eta = 1)."""
-
-    eta: Annotated[float, Field(ge=0, le=1)]
-
-
-class PredictorCorrector(Sampler):
-    """Euler-Maruyama with Langevin corrector steps."""
-
-    corrector_steps: Count
-    step_size: Positive
-
-
-# --- scores --------------------------------------------------------------------------
 
 
 class Score(Parameters):
@@ -410,11 +187,73 @@ class Affine(Score):
     sampled: bool
 
 
-class Perturbed(Affine):
-    """A perturbation of size `eps`, which is an axis."""
+_BASES: dict[str, type[Parameters]] = {"schedule": Schedule, "score": Affine}
 
-    axes = ("eps",)
-    eps: Real
+
+@cache
+def model_of(entry: Entry) -> type[Parameters]:
+    """The model of a family's parameters, as its signature declares them.
+
+    Raises
+    ------
+    ValueError
+        If an annotation says nothing of what a config may give.
+    """
+    if entry.builder is None:
+        return Trained
+    builder, known = entry.builder, entry.kind == "target" and entry.law_known
+    hints = get_type_hints(
+        builder if inspect.isfunction(builder) else builder.__init__, include_extras=True
+    )
+    said = _described(inspect.getdoc(builder) or "")
+    fields: dict[str, Any] = {}
+    for argument in inspect.signature(builder).parameters.values():
+        if argument.name in CONTEXT[entry.kind] or argument.kind is argument.VAR_KEYWORD:
+            continue
+        kind = UserPath if argument.name == "path" else hints.get(argument.name, float)
+        default = ... if argument.default is argument.empty else argument.default
+        text = Field(description=said.get(argument.name))
+        fields[argument.name] = Annotated[kind, text], default
+    base = KnownTarget if known else _BASES.get(entry.kind, Parameters)
+    try:
+        model = create_model(
+            entry.name,
+            __base__=base,
+            __doc__=said[""],
+            __validators__={"_together": _together(entry)} if entry.require else None,
+            **fields,
+        )
+    except PydanticSchemaGenerationError as error:
+        raise ValueError(
+            f"{entry.build}: an annotation that a config can't be held against: {error.message}"
+        ) from error
+    model.axes = entry.axes
+    return model
+
+
+def _together(entry: Entry) -> Any:
+    """A validator of the parameters that a family looks at together."""
+
+    def holds(self: Parameters) -> Parameters:
+        assert entry.require is not None
+        asked = inspect.signature(entry.require).parameters
+        entry.require(**{name: getattr(self, name) for name in asked})
+        return self
+
+    return model_validator(mode="after")(holds)
+
+
+def _described(doc: str) -> dict[str, str]:
+    """What a NumPy docstring says: of all in its first paragraph, and of each parameter."""
+    said = {"": " ".join(doc.split("\n\n")[0].split())}
+    section = re.search(r"^Parameters\n-+\n((?:\w.*\n|[ \t]+.*\n?|\n(?!\w.*\n-))*)", doc, re.M)
+    items = section[1] if section else ""
+    for names, text in re.findall(r"^(\w[\w, ]*).*\n((?:[ \t]+.+\n?)+)", items, re.M):
+        said |= dict.fromkeys(names.strip().split(", "), " ".join(text.split()))
+    return said
+
+
+# --- recipes -------------------------------------------------------------------------
 
 
 class Recipe(Strict):
@@ -471,67 +310,6 @@ class Trained(Score):
         Field(discriminator="architecture"),
         BeforeValidator(_with_architecture),
     ]
-
-
-# --- divergences ---------------------------------------------------------------------
-
-
-class Divergence(Parameters):
-    """A divergence between a generated sample and the target."""
-
-
-class HeldoutNLL(Divergence):
-    """Held-out log-likelihood under a density fitted to the sample."""
-
-    components: Count
-    regularisation: Positive
-
-
-class GaussianKL(Divergence):
-    """KL of the first two moments, and what the plug-in of `plugin_rows` rows would show."""
-
-    plugin_rows: Annotated[int, Field(ge=2)] = 10_000
-
-
-class Subsampled(Divergence):
-    """A divergence between the first `rows` rows of two samples; its cost grows as rows²."""
-
-    rows: Annotated[int, Field(ge=4, le=20000)]
-
-
-class Projected(Divergence):
-    """A divergence over a stored set of random directions."""
-
-    projections: Count
-    projection_seed: Annotated[int, Field(ge=0, lt=2**32)]
-
-
-class Coverage(Projected):
-    """Coupled estimates of few rows against those of all, for networks on Gaussian targets."""
-
-    rows: Annotated[
-        tuple[Annotated[int, Field(ge=40, le=10**6)], ...],
-        Field(min_length=1, description="of the estimates that are held against all rows"),
-    ]
-    sets: Annotated[int, Field(ge=2, le=10**4, description="disjoint, of so many rows, at most")]
-    subsample: Annotated[
-        int, Field(ge=40, le=20000, description="rows at most where the cost grows as rows²")
-    ]
-
-
-class Histogram(Divergence):
-    """Frequencies of one coordinate over equal bins, in the target's original units."""
-
-    coordinate: Annotated[int, Field(ge=0)]
-    bins: Annotated[int, Field(ge=2, le=1000)]
-    low: Real
-    high: Real
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Histogram:
-        if not self.high > self.low:
-            raise ValueError(f"high = {self.high}: must exceed low = {self.low}")
-        return self
 
 
 # --- likelihoods -----------------------------------------------------------------------

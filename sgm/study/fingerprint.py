@@ -4,7 +4,9 @@ Snakemake sees an edit of a rule, not of the modules that a job imports. So each
 carries, in its params, a digest of the definitions (functions, classes, constants) that
 it can reach from the addresses it is given. Reachability is read off the syntax trees,
 by name, one definition at a time: comments, docstrings and line numbers don't count, and
-neither does a new schedule beside the one that the job uses.
+neither does a new schedule beside the one that the job uses. What a family declares of itself
+(`sgm.registry`) is for planning: its decorator does not count, and a range as the type that it
+narrows.
 
 A table of choices, one of `TABLES`, counts by the rows that a job names, ``module:TABLE[row]``:
 a new row beside them is no reason to run again.
@@ -26,17 +28,19 @@ import hashlib
 import importlib.util
 import re
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import get_args
 
+from sgm import registry
 from sgm.store.content import content_of
 
 __all__ = ["fingerprint"]
 
 PACKAGE = Path(__file__).resolve().parents[1]
-IGNORED = ("sgm.study",)
+IGNORED = ("sgm.study", "sgm.registry", "sgm.variables")
 TABLES = frozenset(
     {
         "sgm.architectures:ARCHITECTURES",
@@ -111,6 +115,36 @@ def _imports(node: ast.AST) -> dict[str, str]:
     return names
 
 
+class _Undeclared(ast.NodeTransformer):
+    """What a definition says for planning alone taken out: `Annotated`, ranges, `register`."""
+
+    def __init__(self, imports: Mapping[str, str]) -> None:
+        self.own = {
+            name: origin.rpartition(":")[2]
+            for name, origin in imports.items()
+            if origin.startswith("sgm.registry:")
+        }
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:  # noqa: N802
+        if isinstance(node.value, ast.Name) and node.value.id == "Annotated":
+            assert isinstance(node.slice, ast.Tuple)
+            return self.visit(node.slice.elts[0])  # type: ignore[no-any-return]
+        return self.generic_visit(node)
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:  # noqa: N802
+        narrowed = get_args(getattr(registry, self.own.get(node.id, ""), None))
+        return ast.Name(narrowed[0].__name__, node.ctx) if narrowed else node
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            node.decorator_list = [d for d in node.decorator_list if not self._declares(d)]
+        return super().generic_visit(node)
+
+    def _declares(self, decorator: ast.expr) -> bool:
+        called = decorator.func if isinstance(decorator, ast.Call) else decorator
+        return isinstance(called, ast.Name) and self.own.get(called.id) == "register"
+
+
 def _strip(node: ast.stmt) -> ast.stmt:
     """Remove docstrings, in place."""
     for child in ast.walk(node):
@@ -125,6 +159,8 @@ def _strip(node: ast.stmt) -> ast.stmt:
 def _parse(path: Path, stamp: tuple[int, int]) -> _Module:
     module = _Module()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            node = _Undeclared(module.imports).visit(node)
         if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
             module.statements.append(_strip(node))
         if isinstance(node, ast.Import | ast.ImportFrom):

@@ -19,6 +19,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sgm.registry import families
 from sgm.store.cells import Arrays, canonical, check_made_for, digest, read_cells, read_spec
 from sgm.store.content import content_of
 from sgm.study.blocks import (
@@ -35,7 +36,6 @@ from sgm.study.blocks import (
 from sgm.study.config import Item, Study, format_number
 from sgm.study.figures import figures
 from sgm.study.fingerprint import fingerprint
-from sgm.study.registry import KINDS
 from sgm.study.specs import files, labelled, leaves, roots
 from sgm.study.variables import LIKELIHOOD, Variable
 
@@ -201,8 +201,8 @@ class Plan:
 
     def _schedule(self, label: str, lost: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
         # what a file says to build is built only if it is a family: files come from others
-        families = {entry.build for entry in KINDS["schedule"].values()}
-        if label in lost and lost[label]["build"] in families:
+        known = {entry.build for entry in families("schedule").values()}
+        if label in lost and lost[label]["build"] in known:
             return lost[label]
         if label not in self._known:
             raise ValueError(f"schedule = {label!r}: not in the study, nor in a file")
@@ -369,10 +369,9 @@ class Plan:
     def variables(self) -> dict[str, Variable]:
         """Grid variables of what the study measures, by name."""
         measures = (*self.study.divergences, *self.study.bounds)
-        own = [variable for item in measures for variable in item.entry.variables]
+        own = [variable for item in measures for variable in item.entry.declared]
         own += LIKELIHOOD if self.study.likelihood else ()
-        floors = [variable.floor for variable in own if variable.measured_floor]
-        return {variable.name: variable for variable in (*own, *floors)}
+        return {variable.name: variable for variable in own}
 
     def spec(self, stage: str, labels: Any) -> str:
         """Canonical JSON of what a job must be told.

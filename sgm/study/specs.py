@@ -223,7 +223,7 @@ def _exact(plan: Plan, labels: Labels) -> Leaves:
         "bounds": _measures(item for item in bounds if not item.entry.along_chain),
         "chain_bounds": _measures(item for item in bounds if item.entry.along_chain),
     }
-    terms = (term for item in bounds for term in item.entry.terms)
+    terms = (term for item in bounds for term in item.entry.variables)
     exact = {variable.name: variable.axes for variable in (*EXACT_LAW, *terms)}
     for item in plan.measures("divergences", target):
         exact |= item.entry.promised_exactly

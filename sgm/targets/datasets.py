@@ -26,13 +26,15 @@ from importlib.metadata import distribution
 import numpy as np
 import numpy.typing as npt
 
+from sgm.registry import Fraction, register
 from sgm.targets.base import LawTarget
 from sgm.targets.empirical import EmpiricalTarget
 
 __all__ = ["breast_cancer", "diabetes", "digits", "digits_gaussian", "digits_images", "wine"]
 
 
-def digits(heldout_fraction: float, standardise: bool = True) -> EmpiricalTarget:
+@register("target", law="unknown")
+def digits(heldout_fraction: Fraction, standardise: bool = True) -> EmpiricalTarget:
     """Scikit-learn's 1797 handwritten digits, 8×8 pixels of 17 grey levels.
 
     Three pixels are constant and dropped, 61 remain; these are dequantised.
@@ -52,7 +54,8 @@ def digits(heldout_fraction: float, standardise: bool = True) -> EmpiricalTarget
     return _shipped("digits", heldout_fraction, standardise, image_shape=(8, 8))
 
 
-def digits_images(heldout_fraction: float, standardise: bool) -> EmpiricalTarget:
+@register("target", law="unknown")
+def digits_images(heldout_fraction: Fraction, standardise: bool) -> EmpiricalTarget:
     """The digits as 8×8 images: all 64 pixels are kept and dequantised, constant ones too.
 
     Parameters
@@ -71,6 +74,7 @@ def digits_images(heldout_fraction: float, standardise: bool) -> EmpiricalTarget
     return EmpiricalTarget.from_levels(_rows("digits"), heldout_fraction, standardise, 17, (8, 8))
 
 
+@register("target")
 def digits_gaussian() -> LawTarget:
     """The Gaussian with the mean and covariance of the standardised digits.
 
@@ -83,7 +87,8 @@ def digits_gaussian() -> LawTarget:
     return LawTarget(data.reference, data.coordinates, data.image_shape)
 
 
-def breast_cancer(heldout_fraction: float, standardise: bool) -> EmpiricalTarget:
+@register("target", law="unknown")
+def breast_cancer(heldout_fraction: Fraction, standardise: bool) -> EmpiricalTarget:
     """Scikit-learn's breast cancer table: 569 rows of 30 columns, all with decimals.
 
     The columns are nearly collinear (radius, perimeter and area of the same nuclei): their
@@ -104,7 +109,8 @@ def breast_cancer(heldout_fraction: float, standardise: bool) -> EmpiricalTarget
     return _shipped("breast_cancer", heldout_fraction, standardise)
 
 
-def diabetes(heldout_fraction: float, standardise: bool) -> EmpiricalTarget:
+@register("target", law="unknown")
+def diabetes(heldout_fraction: Fraction, standardise: bool) -> EmpiricalTarget:
     """Scikit-learn's diabetes table in its own units: 442 rows of 10 columns.
 
     Age, sex, s1 and s6 are whole numbers and dequantised; sex takes two values.
@@ -124,7 +130,8 @@ def diabetes(heldout_fraction: float, standardise: bool) -> EmpiricalTarget:
     return _shipped("diabetes", heldout_fraction, standardise)
 
 
-def wine(heldout_fraction: float, standardise: bool) -> EmpiricalTarget:
+@register("target", law="unknown")
+def wine(heldout_fraction: Fraction, standardise: bool) -> EmpiricalTarget:
     """Scikit-learn's wine table: 178 rows of 13 columns, three cultivars mixed.
 
     Magnesium and proline are whole numbers and dequantised.

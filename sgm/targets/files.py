@@ -19,13 +19,15 @@ import re
 from collections.abc import Callable, Sequence
 from io import BytesIO, StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
+from annotated_types import Ge, MinLen
 
 from sgm.gaussian import Gaussian
+from sgm.registry import Fraction, register
 from sgm.targets.base import LawTarget, require_between
 from sgm.targets.empirical import EmpiricalTarget
 
@@ -47,6 +49,7 @@ SAVED_INDEX = re.compile(r"Unnamed: \d+|__index_level_\d+__")
 LARGEST = 2**53  # whole numbers beyond it are not all floats
 
 
+@register("target")
 def gaussian_file(path: str | Path) -> LawTarget:
     """The Gaussian whose `mean` (d,) and `covariance` (d, d) an .npz file holds.
 
@@ -90,18 +93,19 @@ def gaussian_file(path: str | Path) -> LawTarget:
             raise ValueError(f"path = {str(path)!r}: {error}") from error
 
 
+@register("target", law="unknown")
 def data_file(
     path: str | Path,
-    heldout_fraction: float,
+    heldout_fraction: Fraction,
     standardise: bool,
     dequantise: bool = False,
     array: str | None = None,
-    delimiter: str | None = None,
-    decimal: str | None = None,
+    delimiter: Literal[",", ";", "\t", "|", " "] | None = None,
+    decimal: Literal[".", ","] | None = None,
     header: bool | None = None,
-    columns: Sequence[str | int] | None = None,
-    image_shape: Sequence[int] | None = None,
-    levels: int | None = None,
+    columns: Annotated[Sequence[str | int], MinLen(1)] | None = None,
+    image_shape: Sequence[Annotated[int, Ge(1)]] | None = None,
+    levels: Annotated[int, Ge(2)] | None = None,
 ) -> EmpiricalTarget:
     """The rows of a .csv, .parquet, .npy, .npz or .zarr file.
 

@@ -10,10 +10,14 @@ blocks, not from the variances printed on the slide.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 import numpy.typing as npt
+from annotated_types import Ge, MultipleOf
 
 from sgm.gaussian import Gaussian
+from sgm.registry import Dimension, NonNegative, Positive, Real, register
 from sgm.targets.base import LawTarget, require_least, require_positive
 
 __all__ = [
@@ -33,7 +37,8 @@ def _constant_mean(dimension: int, mean: float) -> Array:
     return np.full(dimension, mean, dtype=np.float64)
 
 
-def isotropic(dimension: int, mean: float, variance: float) -> LawTarget:
+@register("target")
+def isotropic(dimension: Dimension, mean: Real, variance: Positive) -> LawTarget:
     """N(mean · 1, variance · I).
 
     Parameters
@@ -54,7 +59,8 @@ def isotropic(dimension: int, mean: float, variance: float) -> LawTarget:
     return LawTarget(law)
 
 
-def heteroscedastic_slides(dimension: int, mean: float) -> LawTarget:
+@register("target")
+def heteroscedastic_slides(dimension: Annotated[Dimension, Ge(5)], mean: Real) -> LawTarget:
     """Diagonal covariance: 10 on the first five coordinates, 0.1 on the others.
 
     Parameters
@@ -72,7 +78,10 @@ def heteroscedastic_slides(dimension: int, mean: float) -> LawTarget:
     return LawTarget(Gaussian.diagonal(_constant_mean(dimension, mean), variances))
 
 
-def heteroscedastic_blocks(dimension: int, mean: float) -> LawTarget:
+@register("target")
+def heteroscedastic_blocks(
+    dimension: Annotated[Dimension, Ge(5), MultipleOf(5)], mean: Real
+) -> LawTarget:
     """Diagonal covariance in five equal blocks: 1, 0.01, 1, 1, 1.
 
     Parameters
@@ -114,7 +123,8 @@ def correlation_matrix(dimension: int, offset: float) -> Array:
     return np.asarray(1 / np.sqrt(gap))
 
 
-def correlated(dimension: int, mean: float, offset: float) -> LawTarget:
+@register("target")
+def correlated(dimension: Dimension, mean: Real, offset: NonNegative) -> LawTarget:
     """Covariance 1/√(|j − j′| + offset).
 
     Parameters

@@ -35,6 +35,7 @@ import numpy.typing as npt
 
 from sgm.gaussian import Gaussian
 from sgm.random import stream
+from sgm.registry import Count, register
 from sgm.targets.base import Transform
 from sgm.targets.empirical import DataTarget, Numbers
 
@@ -190,8 +191,9 @@ class ImageTarget(DataTarget):
         )
 
 
+@register("target", law="unknown")
 def mnist(
-    path: str | Path, rows: int | None = None, heldout_rows: int | None = None
+    path: str | Path, rows: Count | None = None, heldout_rows: Count | None = None
 ) -> ImageTarget:
     """MNIST, or another data set in its format, such as Fashion-MNIST.
 
@@ -234,8 +236,9 @@ def mnist(
     )
 
 
+@register("target", law="unknown")
 def cifar10(
-    path: str | Path, rows: int | None = None, heldout_rows: int | None = None
+    path: str | Path, rows: Count | None = None, heldout_rows: Count | None = None
 ) -> ImageTarget:
     """CIFAR-10, from the folder that its binary version unpacks to.
 

@@ -9,23 +9,28 @@ The funnel and the 25-mode mixture: Strasman, Ocello, Boyer, Le Corff, Lemaire (
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+from annotated_types import Ge, Interval
 
 from sgm.densities.funnel import Funnel
 from sgm.densities.mixture import GaussianMixture
 from sgm.densities.product import Product
 from sgm.gaussian import Gaussian
+from sgm.registry import Count, Dimension, Positive, Real, register
 from sgm.targets.base import LawTarget, require_least, require_positive
 
 __all__ = ["funnel", "grid_mixture", "mixture", "ring_mixture", "two_modes"]
 
 Array = npt.NDArray[np.float64]
-Numbers = Sequence[float] | Sequence[Sequence[float]]
+Numbers = Sequence[Real] | Sequence[Sequence[Real]]
+Variances = Sequence[Positive] | Sequence[Sequence[Positive]]
 
 
-def funnel(dimension: int, spread: float, slope: float) -> LawTarget:
+@register("target", law="density")
+def funnel(dimension: Annotated[Dimension, Ge(2)], spread: Positive, slope: Positive) -> LawTarget:
     """x₁ ~ N(0, spread²) and x_j | x₁ ~ N(0, e^{2 slope x₁}) for j = 2, …, d.
 
     Parameters
@@ -45,7 +50,8 @@ def funnel(dimension: int, spread: float, slope: float) -> LawTarget:
     return LawTarget(Funnel(dimension, spread, slope))
 
 
-def mixture(weights: Sequence[float], means: Numbers, variances: Numbers) -> LawTarget:
+@register("target", law="density")
+def mixture(weights: Sequence[Positive], means: Numbers, variances: Variances) -> LawTarget:
     """Σ_k w_k N(μ_k, diag(v_k)), in any dimension; its exact divergences need d ≤ 2.
 
     Parameters
@@ -68,6 +74,7 @@ def mixture(weights: Sequence[float], means: Numbers, variances: Numbers) -> Law
     return LawTarget(GaussianMixture(w / w.sum(), m, v))
 
 
+@register("target", law="density")
 def two_modes() -> LawTarget:
     """0.3 N(1, 0.1²) + 0.7 N(3, 0.5²) on the line.
 
@@ -78,7 +85,13 @@ def two_modes() -> LawTarget:
     return mixture(weights=[0.3, 0.7], means=[1.0, 3.0], variances=[0.1**2, 0.5**2])
 
 
-def grid_mixture(dimension: int, side: int, variance: float, rest_variance: float) -> LawTarget:
+@register("target", law="density")
+def grid_mixture(
+    dimension: Annotated[Dimension, Ge(2)],
+    side: Annotated[int, Interval(ge=1, le=1000)],
+    variance: Positive,
+    rest_variance: Positive,
+) -> LawTarget:
     """side² equal modes on {−(side − 1)/2, …, (side − 1)/2}², N(0, ·) on the other d − 2.
 
     The grid is the product of two mixtures on the line, so that one-dimensional
@@ -112,7 +125,8 @@ def grid_mixture(dimension: int, side: int, variance: float, rest_variance: floa
     return LawTarget(Product((edge, edge, *others)))
 
 
-def ring_mixture(modes: int, radius: float, variance: float) -> LawTarget:
+@register("target", law="density")
+def ring_mixture(modes: Count, radius: Positive, variance: Positive) -> LawTarget:
     """Equal modes N(·, variance · I) evenly spaced on a circle in the plane.
 
     Parameters

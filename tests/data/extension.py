@@ -3,9 +3,9 @@
 import numpy as np
 
 from sgm.gaussian import Gaussian
+from sgm.registry import Variable, register
 from sgm.samplers import Steps, euler_maruyama
 from sgm.schedules import NumericalSchedule
-from sgm.study import Variable, register
 from sgm.targets import LawTarget
 
 

@@ -4,8 +4,8 @@ import os
 import subprocess
 import time
 
-from sgm.study import Variable, register
-from sgm.study.variables import REPLICATE
+from sgm.registry import Variable, register
+from sgm.variables import REPLICATE
 
 
 def asked(column: str) -> str:
