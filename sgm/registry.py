@@ -27,8 +27,8 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -38,6 +38,7 @@ from sgm.variables import GRID, REPLICATE, Variable
 
 __all__ = [
     "CONTEXT",
+    "GRID",
     "HOMES",
     "REPLICATE",
     "Count",
@@ -72,19 +73,20 @@ Width = Annotated[int, Interval(ge=16, le=2**14), MultipleOf(16)]
 
 # --- kinds ---------------------------------------------------------------------------
 
-#: Module or package that exports our families of each kind, without torch.
+#: Modules or packages that export our families of each kind, without torch.
 HOMES = {
-    "target": "sgm.targets",
-    "schedule": "sgm.schedules",
-    "process": "sgm.processes",
-    "score": "sgm.scores",
-    "sampler": "sgm.samplers",
-    "time_grid": "sgm.timegrids",
-    "divergence": "sgm.measures",
-    "bound": "sgm.measures",
+    "target": ["sgm.targets"],
+    "schedule": ["sgm.schedules"],
+    "process": ["sgm.processes"],
+    "score": ["sgm.scores"],
+    "sampler": ["sgm.samplers"],
+    "time_grid": ["sgm.timegrids"],
+    "divergence": ["sgm.measures.divergences", "sgm.measures.coverage"],
+    "bound": ["sgm.measures.bounds"],
 }
 
-#: What a family may ask for by name, by kind; all other arguments are its parameters.
+#: What a family may ask for by name, by kind, and what goes with a divergence or a bound; all
+#: other arguments are its parameters.
 CONTEXT: dict[str, tuple[str, ...]] = {
     "target": (),
     "schedule": ("horizon", "variance"),
@@ -103,10 +105,10 @@ CONTEXT: dict[str, tuple[str, ...]] = {
         "score_draws",
         "score_mse_generated",
     ),
+    "exact": ("law", "generated"),
+    "objection": ("law", "variance", "sampler", "total"),
 }
-#: The same of what goes with a divergence or a bound.
-EXACT_CONTEXT = ("law", "generated")
-OBJECTION_CONTEXT = ("law", "variance", "sampler", "total")
+NEEDING = ["score", "divergence", "bound"]
 
 Law = Literal["gaussian", "density", "unknown"]
 Needs = Literal["", "law", "gaussian", "density", "data"]
@@ -114,56 +116,114 @@ Needs = Literal["", "law", "gaussian", "density", "data"]
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of a family.
+    """What is known of a family: its kind and name, its builder, and what it says of itself.
 
     Parameters
     ----------
     kind : str
+        A key of `HOMES`.
     name : str
         The `family` of a config.
-    build : str
-        Address of the builder, ``"module:name"`` or ``"path/file.py:name"``.
-    builder : callable, optional
-        The function or class itself; None where its module imports torch.
-    axes : tuple of str
+    builder : callable or str
+        The function or class; its address where its module imports torch.
+    label : str
+        First part of its label in a study that gives none, by default its name.
+    axes : sequence of str
         Parameters that may be a list in the config, one cell a value; they are part of the
         label, as in ``beta_a=-10``.
-    label : str
-        First part of the label when the config gives no `name`.
     law : {"gaussian", "density", "unknown"}
         Of a target, what is known of it: a Gaussian law, so that the laws of samplers are
         exact; a density and the scores of its noised versions; or its data alone.
     needs : {"", "law", "gaussian", "density", "data"}
         Of a score, a divergence or a bound, what a target must have for it: nothing, a known
         law, a Gaussian one, one that is not, or held-out data.
-    variables : tuple of Variable
+    variables : sequence of Variable
         Of a divergence or a bound: the grid variables it computes.
-    exact : str
-        Of a divergence: address of the same between two laws, for affine scores.
-    objection : str
-        Of a bound: address of what says where it is no theorem.
+    exact : callable, optional
+        Of a divergence: the same between two laws, for affine scores.
+    objection : callable, optional
+        Of a bound: what says where it is no theorem.
     stationary : bool
         Of a bound: whether it needs a process with a stationary law, VP.
     require : callable, optional
         What its parameters must satisfy together, where building it would not say so.
+
+    Raises
+    ------
+    ValueError
+        If it says what its kind can't have: what is misspelt would be ignored.
     """
 
     kind: str
     name: str
-    build: str
-    builder: Callable[..., Any] | None = None
-    axes: tuple[str, ...] = ()
+    builder: Callable[..., Any] | str = ""
     label: str = ""
+    axes: Sequence[str] = ()
     law: Law = "gaussian"
     needs: Needs = ""
-    variables: tuple[Variable, ...] = ()
-    exact: str = ""
-    objection: str = ""
+    variables: Sequence[Variable] = ()
+    exact: Callable[..., Any] | None = None
+    objection: Callable[..., Any] | None = None
     stationary: bool = False
     require: Callable[..., None] | None = None
 
     def __hash__(self) -> int:
-        return hash((self.kind, self.name, self.build))
+        return hash((self.kind, self.name, self.builder))
+
+    def __post_init__(self) -> None:
+        kind, measure = self.kind, self.kind in ("divergence", "bound")
+
+        def require(holds: bool, said: str, allowed: str) -> None:
+            if not holds:
+                raise ValueError(f"{said}: must be {allowed}")
+
+        require(kind in HOMES, f"kind = {kind!r}", f"one of {', '.join(HOMES)}")
+        require(not isinstance(self.axes, str), f"axes = {self.axes!r}", "a list of names")
+        for key, values, own in (("law", Law, ["target"]), ("needs", Needs, NEEDING)):
+            said, known = getattr(self, key), get_args(values)
+            usual = getattr(Entry, key)
+            allowed = f"one of {', '.join(map(repr, known))}"
+            if kind not in own:
+                known, allowed = (usual,), f"left out, but for a {', a '.join(own)}"
+            require(said in known, f"{key} = {said!r} of a {kind}", allowed)
+        listed = isinstance(self.variables, Sequence)
+        listed = listed and all(isinstance(variable, Variable) for variable in self.variables)
+        require(listed, f"variables = {self.variables!r}", "a list of Variable")
+        allowed = "what it computes, one Variable or more" if measure else "left out"
+        require(bool(self.variables) == measure, f"variables of a {kind}", allowed)
+        for key, owner in (
+            ("exact", "divergence"),
+            ("objection", "bound"),
+            ("stationary", "bound"),
+        ):
+            said = getattr(self, key)
+            require(kind == owner or not said, f"{key} of a {kind}", f"left out, but for a {owner}")
+            named = said is None or said.__class__ is bool or said.__qualname__.isidentifier()
+            require(named, f"{key} = {said!r}", "a function of the file, by its name")
+        if self.exact:
+            twin = any(variable.axes == GRID for variable in self.variables)
+            require(twin, "exact: the axes of one of the variables", ", ".join(GRID))
+        if self.objection:
+            said = {f"{v.name}_objection": v.about.get("objection") for v in self.variables}
+            judged = {key: value for key, value in said.items() if value}
+            right = judged and all(key == value for key, value in judged.items())
+            require(bool(right), "about: objection of a total", "its name with _objection")
+        for key in ("axes", "variables"):
+            object.__setattr__(self, key, tuple(getattr(self, key)))
+
+    @property
+    def build(self) -> str:
+        """Address of the builder, ``"module:name"`` or ``"path/file.py:name"``."""
+        return self.builder if isinstance(self.builder, str) else self.address(self.builder)
+
+    def address(self, function: Callable[..., Any]) -> str:
+        """Address of a function: where ours is exported, the file of a user's, seen from here."""
+        module = function.__module__
+        if module.startswith("sgm."):
+            home = (place for place in HOMES[self.kind] if f"{module}.".startswith(f"{place}."))
+            return f"{next(home, module)}:{function.__name__}"
+        source = inspect.getsourcefile(inspect.unwrap(function)) or ""
+        return f"{_portable(source)}:{function.__name__}"
 
     @property
     def declared(self) -> tuple[Variable, ...]:
@@ -220,7 +280,7 @@ _BUILT_IN["score"]["trained"] = Entry("score", "trained", "sgm.networks:ScoreEns
 #: The families of the users' files that are in use.
 _EXTENSIONS: dict[str, dict[str, Entry]] = {kind: {} for kind in HOMES}
 #: What the import of each user's file declared.
-_OWN: dict[str, list[Callable[[], Entry]]] = {}
+_OWN: dict[str, list[Entry]] = {}
 #: The users' files whose import is under way.
 _IMPORTING: list[str] = []
 
@@ -229,7 +289,8 @@ Builder = TypeVar("Builder", bound=Callable[..., Any])
 
 def families(kind: str) -> dict[str, Entry]:
     """The families of a kind, by name: ours, then those of the users' files in use."""
-    importlib.import_module(HOMES[kind])
+    for home in HOMES[kind]:
+        importlib.import_module(home)
     return _BUILT_IN[kind] | _EXTENSIONS[kind]
 
 
@@ -249,173 +310,70 @@ def lookup(kind: str, family: str) -> Entry:
     return known[family]
 
 
-def register(
-    kind: str,
-    *,
-    name: str = "",
-    label: str = "",
-    axes: Sequence[str] = (),
-    law: Law = "gaussian",
-    needs: Needs = "",
-    variables: Sequence[Variable] = (),
-    exact: Callable[..., Any] | None = None,
-    objection: Callable[..., Any] | None = None,
-    stationary: bool = False,
-    require: Callable[..., None] | None = None,
-) -> Callable[[Builder], Builder]:
+def register(kind: str, *, name: str = "", **facts: Any) -> Callable[[Builder], Builder]:
     """Decorator: declare a function or class as a family.
 
     Parameters
     ----------
-    kind : str
-        A key of `HOMES`.
-    name : str, optional
-        The `family` of a config, by default the name of the function or class.
-    label : str, optional
-        First part of its label in a study that gives none, by default its name.
-    axes : sequence of str
-        Parameters that a config may give as a list.
-    law, needs, variables, stationary, require
-        See `Entry`.
-    exact, objection : callable
-        What stands at the addresses of `Entry`; see docs/extend.md for what they may ask for.
+    kind, name, **facts
+        See `Entry`; by default the name is that of the function or class.
 
     Raises
     ------
     ValueError
         If the kind is unknown, the name is taken, or what is said makes no sense for the kind.
     """
-    if kind not in HOMES:
-        raise ValueError(f"kind = {kind!r}: must be one of {', '.join(HOMES)}")
-    _require_facts(kind, axes, law, needs, variables, exact, objection, stationary)
+    told = Entry(kind, name, **facts)
 
     def add(builder: Builder) -> Builder:
-        family = name or builder.__name__
-
-        def declare() -> Entry:
-            """The row; addresses of a user's file depend on the folder that it is seen from."""
-            return Entry(
-                kind, family, _address(kind, builder), builder, tuple(axes), label,
-                law, needs, tuple(variables), _address(kind, exact), _address(kind, objection),
-                stationary, require,
-            )  # fmt: skip
-
-        if builder.__module__.startswith("sgm."):  # tests hold what is asked of a user's below
-            _BUILT_IN[kind][family] = declare()
+        entry = replace(told, name=name or builder.__name__, builder=builder)
+        if builder.__module__.startswith("sgm."):
+            _BUILT_IN[kind][entry.name] = entry
             return builder
-        if kind == "process":
-            raise ValueError(f"kind = {kind!r}: is not open to extensions")
-        _require_arguments(kind, builder, axes, exact, objection)
-        _add(declare())
+        _require_arguments(entry, builder)
+        _add(entry)
         if _IMPORTING:
-            _OWN[_IMPORTING[-1]].append(declare)
+            _OWN[_IMPORTING[-1]].append(entry)
         return builder
 
     return add
 
 
-def _address(kind: str, function: Callable[..., Any] | None) -> str:
-    """Address of a function: of ours where its kind is exported, of a user's its file."""
-    if function is None:
-        return ""
-    module, home = function.__module__, HOMES[kind]
-    if module.startswith("sgm."):
-        return f"{home if module.startswith(home) else module}:{function.__name__}"
-    return f"{_portable(_source(function))}:{function.__name__}"
-
-
-def _source(function: Callable[..., Any]) -> str:
-    return inspect.getsourcefile(inspect.unwrap(function)) or ""
-
-
-def _require_facts(
-    kind: str,
-    axes: Sequence[str],
-    law: str,
-    needs: str,
-    variables: Sequence[Variable],
-    exact: Callable[..., Any] | None,
-    objection: Callable[..., Any] | None,
-    stationary: bool,
-) -> None:
-    """Refuse what a kind can't have: what is misspelt would be ignored."""
-    measure = kind in ("divergence", "bound")
-    if isinstance(axes, str):
-        raise ValueError(f"axes = {axes!r}: must be a list of names")
-    if law not in get_args(Law) or (law != "gaussian" and kind != "target"):
-        allowed = ", ".join(get_args(Law)) if kind == "target" else "left out, but for a target"
-        raise ValueError(f"law = {law!r} of a {kind}: must be {allowed}")
-    if needs not in get_args(Needs) or (needs and not (measure or kind == "score")):
-        allowed = "left out, but for a score, a divergence or a bound"
-        if measure or kind == "score":
-            allowed = f"one of {', '.join(map(repr, get_args(Needs)))}"
-        raise ValueError(f"needs = {needs!r} of a {kind}: must be {allowed}")
-    if not (isinstance(variables, Sequence) and all(isinstance(v, Variable) for v in variables)):
-        raise ValueError(f"variables = {variables!r}: must be a list of Variable")
-    if bool(variables) != measure:
-        allowed = "what it computes, one Variable or more" if measure else "left out"
-        raise ValueError(f"variables of a {kind}: must be {allowed}")
-    for key, value, owner in (
-        ("exact", exact, "divergence"),
-        ("objection", objection, "bound"),
-        ("stationary", stationary or None, "bound"),
-    ):
-        if value is not None and kind != owner:
-            raise ValueError(f"{key} of a {kind}: must be left out, but for a {owner}")
-    for key, function in (("exact", exact), ("objection", objection)):
-        if function is not None and not getattr(function, "__qualname__", "<").isidentifier():
-            raise ValueError(f"{key} = {function!r}: must be a function of the file, by its name")
-    if exact is not None and not any(variable.axes == GRID for variable in variables):
-        raise ValueError(f"exact: one of the variables must have the axes {', '.join(GRID)}")
-    if objection is not None:
-        judged = [v for v in variables if "objection" in v.about]
-        wrong = [v for v in judged if v.about["objection"] != f"{v.name}_objection"]
-        if wrong or not judged:
-            raise ValueError(
-                "objection: `about` of a total must have the key objection, with its name and "
-                "_objection" + (f", {wrong[0].name}_objection" if wrong else "")
-            )
-
-
-def _arguments(function: Callable[..., Any]) -> Iterator[inspect.Parameter]:
-    """Arguments that have a name."""
-    for argument in inspect.signature(function).parameters.values():
-        if argument.kind in (argument.POSITIONAL_OR_KEYWORD, argument.KEYWORD_ONLY):
-            yield argument
-
-
-def _require_arguments(
-    kind: str,
-    builder: Callable[..., Any],
-    axes: Sequence[str],
-    exact: Callable[..., Any] | None,
-    objection: Callable[..., Any] | None,
-) -> None:
-    """Refuse arguments of a user's functions that nobody gives."""
-    name, given = builder.__name__, set()
-    for argument in _arguments(builder):
+def _require_arguments(entry: Entry, builder: Callable[..., Any]) -> None:
+    """Refuse a kind that is not open to users, and arguments that nobody gives."""
+    if entry.kind == "process":
+        raise ValueError("kind = 'process': is not open to extensions")
+    kind, given, context = entry.kind, set(), CONTEXT[entry.kind]
+    for argument in inspect.signature(builder).parameters.values():
         if argument.kind is argument.KEYWORD_ONLY:
             given.add(argument.name)
-        elif argument.default is argument.empty and argument.name not in CONTEXT[kind]:
+        elif _is_needed(argument) and argument.name not in context:
             raise ValueError(
                 f"{argument.name}: not among what a {kind} may ask for: "
-                f"{', '.join(CONTEXT[kind]) or 'nothing'}; parameters of the config are "
-                f"keyword-only arguments of {name}, after a *"
+                f"{', '.join(context) or 'nothing'}; parameters of the config are "
+                f"keyword-only arguments of {builder.__name__}, after a *"
             )
-    if missing := set(axes) - given:
-        raise ValueError(f"axes = {sorted(missing)}: not keyword-only arguments of {name}")
-    for key, function, context, passed in (
-        ("exact", exact, EXACT_CONTEXT, given),
-        ("objection", objection, OBJECTION_CONTEXT, {"total"}),
+    if missing := set(entry.axes) - given:
+        raise ValueError(
+            f"axes = {sorted(missing)}: not keyword-only arguments of {builder.__name__}"
+        )
+    for key, function, passed in (
+        ("exact", entry.exact, given),
+        ("objection", entry.objection, {"total"}),
     ):
-        if function is None:
-            continue
-        arguments = {argument.name: argument for argument in _arguments(function)}
-        needed = {n for n, a in arguments.items() if a.default is a.empty}
-        if wrong := sorted(needed - passed - {*context}):
-            raise ValueError(f"{wrong[0]}: not among what {key} may ask for: {', '.join(context)}")
-        if lacking := sorted(passed - arguments.keys()):
-            raise ValueError(f"{key} of {name}: must have the arguments {', '.join(lacking)}")
+        arguments = inspect.signature(function).parameters if function else {}
+        needed = {name for name, argument in arguments.items() if _is_needed(argument)}
+        if wrong := sorted(needed - passed - {*CONTEXT[key]}):
+            raise ValueError(
+                f"{wrong[0]}: not among what {key} may ask for: {', '.join(CONTEXT[key])}"
+            )
+        if function and passed - arguments.keys():
+            raise ValueError(f"{key}: must have the arguments {', '.join(sorted(passed))}")
+
+
+def _is_needed(argument: inspect.Parameter) -> bool:
+    named = argument.kind in (argument.POSITIONAL_OR_KEYWORD, argument.KEYWORD_ONLY)
+    return named and argument.default is argument.empty
 
 
 # --- users' files --------------------------------------------------------------------
@@ -451,9 +409,9 @@ def use_extensions(paths: Sequence[str]) -> None:
     for own in _EXTENSIONS.values():
         own.clear()
     for path in paths:
-        for declare in _OWN[load_extension(path).__name__]:
+        for entry in _OWN[load_extension(path).__name__]:
             try:
-                _add(declare())
+                _add(entry)
             except ValueError as error:
                 raise ValueError(f"extensions: {path!r}: {error}") from None
 
@@ -496,9 +454,8 @@ def load_extension(path: str | Path) -> Any:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]  # half a module must not be taken for the whole one
-        for declare in _OWN.pop(name):
-            row = declare()
-            _EXTENSIONS[row.kind].pop(row.name, None)
+        for entry in _OWN.pop(name):
+            _EXTENSIONS[entry.kind].pop(entry.name, None)
         raise ValueError(f"extensions: {str(path)!r}: {type(error).__name__}: {error}") from error
     finally:
         _IMPORTING.pop()

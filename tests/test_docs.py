@@ -112,8 +112,12 @@ def test_the_users_file_of_every_family_runs(
     assert np.isfinite(own.kl_exact.sel(score="floored_least=0.6", time_grid="uniform")).all()
     assert np.isfinite(own.kl_terminal_log_sobolev).all()
     assert (own.kl_terminal_log_sobolev >= own.kl_terminal).all()
+    theorem = grid.kl_terminal_log_sobolev_applicable
+    assert (theorem == (grid.target == "equicorrelated")).all()
+    assert np.isfinite(own.mean_gap_exact.sel(score=["exact", "floored_least=0.6"])).all()
+    assert np.isnan(grid.mean_gap_exact.sel(target=["cross", "iris"])).all()
     assert np.isfinite(grid.kurtosis_excess.sel(target="iris", score="trained")).all()
-    for stem in ("schedules", "kurtosis/iris"):
+    for stem in ("schedules", "kurtosis/iris", "mean_gap/equicorrelated"):
         views.figures({"stems": [stem]}, store, {"figures": Path("figures")})
 
 

@@ -407,7 +407,7 @@ def test_a_file_says_what_to_build_only_among_families(
         return Plan(Study.parse(tiny(schedules=schedules, schedules_per_job=2)), tmp_path)
 
     with monkeypatch.context() as forging:
-        entry = replace(registry.lookup("schedule", "constant"), build=build)
+        entry = replace(registry.lookup("schedule", "constant"), builder=build)
         forging.setitem(registry._BUILT_IN["schedule"], "constant", entry)
         forged = plan(both)
         spec = forged.spec("network", SimpleNamespace(**labels, schedules=block))

@@ -45,13 +45,19 @@ AXES = '("target", "schedule")'
 
 MISSPELT = {
     'register("shedule")': "kind = 'shedule': must be one of target, schedule",
-    'register("target", law="gausian")': "law = 'gausian' of a target: must be gaussian, density",
+    'register("target", law="gausian")': "law = 'gausian' of a target: must be one of 'gaussian'",
     'register("schedule", law="density")': "law = 'density' of a schedule: must be left out",
     'register("score", needs="gausian")': "needs = 'gausian' of a score: must be one of '', 'law'",
     'register("sampler", needs="law")': "needs = 'law' of a sampler: must be left out",
     'register("divergence")': "variables of a divergence: must be what it computes",
     f'register("score", variables=[Variable("x", {AXES}, "x")])': "variables of a score: must be",
     'register("bound", variables=["x"])': r"variables = \['x'\]: must be a list of Variable",
+    'register("sampler", exact=print)': "exact of a sampler: must be left out, but for a diverg",
+    'register("schedule", stationary=True)': "stationary of a schedule: must be left out",
+    f'register("bound", objection=print, variables=[Variable("x", {AXES}, "x")])': "about: obj",
+    f'register("divergence", exact=print, variables=[Variable("x", {AXES}, "x")])': "exact: the ",
+    'register("divergence", exact=lambda law: 0, variables=[Variable("x", (), "x")])': "exact = <f",
+    'register("process")(np.sum)': "kind = 'process': is not open to extensions",
     'register("time_grid", axes="n")': "axes = 'n': must be a list of names",
     'Variable("x", ("schedule", "target"), "x")': "axes = .* of x: .*in this order",
     'Variable("x", ("target", "target"), "x")': "axes = .* of x: .*in this order",
@@ -243,6 +249,104 @@ def test_a_broken_promise_is_one_line_before_any_job(
     assert "\n" not in text
 
 
+# --- what goes with a divergence or a bound ----------------------------------------------
+
+FACTS = """
+from sgm.bounds.objection import Objection
+from sgm.gaussian import Gaussian
+from sgm.registry import GRID, REPLICATE, Positive
+
+class Doubt(Objection):
+    NONE = 0, "none"
+    LAW = 1, "not Gaussian"
+    SAMPLER = 2, "another sampler"
+
+def doubt(law, variance, sampler, total):
+    assert total == "mine" and variance == 1.0
+    if not isinstance(law, Gaussian):
+        return Doubt.LAW
+    return Doubt.NONE if sampler == "ancestral" else Doubt.SAMPLER
+
+@register("bound", variables=[Variable("mine", ("target",), "x", "1",
+    {"role": "bound", "label": "mine", "parts": "", "objection": "mine_objection"})],
+    objection=doubt, stationary=True)
+def whole(law):
+    return {"mine": 1.0}
+
+def gap_exact(law, generated, *, low, high):
+    return {"gap_exact": np.linalg.norm(generated.mean - law.mean) + low}
+
+def ordered(low, high):
+    if not high > low:
+        raise ValueError(f"high = {high}: must exceed low = {low}")
+
+@register("divergence", exact=gap_exact, require=ordered, variables=[
+    Variable("gap", REPLICATE, "x", "1", {"exact": "gap_exact"}),
+    Variable("gap_exact", GRID, "x", "1")])
+def gap(sample, target, *, low: Positive, high: Positive = 9.0):
+    return {"gap": np.linalg.norm(sample.mean(axis=0) - target.reference.mean) + low}
+"""
+
+
+def facts(path: Path, **changes: Any) -> dict[str, Any]:
+    (path / "facts.py").write_text(HEAD + FACTS)
+    own = {"extensions": [str(path / "facts.py")], "bounds": ["whole"], "targets": TWO}
+    own |= {"scores": [{"family": "biased", "eps": 2.0, "sampled": True}], "n_samples": 4000}
+    return tiny(**own | {"divergences": [{"family": "gap", "low": 3.0}]} | changes)
+
+
+TWO = [{"family": "isotropic", "dimension": 2, "mean": 1.0, "variance": 0.5}, "two_modes"]
+
+
+def test_a_users_twin_between_laws_and_objection_stand_in_the_grid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    grid = grid_of(facts(tmp_path, samplers=["euler_maruyama", "ancestral"]))
+    exact = grid.gap_exact.sel(target="isotropic")
+    assert (exact > 3.5).all()  # the biased score moves the mean
+    gap = grid.gap.sel(target="isotropic")
+    assert (np.abs(gap - exact) < 5 * np.sqrt(2 * grid.w2_exact.max() / 4000) + 0.1).all()
+    assert np.isnan(grid.gap_exact.sel(target="two_modes")).all()
+    applicable, why = grid.mine_applicable, grid.mine_objection
+    assert applicable.sel(target="isotropic", sampler="ancestral") == 1
+    assert why.sel(target="isotropic", sampler="euler_maruyama") == 2
+    assert (why.sel(target="two_modes") == 1).all()
+    assert (applicable == (why == 0)).all()
+    assert why.attrs["flag_meanings"] == "none not_Gaussian another_sampler"
+
+
+def test_what_a_user_says_of_parameters_and_process_is_asked_of_the_config(tmp_path: Path) -> None:
+    for parameters, message in (
+        ({"low": 0.0}, "gap: low = 0.0: must be greater than"),
+        ({"low": 9.5}, "gap: high = 9.0: must exceed low = 9.5"),
+        ({}, "gap: low: this key is required"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Study.parse(facts(tmp_path, divergences=[{"family": "gap"} | parameters]))
+    with pytest.raises(ValueError, match="bounds: 'whole' needs the stationary law"):
+        Study.parse(facts(tmp_path, process="ve"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("generated, *", "generated, chain, *", "chain: not among what exact may ask for: law, g"),
+        ("*, low, high):", "*, low):", "exact: must have the arguments high, low"),
+        ("sampler, total):", "sampler):", "objection: must have the arguments total"),
+        ("low: Positive,", "low: Gaussian,", "facts.py:gap: an annotation that a config can't be"),
+    ],
+)
+def test_what_goes_with_a_measure_is_checked(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    config = facts(tmp_path)
+    assert FACTS.count(old) == 1
+    (tmp_path / "facts.py").write_text(HEAD + FACTS.replace(old, new))
+    with pytest.raises(ValueError, match=message):
+        Study.parse(config)
+
+
 # --- measures ----------------------------------------------------------------------------
 
 MEASURES = """
@@ -359,7 +463,7 @@ def test_too_little_memory_is_no_fault_of_a_run(monkeypatch: pytest.MonkeyPatch)
     def hungry(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("sgm.measures.gaussian_w2", hungry)
+    monkeypatch.setattr("sgm.measures.divergences.gaussian_w2", hungry)
     (item,) = Study.parse(tiny(divergences=["gaussian_w2"])).divergences
     with pytest.raises(MemoryError):
         measured([item.spec], {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sgm.gaussian import Gaussian
-from sgm.measures import kl_bound
+from sgm.measures.bounds import kl_bound
 from sgm.processes import VPProcess
 from sgm.schedules import BetaSchedule
 from sgm.timegrids import uniform

@@ -18,7 +18,7 @@ from sgm.store.grid import open_grid, write_grid
 from sgm.store.pictures import gather_pictures
 from sgm.study import Item, Plan, Study, Variable
 from sgm.study.document import read_config
-from sgm.study.variables import GRID
+from sgm.variables import GRID
 from tests.images import with_images
 from tests.workflow import run_jobs
 

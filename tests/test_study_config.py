@@ -53,8 +53,8 @@ def test_every_built_in_family_can_be_resolved() -> None:
     for kind in HOMES:
         for entry in families(kind).values():
             assert callable(resolve(entry.build))
-            for address in filter(None, (entry.exact, entry.objection)):
-                assert callable(resolve(address))
+            for beside in filter(None, (entry.exact, entry.objection)):
+                assert resolve(entry.address(beside)) is beside
 
 
 def test_a_study_survives_its_own_dump() -> None:

@@ -238,7 +238,7 @@ def test_data_and_floors_of_a_study(tmp_path):
     np.testing.assert_array_equal(cells["heldout"], target.take(np.arange(30, 38))[None])
     assert (cells["train"][0] != cells["train"][1]).any()
     measure = {
-        "build": "sgm.measures:sliced_w2",
+        "build": "sgm.measures.divergences:sliced_w2",
         "parameters": {"projections": 20, "projection_seed": 0},
         "variables": lookup("divergence", "sliced_w2").promised,
     }

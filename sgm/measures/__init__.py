@@ -15,39 +15,3 @@ departure times `score_mse`, `score_mse_standard_error` and `score_cross` under 
 process, from `score_draws` draws a time (0: exact), `score_mse_generated` along the generated
 chain (NaN where it is not known).
 """
-
-from sgm.measures.coverage import coverage
-from sgm.measures.densities import heldout_nll, nll, nll_exact, partition_kl
-from sgm.measures.kl import kl_bound, kl_objection
-from sgm.measures.moments import gaussian_kl, gaussian_w2
-from sgm.measures.samples import (
-    histogram,
-    mmd,
-    mmd_exact,
-    sample_w2,
-    sliced_w2,
-    sliced_w2_authors,
-    sliced_w2_exact,
-)
-from sgm.measures.w2 import w2_bound, w2_objection
-
-__all__ = [
-    "coverage",
-    "gaussian_kl",
-    "gaussian_w2",
-    "heldout_nll",
-    "histogram",
-    "kl_bound",
-    "kl_objection",
-    "mmd",
-    "mmd_exact",
-    "nll",
-    "nll_exact",
-    "partition_kl",
-    "sample_w2",
-    "sliced_w2",
-    "sliced_w2_authors",
-    "sliced_w2_exact",
-    "w2_bound",
-    "w2_objection",
-]

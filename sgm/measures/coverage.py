@@ -11,9 +11,14 @@ from annotated_types import Interval, MinLen
 
 from sgm import divergences
 from sgm.divergences import Control
-from sgm.measures.densities import nll
-from sgm.measures.moments import gaussian_kl, gaussian_w2
-from sgm.measures.samples import mmd, sample_w2, sliced_w2
+from sgm.measures.divergences import (
+    gaussian_kl,
+    gaussian_w2,
+    mmd,
+    nll,
+    sample_w2,
+    sliced_w2,
+)
 from sgm.registry import Count, Seed, register
 from sgm.targets import Target
 from sgm.variables import REPLICATE, Variable

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sgm.arguments import real_array, require_instance, shown
+from sgm.bounds.objection import Objection
 from sgm.densities import Law
 from sgm.processes import Process
 from sgm.registry import line_of, load_extension
@@ -27,6 +28,7 @@ from sgm.variables import OWN_AXES
 __all__ = [
     "MeasureError",
     "build",
+    "build_objection",
     "build_process",
     "build_steps",
     "build_target",
@@ -171,6 +173,14 @@ def build_steps(spec: Mapping[str, Any], process: Process, times: npt.NDArray[np
         if not latest <= process.horizon * (1 + 1e-12):
             raise ValueError(f"score_time = {latest!r}: must be at most T = {process.horizon}")
     return steps
+
+
+def build_objection(spec: Mapping[str, Any], **context: Any) -> Objection:
+    """Why a bound is no theorem for a target and a sampler, if so."""
+    objection = build(spec, **context)
+    with _named(spec):
+        require_instance(Objection, returned=objection)
+    return objection  # type: ignore[no-any-return]
 
 
 def known_law(spec: Mapping[str, Any]) -> Law:

@@ -13,6 +13,7 @@ from sgm.gaussian import Gaussian, kl_divergence, wasserstein2
 from sgm.laws import chain_error, sampler_law
 from sgm.run.build import (
     build,
+    build_objection,
     build_process,
     build_steps,
     build_target,
@@ -128,7 +129,7 @@ def axes(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -
     variance = spec["process"]["parameters"].get("variance")
     for item in spec["objections"]:
         codes = [
-            [build(item, law=t.law, variance=variance, sampler=name) for name in samplers]
+            [build_objection(item, law=t.law, variance=variance, sampler=name) for name in samplers]
             for t in targets
         ]
         values[item["label"]] = np.array(codes, dtype=np.float64)

@@ -199,9 +199,9 @@ def model_of(entry: Entry) -> type[Parameters]:
     ValueError
         If an annotation says nothing of what a config may give.
     """
-    if entry.builder is None:
-        return Trained
     builder, known = entry.builder, entry.kind == "target" and entry.law_known
+    if isinstance(builder, str):
+        return Trained
     hints = get_type_hints(
         builder if inspect.isfunction(builder) else builder.__init__, include_extras=True
     )
@@ -227,7 +227,7 @@ def model_of(entry: Entry) -> type[Parameters]:
         raise ValueError(
             f"{entry.build}: an annotation that a config can't be held against: {error.message}"
         ) from error
-    model.axes = entry.axes
+    model.axes = tuple(entry.axes)
     return model
 
 

@@ -125,13 +125,13 @@ class _Undeclared(ast.NodeTransformer):
             if origin.startswith("sgm.registry:")
         }
 
-    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:  # noqa: N802
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
         if isinstance(node.value, ast.Name) and node.value.id == "Annotated":
             assert isinstance(node.slice, ast.Tuple)
             return self.visit(node.slice.elts[0])  # type: ignore[no-any-return]
         return self.generic_visit(node)
 
-    def visit_Name(self, node: ast.Name) -> ast.AST:  # noqa: N802
+    def visit_Name(self, node: ast.Name) -> ast.AST:
         narrowed = get_args(getattr(registry, self.own.get(node.id, ""), None))
         return ast.Name(narrowed[0].__name__, node.ctx) if narrowed else node
 

@@ -37,7 +37,8 @@ from sgm.study.config import Item, Study, format_number
 from sgm.study.figures import figures
 from sgm.study.fingerprint import fingerprint
 from sgm.study.specs import files, labelled, leaves, roots
-from sgm.study.variables import LIKELIHOOD, Variable
+from sgm.study.variables import LIKELIHOOD
+from sgm.variables import Variable
 
 __all__ = ["CELLS", "OUTPUTS", "PATTERNS", "Plan"]
 

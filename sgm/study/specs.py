@@ -209,7 +209,7 @@ def _exact(plan: Plan, labels: Labels) -> Leaves:
     bounds = plan.measures("bounds", target)
     divergences = [
         {
-            "build": item.entry.exact,
+            "build": item.entry.address(item.entry.exact),
             "parameters": item.spec["parameters"],
             "variables": item.entry.promised_exactly,
         }
@@ -234,7 +234,7 @@ def _axes(plan: Plan, labels: Labels) -> Leaves:
     study = plan.study
     objections = [
         {
-            "build": item.entry.objection,
+            "build": item.entry.address(item.entry.objection),
             "parameters": {"total": variable.name},
             "label": variable.about["objection"],
         }

@@ -2,35 +2,9 @@
 
 from __future__ import annotations
 
-from sgm.variables import (
-    AXES,
-    GRID,
-    KL_TERMINAL,
-    LEARNED,
-    REPLICATE,
-    RUN,
-    SCHEDULE,
-    SOLVER,
-    THEORY,
-    VERDICT,
-    Variable,
-)
+from sgm.variables import AXES, GRID, KL_TERMINAL, LEARNED, REPLICATE, SCHEDULE, THEORY, Variable
 
-__all__ = [
-    "CURVES",
-    "EXACT_LAW",
-    "GRID",
-    "LIKELIHOOD",
-    "REPLICATE",
-    "RESERVED",
-    "RUN",
-    "SCHEDULE",
-    "SOLVER",
-    "THEORY",
-    "TRAINING",
-    "VERDICT",
-    "Variable",
-]
+__all__ = ["CURVES", "EXACT_LAW", "LIKELIHOOD", "REPLICATE", "RESERVED", "THEORY", "TRAINING"]
 
 EXACT_LAW = (
     Variable("kl_exact", GRID, "KL(target || exact law of the sampler's output)"),
