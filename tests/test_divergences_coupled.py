@@ -10,9 +10,10 @@ import pytest
 import torch
 from scipy import stats
 
-from sgm import divergences, laws, measures, networks, samplers, scores, targets, timegrids
+from sgm import divergences, laws, networks, samplers, scores, targets, timegrids
 from sgm.divergences import Control, Coupled, Moments, ReferenceRun
 from sgm.gaussian import Gaussian, kl_divergence, wasserstein2
+from sgm.measures import divergences as measures
 from sgm.processes import VPProcess
 from sgm.schedules import BetaSchedule
 from sgm.simulation import simulate_reverse

@@ -407,12 +407,13 @@ def test_a_file_says_what_to_build_only_among_families(
         return Plan(Study.parse(tiny(schedules=schedules, schedules_per_job=2)), tmp_path)
 
     with monkeypatch.context() as forging:
-        entry = replace(registry.lookup("schedule", "constant"), builder=build)
-        forging.setitem(registry._BUILT_IN["schedule"], "constant", entry)
-        forged = plan(both)
-        spec = forged.spec("network", SimpleNamespace(**labels, schedules=block))
+        entry = registry.lookup("schedule", "constant")
+        forged = type("Forged", (registry.Entry,), {"build": build})(**vars(entry))
+        forging.setitem(registry._BUILT_IN["schedule"], "constant", forged)
+        before = plan(both)
+        spec = before.spec("network", SimpleNamespace(**labels, schedules=block))
         assert build in spec
-        path = Path(forged.pattern("network").format(**labels, schedules=block))
+        path = Path(before.pattern("network").format(**labels, schedules=block))
         path.parent.mkdir(parents=True)
         ScoreEnsemble.initial(ARCHITECTURE, range(4)).save(path, spec)
     found = {cell["schedules"] for cell in plan(both[:1]).cells("network")}
