@@ -23,6 +23,7 @@ the finite values of the axis `seed`; standard deviations divide by n − 1.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -34,20 +35,26 @@ import xarray as xr
 from scipy.special import stdtrit
 
 from sgm.store import DONE, FAILED, NOT_RUN
+from sgm.store.axes import AXES, SETTING, label_without
 
 __all__ = [
     "SETTING",
+    "Along",
     "Bound",
     "Divergence",
+    "NumericAxis",
     "Runs",
+    "along",
     "bound_named",
     "bounds_of",
+    "default_x",
     "divergence_named",
     "divergences_of",
     "finite",
     "in_order",
     "level",
     "lowest",
+    "numeric_axes",
     "objections",
     "over_runs",
     "resolved",
@@ -57,9 +64,9 @@ __all__ = [
     "units_of",
     "why_empty",
     "with_units",
+    "x_axis",
 ]
 
-SETTING = ("target", "horizon", "score", "sampler", "time_grid", "n_steps")
 COMPANIONS = ("floor", "floor_sd", "exact", "unbiased", "standard_error", "coupled", "bound")
 
 
@@ -330,6 +337,127 @@ def why_empty(cells: xr.Dataset) -> str:
         return "no finite value" + (f": {failed} of {tried} runs failed" if failed else "")
     runs = "the only run" if tried == 1 else f"all {tried} runs"
     return f"{runs} failed: the grid's attribute `failures` says why"
+
+
+# --- what varies -------------------------------------------------------------------------
+
+#: Dimensions whose numbers a figure can have on its x-axis, the likeliest first.
+X_DIMENSIONS = ("schedule", "horizon", "n_steps", "sampler", "score", "time_grid")
+#: Parameters of grids that don't say which coordinates are: only `a` was one.
+UNTOLD = {"a": {"parameter": "a", "symbol": "a", "long_name": "a of beta_a"}}
+
+
+@dataclass(frozen=True)
+class NumericAxis:
+    """A coordinate of numbers along a dimension: a parameter of its items, T or N.
+
+    Parameters
+    ----------
+    name : str
+        The coordinate.
+    dimension : str
+        Along which it lies.
+    parameter : str
+        What labels call it, as ``a`` in ``beta_a=0.3``; empty where the numbers are the labels.
+    symbol : str
+        The parameter's name if its family declares none.
+    long_name : str
+    """
+
+    name: str
+    dimension: str
+    parameter: str
+    symbol: str
+    long_name: str
+
+    @property
+    def label(self) -> str:
+        """What to write at an axis of a figure; mathtext sets a symbol that is no word."""
+        symbol = self.symbol if re.fullmatch(r"\w\w+", self.symbol) else f"${self.symbol}$"
+        families = self.long_name.partition(" of ")[2]
+        return f"{symbol} of {families}" if self.parameter else f"{self.long_name} {symbol}"
+
+
+@dataclass(frozen=True)
+class Along:
+    """How the labels of a dimension stand along one of its numeric axes.
+
+    Parameters
+    ----------
+    curves : dict of str to list
+        Labels by increasing number, by what they have in common: those of one curve differ in
+        this number alone.
+    others : list
+        Labels without the number, in the order of the grid.
+    """
+
+    curves: dict[str, list[Any]]
+    others: list[Any]
+
+
+def numeric_axes(grid: xr.Dataset) -> tuple[NumericAxis, ...]:
+    """The numbers that vary in a grid, in the order in which a figure prefers them.
+
+    Those of schedules first, then the horizon, N, those of samplers, scores and time grids; on one
+    dimension in the order of the grid.
+    """
+    found = []
+    for name, values in grid.coords.items():
+        if values.ndim != 1 or values.dims[0] not in X_DIMENSIONS:
+            continue
+        dimension, attrs = str(values.dims[0]), values.attrs
+        if name == dimension and AXES[dimension].of_numbers:
+            axis = NumericAxis(
+                str(name), dimension, "", AXES[dimension].symbol, AXES[dimension].about
+            )
+        elif "parameter" in attrs or name in UNTOLD:
+            told = attrs if "parameter" in attrs else UNTOLD[str(name)]
+            texts = (str(told[key]) for key in ("parameter", "symbol", "long_name"))
+            axis = NumericAxis(str(name), dimension, *texts)
+        else:
+            continue
+        there = np.isfinite(values.values)
+        if len(set(values.values[there].tolist())) > 1:
+            place = X_DIMENSIONS.index(dimension), int(np.argmax(there)), axis.name
+            found.append((place, axis))
+    return tuple(axis for _, axis in sorted(found, key=lambda pair: pair[0]))
+
+
+def default_x(grid: xr.Dataset) -> NumericAxis | None:
+    """The number that varies, which a figure has on its x-axis unless told; None if none does."""
+    return next(iter(numeric_axes(grid)), None)
+
+
+def x_axis(grid: xr.Dataset, name: str | None = None) -> NumericAxis | None:
+    """The numeric axis of a name, by default `default_x`.
+
+    Raises
+    ------
+    ValueError
+        If no number of this name varies in the grid; the message lists those that do.
+    """
+    if name is None:
+        return default_x(grid)
+    found = {axis.name: axis for axis in numeric_axes(grid)}
+    if name not in found:
+        known = ", ".join(found) or "none does"
+        raise ValueError(f"x = {name!r}: must be a number that varies in the grid, {known}")
+    return found[name]
+
+
+def along(cells: xr.Dataset, axis: NumericAxis) -> Along:
+    """The labels of `axis.dimension` along its numbers; see `Along`."""
+    labels, numbers = cells[axis.dimension].values.tolist(), cells[axis.name].values.tolist()
+    curves: dict[str, list[tuple[float, Any]]] = {}
+    others = []
+    for label, number in zip(labels, numbers, strict=True):
+        if not np.isfinite(number):
+            others.append(label)
+            continue
+        common = label_without(label, axis.parameter, number) if axis.parameter else ""
+        curves.setdefault(common, []).append((number, label))
+    ordered = {common: [label for _, label in sorted(own)] for common, own in curves.items()}
+    return Along(ordered, others)
 
 
 def in_order(cells: xr.Dataset) -> tuple[list[str], list[str]]:

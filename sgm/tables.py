@@ -36,6 +36,7 @@ from sgm.reading import (
     unbeaten,
 )
 from sgm.store import DONE, FAILED, NOT_RUN
+from sgm.store.axes import GRID
 from sgm.store.cells import written_whole
 
 __all__ = [
@@ -47,8 +48,6 @@ __all__ = [
     "summary_table",
     "write_tables",
 ]
-
-CELL = ("target", "schedule", "horizon", "score", "sampler", "time_grid", "n_steps")
 
 
 def _mean(grid: xr.Dataset, name: str) -> xr.DataArray:
@@ -117,14 +116,14 @@ def summary_table(grid: xr.Dataset) -> pd.DataFrame:
     columns |= {
         name: _mean(grid, name)
         for name in sorted(set(map(str, grid.data_vars)) - told)
-        if grid[name].dtype.kind == "f" and set(grid[name].dims) <= {*CELL, "seed"}
+        if grid[name].dtype.kind == "f" and set(grid[name].dims) <= {*GRID, "seed"}
     }
     labels = ("family", "a", "score_family", "recipe", "dimension", "law_known")
     everywhere = xr.zeros_like(status.isel(seed=0, drop=True))
     table = xr.Dataset({**columns, "_present": present | everywhere.astype(bool)})
-    frame = table.to_dataframe(dim_order=list(CELL))
+    frame = table.to_dataframe(dim_order=list(GRID))
     frame = frame[frame.pop("_present").astype(bool)].reset_index()
-    return frame[[*CELL, *(name for name in labels if name in frame), *columns]]
+    return frame[[*GRID, *(name for name in labels if name in frame), *columns]]
 
 
 def _objection(grid: xr.Dataset, bound: Bound) -> xr.DataArray:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sgm.store import DONE, FAILED, NOT_APPLICABLE, NOT_RUN, OWN_AXES
+from sgm.store import DONE, FAILED, NOT_APPLICABLE, NOT_RUN
+from sgm.store.axes import OWN_AXES
 from sgm.store.cells import Arrays, seed_range
 from sgm.store.grid import content_digest
 from sgm.study import Plan

@@ -23,12 +23,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sgm.store import OWN_AXES
+from sgm.store.axes import GRID, OWN_AXES, REPLICATE
 
 __all__ = ["GRID", "REPLICATE", "RUN", "THEORY", "VERDICT", "Variable"]
 
-GRID = ("target", "schedule", "horizon", "score", "sampler", "time_grid", "n_steps")
-REPLICATE = (*GRID, "seed")
 AXES = (*REPLICATE, "time_fraction", *OWN_AXES)
 THEORY = ("target", "schedule", "horizon", "score", "time_grid", "n_steps", "seed")
 RUN = ("target", "seed")
