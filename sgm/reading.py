@@ -35,7 +35,7 @@ import xarray as xr
 from scipy.special import stdtrit
 
 from sgm.store import DONE, FAILED, NOT_RUN
-from sgm.store.axes import AXES, SETTING, label_without
+from sgm.store.axes import AXES, REPLICATE, SETTING, label_without
 
 __all__ = [
     "SETTING",
@@ -57,8 +57,10 @@ __all__ = [
     "numeric_axes",
     "objections",
     "over_runs",
+    "parameters",
     "resolved",
     "settings",
+    "shapes",
     "text_of",
     "unbeaten",
     "units_of",
@@ -395,32 +397,30 @@ class Along:
     others: list[Any]
 
 
+def parameters(grid: xr.Dataset) -> tuple[NumericAxis, ...]:
+    """The coordinates that are parameters of items, whether or not they vary; by place and name."""
+    found = []
+    for name, values in grid.coords.items():
+        attrs = values.attrs if "parameter" in values.attrs else UNTOLD.get(str(name))
+        if attrs is not None and values.ndim == 1:
+            dimension = str(values.dims[0])
+            told = (str(attrs[key]) for key in ("parameter", "symbol", "long_name"))
+            place = REPLICATE.index(dimension), int(np.argmax(np.isfinite(values.values))), name
+            found.append((place, NumericAxis(str(name), dimension, *told)))
+    return tuple(axis for _, axis in sorted(found))
+
+
 def numeric_axes(grid: xr.Dataset) -> tuple[NumericAxis, ...]:
     """The numbers that vary in a grid, in the order in which a figure prefers them.
 
     Those of schedules first, then the horizon, N, those of samplers, scores and time grids; on one
     dimension in the order of the grid.
     """
-    found = []
-    for name, values in grid.coords.items():
-        if values.ndim != 1 or values.dims[0] not in X_DIMENSIONS:
-            continue
-        dimension, attrs = str(values.dims[0]), values.attrs
-        if name == dimension and AXES[dimension].of_numbers:
-            axis = NumericAxis(
-                str(name), dimension, "", AXES[dimension].symbol, AXES[dimension].about
-            )
-        elif "parameter" in attrs or name in UNTOLD:
-            told = attrs if "parameter" in attrs else UNTOLD[str(name)]
-            texts = (str(told[key]) for key in ("parameter", "symbol", "long_name"))
-            axis = NumericAxis(str(name), dimension, *texts)
-        else:
-            continue
-        there = np.isfinite(values.values)
-        if len(set(values.values[there].tolist())) > 1:
-            place = X_DIMENSIONS.index(dimension), int(np.argmax(there)), axis.name
-            found.append((place, axis))
-    return tuple(axis for _, axis in sorted(found, key=lambda pair: pair[0]))
+    rows = (AXES[name] for name in X_DIMENSIONS if name in grid.coords)
+    found = [NumericAxis(r.name, r.name, "", r.symbol, r.about) for r in rows if r.of_numbers]
+    found += [axis for axis in parameters(grid) if axis.dimension in X_DIMENSIONS]
+    varying = [a for a in found if len(np.unique(grid[a.name].dropna(a.dimension))) > 1]
+    return tuple(sorted(varying, key=lambda axis: X_DIMENSIONS.index(axis.dimension)))
 
 
 def default_x(grid: xr.Dataset) -> NumericAxis | None:
@@ -460,12 +460,20 @@ def along(cells: xr.Dataset, axis: NumericAxis) -> Along:
     return Along(ordered, others)
 
 
+def shapes(cells: xr.Dataset) -> npt.NDArray[np.float64]:
+    """The a of each schedule, NaN outside the family β_a."""
+    in_family = (cells["family"] == "beta_a").values
+    if not in_family.any():  # the grid may lack the coordinate
+        return np.full(in_family.shape, np.nan)
+    return np.where(in_family, cells["a"].values, np.nan)
+
+
 def in_order(cells: xr.Dataset) -> tuple[list[str], list[str]]:
     """Labels of the β_a schedules by increasing a, and of the others in grid order."""
-    in_family = (cells["family"] == "beta_a").values
+    a = shapes(cells)
     names: npt.NDArray[Any] = np.array([str(s) for s in cells["schedule"].values], dtype=object)
-    by_a = np.argsort(cells["a"].values[in_family], kind="stable")
-    return list(names[in_family][by_a]), list(names[~in_family])
+    by_a = np.argsort(a, kind="stable")[: np.isfinite(a).sum()]
+    return list(names[by_a]), list(names[np.isnan(a)])
 
 
 def settings(grid: xr.Dataset) -> Iterator[dict[str, Any]]:

@@ -27,9 +27,11 @@ from pydantic import (
     model_validator,
 )
 
+from sgm.store.axes import AXES, as_labelled, format_number, label_of
 from sgm.store.cells import canonical
 from sgm.study import families
-from sgm.study.families import Name, Parameters, as_labelled, format_number
+from sgm.study.coordinates import Coordinate, coordinates
+from sgm.study.families import Name, Parameters
 from sgm.study.registry import KINDS, Entry, lookup, use_extensions
 from sgm.study.variables import LIKELIHOOD, RESERVED
 
@@ -65,6 +67,11 @@ class Item:
     def family(self) -> str:
         return self.parameters.family
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The parameters that are axes, as the label has them."""
+        return {key: float(getattr(self.parameters, key)) for key in self.parameters.axes}
+
     @cached_property
     def spec(self) -> dict[str, Any]:
         """What a job needs to build it: an address and keyword arguments."""
@@ -96,10 +103,9 @@ def _expand(kind: str, raw: Any) -> list[Item]:
             )
         except ValidationError as error:
             raise ValueError(f"{raw['family']}: {_sentence(error)}") from None
-        label = parameters.name or parameters.default_name or parameters.family
-        for key in entry.parameters.axes:
-            label += f"_{key}={format_number(getattr(parameters, key))}"
-        items.append(Item(kind, label, parameters, entry))
+        name = parameters.name or parameters.default_name or parameters.family
+        numbers = {key: getattr(parameters, key) for key in entry.parameters.axes}
+        items.append(Item(kind, label_of(name, numbers), parameters, entry))
     return items
 
 
@@ -291,7 +297,7 @@ class Study(families.Strict):
                     f"bounds: {bound.label!r} needs the stationary law of the process vp, which "
                     f"{self.process.family} has not; `likelihood` gives its evidence bound"
                 )
-        self._require_distinct_variables()
+        self._require_distinct_names()
         if self.likelihood and not self.likelihood.cutoff < min(self.horizons):
             raise ValueError(
                 f"likelihood: cutoff = {self.likelihood.cutoff}: must be below every horizon, "
@@ -306,8 +312,18 @@ class Study(families.Strict):
                 )
         return self
 
-    def _require_distinct_variables(self) -> None:
-        """Refuse two measures that would write one variable of the grid.
+    @property
+    def items(self) -> dict[str, tuple[Item, ...]]:
+        """What is on the axes of items, by their names."""
+        return {axis.name: getattr(self, axis.key) for axis in AXES.values() if not axis.of_numbers}
+
+    @cached_property
+    def coordinates(self) -> tuple[Coordinate, ...]:
+        """The parameters that are coordinates of the grid."""
+        return tuple(coordinates(self.items))
+
+    def _require_distinct_names(self) -> None:
+        """Refuse two measures that would write one variable of the grid, or a coordinate that is.
 
         The very same `Variable` of two families is one number, such as KL(p_T ‖ prior).
         """
@@ -323,6 +339,16 @@ class Study(families.Strict):
                             f"{key}: {item.label!r} ({item.entry.build}) declares the variable "
                             f"{variable.name!r}, which is that of {taken}: names must differ"
                         )
+        names = {name: repr(label) for name, (_, label, _) in owners.items()}
+        names |= dict.fromkeys(RESERVED, "the grid itself")
+        for own in self.coordinates:
+            key = f"the parameter {own.parameter!r} of {own.families[0]!r}"
+            if own.name in names:
+                raise ValueError(
+                    f"{AXES[own.dimension].key}: {key} would be the coordinate {own.name!r} of the "
+                    f"grid, which is that of {names[own.name]}: names must differ"
+                )
+            names[own.name] = key
 
     @staticmethod
     def runs(target: Item, score: Item) -> bool:

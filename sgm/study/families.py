@@ -7,7 +7,7 @@ Nothing here imports what it names: a config is validated without NumPy or torch
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -23,17 +23,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-__all__ = ["Parameters", "Recipe", "format_number"]
+from sgm.store.axes import as_labelled
 
-
-def format_number(value: float) -> str:
-    """A number as it stands in labels and paths: 12 significant digits, 1.0 as ``1``."""
-    return f"{value + 0.0:.12g}"
-
-
-def as_labelled(value: float) -> float:
-    """The number that a label names: what is computed is what the label says."""
-    return float(format_number(value))
+__all__ = ["Parameters", "Recipe"]
 
 
 def _not_periodic(name: str) -> str:
@@ -117,9 +109,9 @@ class Parameters(Strict):
 
     Class attributes
     ----------------
-    axes : tuple of str
-        Parameters that may be a list in the config, one cell a value; they are part
-        of the label, as in ``beta_a=-10``.
+    axes : mapping of str to str
+        Numbers that may be a list in the config, one cell a value, and the symbol of each. They
+        are part of the label, as in ``beta_a=-10``, and coordinates of the grid.
     default_name : str
         First part of the label when the config gives no `name`; the family if empty.
     context : tuple of str
@@ -129,7 +121,7 @@ class Parameters(Strict):
         Keys that change what was built: they stand beside its parameters in a spec.
     """
 
-    axes: ClassVar[tuple[str, ...]] = ()
+    axes: ClassVar[Mapping[str, str]] = {}
     default_name: ClassVar[str] = ""
     context: ClassVar[tuple[str, ...]] = ("family", "name")
     changes: ClassVar[tuple[str, ...]] = ()
@@ -140,8 +132,11 @@ class Parameters(Strict):
     @field_validator("*")
     @classmethod
     def _as_labelled(cls, value: Any, info: ValidationInfo) -> Any:
-        on_axis = info.field_name in cls.axes and isinstance(value, float)
-        return as_labelled(value) if on_axis else value
+        if info.field_name not in cls.axes:
+            return value
+        if isinstance(value, int) and as_labelled(value) != value:
+            raise ValueError(f"{value}: must have at most 12 digits, as labels do")
+        return as_labelled(value) if isinstance(value, float) else value
 
 
 # --- targets -------------------------------------------------------------------------
@@ -307,9 +302,9 @@ class Schedule(Parameters):
 
 
 class Beta(Schedule):
-    """The family β_a; `a` is an axis."""
+    """The family β_a."""
 
-    axes = ("a",)
+    axes: ClassVar[Mapping[str, str]] = {"a": "a"}
     default_name = "beta"
     a: Real
     beta_min: Positive
@@ -380,12 +375,14 @@ class Sampler(Parameters):
 class DDIM(Sampler):
     """DDIM, from the deterministic sampler (eta = 0) to the ancestral one (eta = 1)."""
 
-    eta: Annotated[float, Field(ge=0, le=1)]
+    axes: ClassVar[Mapping[str, str]] = {"eta": "η"}
+    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
 class PredictorCorrector(Sampler):
     """Euler-Maruyama with Langevin corrector steps."""
 
+    axes: ClassVar[Mapping[str, str]] = {"corrector_steps": "L", "step_size": "δ"}
     corrector_steps: Count
     step_size: Positive
 
@@ -411,9 +408,9 @@ class Affine(Score):
 
 
 class Perturbed(Affine):
-    """A perturbation of size `eps`, which is an axis."""
+    """A perturbation of size `eps`."""
 
-    axes = ("eps",)
+    axes: ClassVar[Mapping[str, str]] = {"eps": "ε"}
     eps: Real
 
 
