@@ -424,8 +424,12 @@ def numeric_axes(grid: xr.Dataset) -> tuple[NumericAxis, ...]:
 
 
 def default_x(grid: xr.Dataset) -> NumericAxis | None:
-    """The number that varies, which a figure has on its x-axis unless told; None if none does."""
-    return next(iter(numeric_axes(grid)), None)
+    """What a figure has on its x-axis unless told: what the study says, else what varies first.
+
+    None if no number varies.
+    """
+    found = {axis.name: axis for axis in numeric_axes(grid)}
+    return found.get(grid.attrs.get("x", ""), next(iter(found.values()), None))
 
 
 def x_axis(grid: xr.Dataset, name: str | None = None) -> NumericAxis | None:

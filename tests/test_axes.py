@@ -235,6 +235,31 @@ def test_the_numbers_that_vary_in_a_gathered_grid(gathered: xr.Dataset) -> None:
     }
 
 
+def test_a_study_says_what_its_figures_have_on_the_x_axis(tmp_path: Path) -> None:
+    samplers = [{"family": "ddim", "eta": [0, 1]}]
+    config = exact_study(samplers=samplers, figures={"x": "eta"})
+    config["scores"] = config["scores"][:1]
+    grid = grid_of(config, tmp_path)
+    assert [axis.name for axis in reading.numeric_axes(grid)] == ["a", "eta"]
+    default = reading.default_x(grid)
+    assert default is not None
+    assert default.name == "eta"
+    one = reading.default_x(grid.isel(sampler=[0]))  # where eta does not vary
+    assert one is not None
+    assert one.name == "a"
+
+
+@pytest.mark.parametrize(
+    ("x", "known"),
+    [("etas", "a, eta"), ("seed", "a, eta"), ("horizon", "a, eta"), ("eps", "a, eta")],
+)
+def test_an_x_axis_that_does_not_vary_is_refused_before_any_job(x: str, known: str) -> None:
+    samplers = [{"family": "ddim", "eta": [0, 1]}]
+    message = f"figures: x = '{x}': must be a number that varies in the study, {known}$"
+    with pytest.raises(ValueError, match=message):
+        Study.parse(tiny(samplers=samplers, figures={"x": x}))
+
+
 NAMES = """
 from sgm.study import Variable, register
 

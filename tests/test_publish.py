@@ -94,6 +94,20 @@ def test_the_figures_are_drawn_as_the_workflow_drew_them(
     assert str(drawn.parent) in capsys.readouterr().out
 
 
+def test_what_figures_have_on_the_x_axis_can_be_chosen(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    words = ["figures", "study.yaml", "--folder", "published", "--cores", "1", "--x"]
+    drawn = Path("results/published/tiny/figures/kl/isotropic.csv")
+    drawn.unlink(missing_ok=True)
+    assert main([*words, "eta"]) == 1
+    assert not drawn.exists()  # nothing is drawn before it is refused
+    assert "x = 'eta': must be a number that varies in the grid, a" in capsys.readouterr().err
+    assert main([*words, "a"]) == 0
+    assert drawn.read_bytes() == Path("results/tiny/figures/kl/isotropic.csv").read_bytes()
+
+
 def test_the_published_figures_look_like_the_workflows(folder: Path) -> None:
     figures = list(folder.glob("published/tiny/figures/**/*.png"))
     assert len(figures) > 3

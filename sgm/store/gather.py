@@ -282,6 +282,7 @@ def gather(plan: Plan, provenance: Mapping[str, str]) -> xr.Dataset:
         "transforms": axes["transforms"].item(),
         "n_train": study.n_train,
         "n_samples": study.n_samples,
+        **({"x": study.figures.x} if study.figures.x else {}),
         "failures": json.dumps(grid.failures),
         "compute_seconds": _compute_seconds(plan.root / "benchmarks"),
         "content_sha256": content_digest(dataset),

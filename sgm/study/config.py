@@ -219,6 +219,9 @@ class Study(families.Strict):
     pictures: Annotated[
         families.Pictures | None, Field(description="trajectories to draw, or null for none")
     ] = None
+    figures: Annotated[families.Figures, Field(description="what figures show")] = (
+        families.Figures()
+    )
     keep_samples: Annotated[bool, Field(description="keep the generated samples on disk")] = False
     device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="where networks run")] = (
         "auto"
@@ -298,6 +301,7 @@ class Study(families.Strict):
                     f"{self.process.family} has not; `likelihood` gives its evidence bound"
                 )
         self._require_distinct_names()
+        self._require_x()
         if self.likelihood and not self.likelihood.cutoff < min(self.horizons):
             raise ValueError(
                 f"likelihood: cutoff = {self.likelihood.cutoff}: must be below every horizon, "
@@ -349,6 +353,19 @@ class Study(families.Strict):
                     f"grid, which is that of {names[own.name]}: names must differ"
                 )
             names[own.name] = key
+
+    def _require_x(self) -> None:
+        """Refuse an x-axis of figures that is no number which varies in the study."""
+        axes = (AXES["horizon"], AXES["n_steps"])
+        varying = [axis.name for axis in axes if len(getattr(self, axis.key)) > 1]
+        own = [coordinate for coordinate in self.coordinates if coordinate.varies]
+        varying += [coordinate.name for coordinate in own if coordinate.dimension != "target"]
+        if self.figures.x not in (None, *varying):
+            known = ", ".join(varying) or "none does"
+            raise ValueError(
+                f"figures: x = {self.figures.x!r}: must be a number that varies in the study, "
+                f"{known}"
+            )
 
     @staticmethod
     def runs(target: Item, score: Item) -> bool:

@@ -37,6 +37,11 @@ class Coordinate:
     values: tuple[float, ...]
 
     @property
+    def varies(self) -> bool:
+        """Whether two items differ in it."""
+        return len({value for value in self.values if value == value}) > 1
+
+    @property
     def attributes(self) -> dict[str, str]:
         """Attributes of the coordinate in the grid."""
         long_name = f"{self.parameter} of {', '.join(self.families)}"

@@ -571,3 +571,15 @@ class Pictures(Strict):
         if len(set(value)) < len(value):
             raise ValueError(f"{list(value)}: must be distinct")
         return value
+
+
+# --- figures -------------------------------------------------------------------------
+
+
+class Figures(Strict):
+    """What the figures of a study show."""
+
+    x: Annotated[
+        str | None,
+        Field(description="the number on the x-axis, such as a, horizon or eta; null: what varies"),
+    ] = None
