@@ -20,6 +20,7 @@ from sgm.run.__main__ import main as run
 from sgm.run.publish import main, publish
 from sgm.store.grid import open_grid, zip_grid
 from sgm.study import Plan, Study
+from sgm.study.document import read_config
 from tests.workflow import ROOT, run_jobs, tiny
 
 STUDIES = published.studies()
@@ -207,7 +208,8 @@ def test_a_published_study_is_whole(study: str) -> None:
         published.verified(study, name)
     grid = sgm.load_published(study)
     assert grid.attrs["study"] == study
-    assert Study.parse(yaml.safe_load((root / "config.yaml").read_text())).study == study
+    ran = Study.parse(yaml.safe_load((root / "config.yaml").read_text()))
+    assert ran == Study.parse(read_config(ROOT / f"config/studies/{study}.yaml"))
 
 
 def redrawn(study: str, folder: Path) -> set[str]:

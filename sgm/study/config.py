@@ -169,31 +169,50 @@ Numbers = Annotated[tuple[families.Positive, ...], Field(min_length=1)]
 Counts = Annotated[tuple[families.Count, ...], Field(min_length=1)]
 
 
+def _default(value: Any, description: str) -> Any:
+    """A key that a config may leave out, and what holds then; it is validated like any other."""
+    return Field(default=value, validate_default=True, description=description)
+
+
 class Study(families.Strict):
-    """A validated study. What has no default here is required: the config says what it sets."""
+    """A validated study. What has no default here is required: what the study is about."""
 
     study: Annotated[Name, Field(description="name of the study and of its folder in results/")]
-    study_seed: Annotated[int, Field(ge=0, description="seed of all random streams")]
-    seeds: Annotated[int, Field(ge=1, le=10**5, description="number of replicates: 0 … n − 1")]
-    seeds_per_job: Annotated[
-        int, Field(ge=1, description="replicates in one job; numbers don't depend on it")
-    ] = 10
-    schedules_per_job: Annotated[
-        int, Field(ge=1, description="schedules in one job; numbers don't depend on it")
-    ] = 1
-    process: _one("process")  # type: ignore[valid-type]
-    horizons: Annotated[Numbers, Field(description="values of T")]
-    targets: _axis("target")  # type: ignore[valid-type]
-    schedules: _axis("schedule")  # type: ignore[valid-type]
-    scores: _axis("score")  # type: ignore[valid-type]
-    samplers: _axis("sampler")  # type: ignore[valid-type]
-    time_grids: _axis("time_grid")  # type: ignore[valid-type]
-    n_steps: Annotated[Counts, Field(description="numbers of solver steps N")]
-    n_train: Annotated[int, Field(ge=2, le=10**8, description="training sample of each network")]
-    n_samples: Annotated[int, Field(ge=2, le=10**8, description="generated sample of each run")]
+    targets: Annotated[_axis("target"), Field(description="laws and data sets to be learnt")]  # type: ignore[valid-type]
+    schedules: Annotated[_axis("schedule"), Field(description="noise schedules")]  # type: ignore[valid-type]
+    scores: Annotated[_axis("score"), Field(description="exact, perturbed and trained scores")]  # type: ignore[valid-type]
+    process: _one("process") = _default("vp", "vp or ve")  # type: ignore[valid-type]
+    horizons: Numbers = _default([1.0], "values of T")
+    samplers: _axis("sampler") = _default(  # type: ignore[valid-type]
+        ["exponential_integrator_modified"], "schemes of the backward simulation"
+    )
+    time_grids: _axis("time_grid") = _default(["uniform"], "times of their steps")  # type: ignore[valid-type]
+    n_steps: Counts = _default([500], "numbers of solver steps N")
+    divergences: _axis("divergence") = _default(  # type: ignore[valid-type]
+        ["gaussian_kl"], "what is measured between samples and target"
+    )
+    bounds: _axis("bound") = _default([], "theorems beside it, kl and w2 for vp")  # type: ignore[valid-type]
+    likelihood: Annotated[
+        families.Likelihood | None,
+        Field(description="evidence bound and likelihood of every score, or null for none"),
+    ] = None
+    pictures: Annotated[
+        families.Pictures | None, Field(description="trajectories to draw, or null for none")
+    ] = None
+    figures: Annotated[families.Figures, Field(description="what figures show")] = (
+        families.Figures()
+    )
+    seeds: Annotated[int, Field(ge=1, le=10**5, description="number of replicates: 0 … n − 1")] = 10
+    study_seed: Annotated[int, Field(ge=0, description="seed of all random streams")] = 0
+    n_train: Annotated[
+        int, Field(ge=2, le=10**8, description="training sample of each network")
+    ] = 10_000
+    n_samples: Annotated[int, Field(ge=2, le=10**8, description="generated sample of each run")] = (
+        2000
+    )
     n_score_error: Annotated[
         int, Field(ge=2, le=10**7, description="Monte-Carlo points per time, E2; the most of them")
-    ]
+    ] = 500
     score_error_tolerance: Annotated[
         float | None,
         Field(
@@ -210,18 +229,12 @@ class Study(families.Strict):
             "coupled estimates; null for none"
         ),
     ] = 10_000
-    divergences: _axis("divergence")  # type: ignore[valid-type]
-    bounds: _axis("bound")  # type: ignore[valid-type]
-    likelihood: Annotated[
-        families.Likelihood | None,
-        Field(description="evidence bound and likelihood of every score, or null for none"),
-    ] = None
-    pictures: Annotated[
-        families.Pictures | None, Field(description="trajectories to draw, or null for none")
-    ] = None
-    figures: Annotated[families.Figures, Field(description="what figures show")] = (
-        families.Figures()
-    )
+    seeds_per_job: Annotated[
+        int, Field(ge=1, description="replicates in one job; numbers don't depend on it")
+    ] = 10
+    schedules_per_job: Annotated[
+        int, Field(ge=1, description="schedules in one job; numbers don't depend on it")
+    ] = 1
     keep_samples: Annotated[bool, Field(description="keep the generated samples on disk")] = False
     device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="where networks run")] = (
         "auto"
@@ -406,9 +419,9 @@ def _sentence(error: ValidationError) -> str:
 def json_schema() -> dict[str, Any]:
     """JSON schema of a config with the built-in families, for editors and for checks."""
     schema = Study.model_json_schema(mode="validation")
-    for key, value in schema["properties"].items():
+    for value in schema["properties"].values():
         if "definition" in value:
-            schema["properties"][key] = {"$ref": f"#/$defs/{value['definition']}"}
+            value["$ref"] = f"#/$defs/{value.pop('definition')}"
     definitions = schema.setdefault("$defs", {})
     for kind, rows in KINDS.items():
         options = []

@@ -357,7 +357,7 @@ class Process(Parameters):
 class VP(Process):
     """Variance preserving, with stationary law N(0, variance·I)."""
 
-    variance: Positive
+    variance: Positive = 1.0
 
 
 class VE(Process):
@@ -415,34 +415,52 @@ class Perturbed(Affine):
 
 
 class Recipe(Strict):
-    """How a network is built and trained; see `sgm.training.Recipe`.
+    """How a network is built and trained; see `sgm.training.Recipe`."""
 
-    Keys with a default came later than the first studies.
-    """
-
-    name: Name
-    objective: Literal["explicit", "denoising"]
-    weight: Literal["unit", "variance", "variance_squared"]
-    layers: Annotated[int, Field(ge=1, le=1000)]
-    time_width: Width
-    time_scale: Positive
-    time_input: Literal["fraction", "log_noise"] = "fraction"
-    output: Literal["score", "relative", "noise", "preconditioned"]
-    data_std: Positive = 1.0
-    batch_size: Count
-    steps: Annotated[int, Field(ge=1, le=10**9)]
-    learning_rate: Positive
-    learning_rate_schedule: Literal["constant", "cosine"]
-    ema: Annotated[float, Field(ge=0, lt=1)]
-    time_sampling: Literal["uniform", "stratified", "early"]
-    time_min: Annotated[float, Field(ge=0, lt=1)]
+    name: Annotated[Name, Field(description="shown, and no more")] = "default"
+    objective: Annotated[
+        Literal["explicit", "denoising"], Field(description="the loss; denoising takes any target")
+    ] = "denoising"
+    weight: Annotated[
+        Literal["unit", "variance", "variance_squared"], Field(description="of the loss in time")
+    ] = "variance"
+    layers: Annotated[int, Field(ge=1, le=1000, description="residual blocks")] = 3
+    time_width: Annotated[Width, Field(description="width of the embedding of the time")] = 64
+    time_scale: Annotated[Positive, Field(description="factor of the time input")] = 1000.0
+    time_input: Annotated[
+        Literal["fraction", "log_noise"], Field(description="what is embedded")
+    ] = "fraction"
+    output: Annotated[
+        Literal["score", "relative", "noise", "preconditioned"],
+        Field(description="what the network says of the score; relative is refused for VE"),
+    ] = "relative"
+    data_std: Annotated[
+        Positive, Field(description="root mean square of a coordinate of the data")
+    ] = 1.0
+    batch_size: Annotated[Count, Field(description="rows of a step")] = 64
+    steps: Annotated[int, Field(ge=1, le=10**9, description="steps of training")] = 2000
+    learning_rate: Annotated[Positive, Field(description="of Adam, at its start")] = 0.002
+    learning_rate_schedule: Annotated[
+        Literal["constant", "cosine"], Field(description="its course")
+    ] = "cosine"
+    ema: Annotated[
+        float, Field(ge=0, lt=1, description="decay of the average of the weights; 0: none")
+    ] = 0.0
+    time_sampling: Annotated[
+        Literal["uniform", "stratified", "early"], Field(description="law of the training times")
+    ] = "early"
+    time_min: Annotated[
+        float, Field(ge=0, lt=1, description="shortest training time, a fraction of T")
+    ] = 1e-5
 
 
 class MLPRecipe(Recipe):
     """A residual MLP; see `sgm.architectures.MLP`."""
 
-    architecture: Literal["mlp"] = "mlp"
-    width: Width
+    architecture: Annotated[
+        Literal["mlp"], Field(description="mlp, or mixer with keys of its own")
+    ] = "mlp"
+    width: Annotated[Width, Field(description="of the hidden layers, of mlp")] = 128
 
 
 class MixerRecipe(Recipe):
@@ -467,7 +485,7 @@ class Trained(Score):
         MLPRecipe | MixerRecipe,
         Field(discriminator="architecture"),
         BeforeValidator(_with_architecture),
-    ]
+    ] = MLPRecipe()
 
 
 # --- divergences ---------------------------------------------------------------------
