@@ -8,6 +8,7 @@ PROFILE ?=
 TO ?= published
 FROM ?= published
 FORMATS ?= png
+X ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Where the home can't be written to, as on some compute nodes, caches stand here.
 ifneq ($(shell test -w "$${XDG_CACHE_HOME:-$$HOME}" && echo writable),writable)
@@ -61,8 +62,8 @@ clean-stale: $(VENV)/run.stamp  ## files of a study that no cell names: lists th
 publish: $(VENV)/run.stamp    ## write published/<study> from a study that has run to its end [TO=another folder]
 	@python -m sgm.run.publish publish "$(STUDY)" --folder "$(TO)"
 
-figures: $(VENV)/run.stamp    ## draw published studies from their grids, running nothing: all, or make figures STUDY=exact-kl [FORMATS="png pdf"]
-	@python -m sgm.run.publish figures $(if $(filter file,$(origin STUDY)),,"$(STUDY)") --folder "$(FROM)" --formats $(FORMATS) --cores $(CORES)
+figures: $(VENV)/run.stamp    ## draw published studies from their grids, running nothing: all, or make figures STUDY=exact-kl [FORMATS="png pdf"] [X=eta]
+	@python -m sgm.run.publish figures $(if $(filter file,$(origin STUDY)),,"$(STUDY)") --folder "$(FROM)" --formats $(FORMATS) $(if $(X),--x "$(X)") --cores $(CORES)
 
 test: $(VENV)/dev.stamp       ## lint, types, the floors, and the fast tests
 	$(MAKE) --no-print-directory lint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import importlib
+import json
 import os
 import re
 import shlex
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import yaml
+from pydantic import BaseModel
 
 import sgm
 from sgm.run import views
@@ -26,6 +28,7 @@ from sgm.store import gather
 from sgm.store.grid import open_grid, write_grid
 from sgm.study import Plan, Study
 from sgm.study.document import read_config
+from sgm.study.families import Figures, MLPRecipe
 from tests.grids import synthetic_grid
 from tests.workflow import ROOT, run_jobs, tiny
 
@@ -74,6 +77,7 @@ ALONE = {
     ("docs/extend.md", "One job by hand"),
 }
 PARSED = {
+    ("docs/config.md", "The config of a study"),
     ("docs/extend.md", "The config"),
     ("docs/extend.md", "Images in a folder"),
     ("docs/extend.md", "Choose a network"),
@@ -161,6 +165,7 @@ def test_grids_read_as_the_readme_says_can_be_joined(default_study: Path) -> Non
 
 
 def test_fragments_of_configs_are_valid() -> None:
+    check(Study.parse(yaml.safe_load(one("docs/config.md", "yaml", "The config of a study"))))
     images = yaml.safe_load(one("docs/extend.md", "yaml", "Images in a folder"))["targets"]
     Study.parse(tiny(targets=images))
     fragment = yaml.safe_load(one("docs/extend.md", "yaml", "Choose a network"))["recipe"]
@@ -168,6 +173,29 @@ def test_fragments_of_configs_are_valid() -> None:
     rest = {key: value for key, value in trained["recipe"].items() if key != "width"}
     scores = [{"family": "trained", "recipe": rest | fragment}]
     check(Study.parse(tiny(targets=images[:1], scores=scores, bounds=[])))
+
+
+def told(model: type[BaseModel]) -> list[str]:
+    """The rows of the table of a model's keys, as they must stand on the page."""
+    rows = []
+    for key, field in model.model_fields.items():
+        value = field.default
+        value = value.model_dump() if isinstance(value, BaseModel) else value
+        text = "required" if field.is_required() else f"`{json.dumps(value)}`"
+        text = text.replace('"', "").replace("1e-05", "0.00001")
+        rows.append(f"| `{key}` | {text} | {field.description} |")
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("heading", "model"),
+    [("Keys", Study), ("Keys of a recipe", MLPRecipe), ("Keys of figures", Figures)],
+)
+def test_every_key_stands_with_its_default_on_its_page(
+    heading: str, model: type[BaseModel]
+) -> None:
+    section = TEXTS["docs/config.md"].split(f"## {heading}\n")[1].split("\n## ")[0]
+    assert [line for line in section.splitlines() if line.startswith("| `")] == told(model)
 
 
 # --- the shell -------------------------------------------------------------------------

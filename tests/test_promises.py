@@ -31,7 +31,8 @@ def test_a_bound_along_the_chain_of_a_sampler_with_more_stages_than_steps(
     config = tiny(samplers=[corrected, "euler_maruyama"], bounds=["kl", "w2"])
     bound = grid_of(config).w2_bound_score
     assert np.all(bound > 0)  # exact for the affine score, watched for the networks
-    plain, same = (bound.sel(sampler=name) for name in ("euler_maruyama", "predictor_corrector"))
+    label = "predictor_corrector_corrector_steps=2_step_size=1e-12"
+    plain, same = (bound.sel(sampler=name) for name in ("euler_maruyama", label))
     affine = {"score": "scaled_eps=0.1"}
     # a corrector that hardly moves: the chain at the departures is the predictor's
     np.testing.assert_allclose(same.sel(affine), plain.sel(affine), rtol=1e-6)

@@ -31,7 +31,7 @@ def shrunk(config: dict[str, Any]) -> dict[str, Any]:
 
     Of targets of a family that say the same keys, such as one in several dimensions, the first.
     """
-    small = copy.deepcopy(config) | {
+    small = {"horizons": [1.0], "divergences": ["gaussian_kl"]} | copy.deepcopy(config) | {
         "seeds": 2, "seeds_per_job": 2, "schedules_per_job": 2, "n_steps": [6], "n_train": 150,
         "n_samples": 120, "n_reference": 1000, "n_score_error": 10, "device": "cpu",
     }  # fmt: skip
@@ -52,9 +52,12 @@ def shrunk(config: dict[str, Any]) -> dict[str, Any]:
         if isinstance(score.get("eps"), list):
             score["eps"] = score["eps"][:2]
         if "recipe" in score:
-            widths = ("width", "time_width", "channels", "token_width", "channel_width")
-            least = dict.fromkeys(widths, 16) | {"layers": 1, "steps": 3}
-            score["recipe"] |= {key: n for key, n in least.items() if key in score["recipe"]}
+            own = ("channels", "token_width", "channel_width")
+            widths = own if "architecture" in score["recipe"] else ("width",)
+            score["recipe"] |= dict.fromkeys((*widths, "time_width"), 16) | {
+                "layers": 1,
+                "steps": 3,
+            }
     small["divergences"] = [_few(divergence) for divergence in small["divergences"]]
     small["horizons"] = [small["horizons"][0], small["horizons"][-1]]
     if len(set(small["horizons"])) == 1:

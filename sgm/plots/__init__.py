@@ -115,7 +115,7 @@ FIGURES: dict[str, Callable[..., Drawn]] = {
 }
 
 
-def draw(data: xr.Dataset, stem: str) -> Drawn:
+def draw(data: xr.Dataset, stem: str, x: str | None = None) -> Drawn:
     """Draw a figure by the stem of its file.
 
     Parameters
@@ -127,6 +127,8 @@ def draw(data: xr.Dataset, stem: str) -> Drawn:
         ``samples/<target>``, ``elbo/<target>``, ``horizon/<target>``, ``histogram/<target>``,
         ``map/<target>``, ``<figure>/<target>`` for the `figure` of a divergence such as
         ``kl``, and ``kl_decomposition/<target>`` for the bound ``kl_bound``.
+    x : str, optional
+        The number on the x-axis (`sgm.reading.numeric_axes`); by default the study's.
 
     Returns
     -------

@@ -20,7 +20,7 @@ from sgm.densities import Law
 from sgm.processes import Process
 from sgm.samplers import Steps
 from sgm.schedules import NoiseSchedule, TruncatedSchedule
-from sgm.store import OWN_AXES
+from sgm.store.axes import OWN_AXES
 from sgm.targets import LawTarget, Target
 
 __all__ = [

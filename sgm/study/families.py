@@ -7,7 +7,7 @@ Nothing here imports what it names: a config is validated without NumPy or torch
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -23,17 +23,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-__all__ = ["Parameters", "Recipe", "format_number"]
+from sgm.store.axes import as_labelled
 
-
-def format_number(value: float) -> str:
-    """A number as it stands in labels and paths: 12 significant digits, 1.0 as ``1``."""
-    return f"{value + 0.0:.12g}"
-
-
-def as_labelled(value: float) -> float:
-    """The number that a label names: what is computed is what the label says."""
-    return float(format_number(value))
+__all__ = ["Parameters", "Recipe"]
 
 
 def _not_periodic(name: str) -> str:
@@ -117,9 +109,9 @@ class Parameters(Strict):
 
     Class attributes
     ----------------
-    axes : tuple of str
-        Parameters that may be a list in the config, one cell a value; they are part
-        of the label, as in ``beta_a=-10``.
+    axes : mapping of str to str
+        Numbers that may be a list in the config, one cell a value, and the symbol of each. They
+        are part of the label, as in ``beta_a=-10``, and coordinates of the grid.
     default_name : str
         First part of the label when the config gives no `name`; the family if empty.
     context : tuple of str
@@ -129,7 +121,7 @@ class Parameters(Strict):
         Keys that change what was built: they stand beside its parameters in a spec.
     """
 
-    axes: ClassVar[tuple[str, ...]] = ()
+    axes: ClassVar[Mapping[str, str]] = {}
     default_name: ClassVar[str] = ""
     context: ClassVar[tuple[str, ...]] = ("family", "name")
     changes: ClassVar[tuple[str, ...]] = ()
@@ -140,8 +132,11 @@ class Parameters(Strict):
     @field_validator("*")
     @classmethod
     def _as_labelled(cls, value: Any, info: ValidationInfo) -> Any:
-        on_axis = info.field_name in cls.axes and isinstance(value, float)
-        return as_labelled(value) if on_axis else value
+        if info.field_name not in cls.axes:
+            return value
+        if isinstance(value, int) and as_labelled(value) != value:
+            raise ValueError(f"{value}: must have at most 12 digits, as labels do")
+        return as_labelled(value) if isinstance(value, float) else value
 
 
 # --- targets -------------------------------------------------------------------------
@@ -307,9 +302,9 @@ class Schedule(Parameters):
 
 
 class Beta(Schedule):
-    """The family β_a; `a` is an axis."""
+    """The family β_a."""
 
-    axes = ("a",)
+    axes: ClassVar[Mapping[str, str]] = {"a": "a"}
     default_name = "beta"
     a: Real
     beta_min: Positive
@@ -362,7 +357,7 @@ class Process(Parameters):
 class VP(Process):
     """Variance preserving, with stationary law N(0, variance·I)."""
 
-    variance: Positive
+    variance: Positive = 1.0
 
 
 class VE(Process):
@@ -380,12 +375,14 @@ class Sampler(Parameters):
 class DDIM(Sampler):
     """DDIM, from the deterministic sampler (eta = 0) to the ancestral one (eta = 1)."""
 
-    eta: Annotated[float, Field(ge=0, le=1)]
+    axes: ClassVar[Mapping[str, str]] = {"eta": "η"}
+    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
 class PredictorCorrector(Sampler):
     """Euler-Maruyama with Langevin corrector steps."""
 
+    axes: ClassVar[Mapping[str, str]] = {"corrector_steps": "L", "step_size": "δ"}
     corrector_steps: Count
     step_size: Positive
 
@@ -411,41 +408,59 @@ class Affine(Score):
 
 
 class Perturbed(Affine):
-    """A perturbation of size `eps`, which is an axis."""
+    """A perturbation of size `eps`."""
 
-    axes = ("eps",)
+    axes: ClassVar[Mapping[str, str]] = {"eps": "ε"}
     eps: Real
 
 
 class Recipe(Strict):
-    """How a network is built and trained; see `sgm.training.Recipe`.
+    """How a network is built and trained; see `sgm.training.Recipe`."""
 
-    Keys with a default came later than the first studies.
-    """
-
-    name: Name
-    objective: Literal["explicit", "denoising"]
-    weight: Literal["unit", "variance", "variance_squared"]
-    layers: Annotated[int, Field(ge=1, le=1000)]
-    time_width: Width
-    time_scale: Positive
-    time_input: Literal["fraction", "log_noise"] = "fraction"
-    output: Literal["score", "relative", "noise", "preconditioned"]
-    data_std: Positive = 1.0
-    batch_size: Count
-    steps: Annotated[int, Field(ge=1, le=10**9)]
-    learning_rate: Positive
-    learning_rate_schedule: Literal["constant", "cosine"]
-    ema: Annotated[float, Field(ge=0, lt=1)]
-    time_sampling: Literal["uniform", "stratified", "early"]
-    time_min: Annotated[float, Field(ge=0, lt=1)]
+    name: Annotated[Name, Field(description="shown, and no more")] = "default"
+    objective: Annotated[
+        Literal["explicit", "denoising"], Field(description="the loss; denoising takes any target")
+    ] = "denoising"
+    weight: Annotated[
+        Literal["unit", "variance", "variance_squared"], Field(description="of the loss in time")
+    ] = "variance"
+    layers: Annotated[int, Field(ge=1, le=1000, description="residual blocks")] = 3
+    time_width: Annotated[Width, Field(description="width of the embedding of the time")] = 64
+    time_scale: Annotated[Positive, Field(description="factor of the time input")] = 1000.0
+    time_input: Annotated[
+        Literal["fraction", "log_noise"], Field(description="what is embedded")
+    ] = "fraction"
+    output: Annotated[
+        Literal["score", "relative", "noise", "preconditioned"],
+        Field(description="what the network says of the score; relative is refused for VE"),
+    ] = "relative"
+    data_std: Annotated[
+        Positive, Field(description="root mean square of a coordinate of the data")
+    ] = 1.0
+    batch_size: Annotated[Count, Field(description="rows of a step")] = 64
+    steps: Annotated[int, Field(ge=1, le=10**9, description="steps of training")] = 2000
+    learning_rate: Annotated[Positive, Field(description="of Adam, at its start")] = 0.002
+    learning_rate_schedule: Annotated[
+        Literal["constant", "cosine"], Field(description="its course")
+    ] = "cosine"
+    ema: Annotated[
+        float, Field(ge=0, lt=1, description="decay of the average of the weights; 0: none")
+    ] = 0.0
+    time_sampling: Annotated[
+        Literal["uniform", "stratified", "early"], Field(description="law of the training times")
+    ] = "early"
+    time_min: Annotated[
+        float, Field(ge=0, lt=1, description="shortest training time, a fraction of T")
+    ] = 1e-5
 
 
 class MLPRecipe(Recipe):
     """A residual MLP; see `sgm.architectures.MLP`."""
 
-    architecture: Literal["mlp"] = "mlp"
-    width: Width
+    architecture: Annotated[
+        Literal["mlp"], Field(description="mlp, or mixer with keys of its own")
+    ] = "mlp"
+    width: Annotated[Width, Field(description="of the hidden layers, of mlp")] = 128
 
 
 class MixerRecipe(Recipe):
@@ -470,7 +485,7 @@ class Trained(Score):
         MLPRecipe | MixerRecipe,
         Field(discriminator="architecture"),
         BeforeValidator(_with_architecture),
-    ]
+    ] = MLPRecipe()
 
 
 # --- divergences ---------------------------------------------------------------------
@@ -574,3 +589,15 @@ class Pictures(Strict):
         if len(set(value)) < len(value):
             raise ValueError(f"{list(value)}: must be distinct")
         return value
+
+
+# --- figures -------------------------------------------------------------------------
+
+
+class Figures(Strict):
+    """What the figures of a study show."""
+
+    x: Annotated[
+        str | None,
+        Field(description="the number on the x-axis, such as a, horizon or eta; null: what varies"),
+    ] = None

@@ -19,6 +19,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sgm.store.axes import AXES, GRID, format_number
 from sgm.store.cells import Arrays, canonical, check_made_for, digest, read_cells, read_spec
 from sgm.store.content import content_of
 from sgm.study.blocks import (
@@ -32,7 +33,7 @@ from sgm.study.blocks import (
     seed_blocks,
     stage_of,
 )
-from sgm.study.config import Item, Study, format_number
+from sgm.study.config import Item, Study
 from sgm.study.figures import figures
 from sgm.study.fingerprint import fingerprint
 from sgm.study.registry import KINDS
@@ -86,20 +87,13 @@ class Plan:
     @cached_property
     def axes(self) -> dict[str, dict[str, Any]]:
         """Label → value on each axis of the grid but `seed`, in the order of the config."""
-        study = self.study
-        items = {
-            "target": study.targets,
-            "schedule": study.schedules,
-            "score": study.scores,
-            "sampler": study.samplers,
-            "time_grid": study.time_grids,
+        return {
+            name: {
+                format_number(value) if AXES[name].of_numbers else value.label: value
+                for value in getattr(self.study, AXES[name].key)
+            }
+            for name in GRID
         }
-        labelled: dict[str, dict[str, Any]] = {
-            axis: {item.label: item for item in values} for axis, values in items.items()
-        }
-        labelled["horizon"] = {format_number(value): value for value in study.horizons}
-        labelled["n_steps"] = {str(value): value for value in study.n_steps}
-        return labelled
 
     # --- blocks ----------------------------------------------------------------------
 

@@ -333,7 +333,7 @@ def lookup(kind: str, family: str) -> Entry:
 def register(
     kind: str,
     *,
-    axes: Sequence[str] = (),
+    axes: Sequence[str] | Mapping[str, str] = (),
     variables: Sequence[Variable] = (),
     law: Law = "gaussian",
     needs: Needs = "",
@@ -344,8 +344,9 @@ def register(
     ----------
     kind : str
         One of `target`, `schedule`, `score`, `sampler`, `time_grid`, `divergence`, `bound`.
-    axes : sequence of str
-        Parameters that a config may give as a list.
+    axes : sequence of str, or mapping of str to str
+        Numbers that a config may give as a list, which become coordinates of the grid; as a
+        mapping, with the symbol of each: ``{"exponent": "p"}``.
     variables : sequence of Variable
         Of a divergence or a bound: what it computes.
     law, needs : str
@@ -383,11 +384,14 @@ def register(
         missing = set(axes) - set(fields)
         if missing:
             raise ValueError(f"axes = {sorted(missing)}: not keyword-only arguments of {name}")
+        for key in axes:
+            if fields[key][0] not in (int, float):
+                raise ValueError(f"axes = {key!r} of {name}: must be a number, float or int")
         base = _BASES[kind]
         if kind == "target" and law == "unknown":
             base = families.Target
         model = create_model(name, __base__=base, __doc__=builder.__doc__, **fields)
-        model.axes = tuple(axes)
+        model.axes = dict(axes) if isinstance(axes, Mapping) else dict(zip(axes, axes, strict=True))
         source = Path(inspect.getsourcefile(builder) or "").resolve()
         entry = Entry(name, model, law, needs, tuple(variables))
         _add(kind, source, entry)
@@ -398,13 +402,14 @@ def register(
     return add
 
 
-def _require_row(
-    kind: str, axes: Sequence[str], variables: Sequence[Variable], law: str, needs: str
-) -> None:
+def _require_row(kind: str, axes: Any, variables: Sequence[Variable], law: str, needs: str) -> None:
     """Refuse a row that its kind can't have: what is misspelt would be ignored."""
     measure = kind in ("divergence", "bound")
     if isinstance(axes, str):
         raise ValueError(f"axes = {axes!r}: must be a list of names")
+    for symbol in axes.values() if isinstance(axes, Mapping) else ():
+        if not (isinstance(symbol, str) and symbol and "$" not in symbol):
+            raise ValueError(f"axes = {axes!r}: a symbol must be a text without $, such as 'p'")
     if law not in get_args(Law) or (law != "gaussian" and kind != "target"):
         allowed = ", ".join(get_args(Law)) if kind == "target" else "left out, but for a target"
         raise ValueError(f"law = {law!r} of a {kind}: must be {allowed}")
