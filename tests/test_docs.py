@@ -81,6 +81,7 @@ PARSED = {
     ("docs/extend.md", "Images in a folder"),
     ("docs/extend.md", "Choose a network"),
     ("docs/cluster.md", "Slurm"),
+    ("docs/schedules.md", "One network for all schedules"),
 }
 
 

@@ -546,8 +546,19 @@ def _with_architecture(raw: Any) -> Any:
 
 
 class Trained(Score):
-    """Networks trained per (target, schedule, horizon, seed)."""
+    """Networks trained per (target, schedule, horizon, seed).
 
+    Or, with a `train_schedule`, per (target, horizon, seed) under that schedule alone.
+    """
+
+    context = (*Score.context, "train_schedule")
+    train_schedule: Annotated[
+        str | None,
+        Field(
+            description="label of the study's schedule under which the networks of all are "
+            "trained; null trains under each"
+        ),
+    ] = None
     recipe: Annotated[
         MLPRecipe | MixerRecipe,
         Field(discriminator="architecture"),
