@@ -117,7 +117,8 @@ class Plan:
         """The files on disk by chain and block of schedules."""
         chains: dict[_Chain, dict[str, list[tuple[str, dict[str, str]]]]] = {}
         for kind, labels in self.on_disk:
-            if "schedules" in labels:
+            shared = stage_of(kind) == "network" and self.train_schedule(labels) is not None
+            if "schedules" in labels and not shared:
                 blocks = chains.setdefault(_Chain.of(labels), {})
                 blocks.setdefault(labels["schedules"], []).append((kind, labels))
         return chains
@@ -148,7 +149,8 @@ class Plan:
         """
         target, score = (self._item(axis, chain._asdict()) for axis in ("target", "score"))
         first = "divergences" if self.is_sampled(target, score) else "likelihood"
-        first = "network" if score.family == "trained" else first
+        own = score.family == "trained" and score.parameters.train_schedule is None
+        first = "network" if own else first
         for kind, labels in self._chains[chain][name]:
             if kind != first:
                 continue
@@ -209,6 +211,11 @@ class Plan:
             if place["schedule"] in name.split(","):
                 return place | {"schedules": name}
         raise ValueError(f"schedule = {place['schedule']!r}: not a schedule of the study")
+
+    def train_schedule(self, labels: Mapping[str, str]) -> str | None:
+        """Label of the schedule under which all networks of a score are trained, if it has one."""
+        score = self.axes["score"].get(labels.get("score"))
+        return getattr(score.parameters, "train_schedule", None) if score else None
 
     # --- cells -----------------------------------------------------------------------
 
@@ -300,7 +307,9 @@ class Plan:
             if "schedules" not in fields(kind):
                 yield cell
                 continue
-            for block in self.schedule_blocks(_Chain.of(cell)):
+            blocks = self.schedule_blocks(_Chain.of(cell))
+            shared = self.train_schedule(cell) if stage_of(kind) == "network" else None
+            for block in blocks if shared is None else (shared,):
                 yield cell | {"schedules": block}
 
     def files(self, kind: str) -> list[str]:
@@ -355,6 +364,9 @@ class Plan:
                     needed[f"reference_{s}"] = "reference", {**own, "schedule": label}
             if stage == "likelihood" and not target.entry.law_known:
                 needed["data"] = "data", own
+            shared = self.train_schedule(own)
+            if shared is not None and "network" in needed:
+                needed["network"] = "network", {**needed["network"][1], "schedules": shared}
         return needed
 
     # --- specs -----------------------------------------------------------------------

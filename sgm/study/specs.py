@@ -129,8 +129,17 @@ def _precision(plan: Plan, labels: Labels) -> Leaves:
     return {"precision": plan.study.precision} if trained and not usual else {}
 
 
+def _trained_under(plan: Plan, labels: Labels) -> Leaves:
+    """The schedule under which all networks of a score were trained, if it names one."""
+    label = plan.train_schedule(labels)
+    if label is None:
+        return {}
+    return {"train_schedule": labelled([plan.axes["schedule"][label]])[0]}
+
+
 def _samples(plan: Plan, labels: Labels) -> Leaves:
     told = _network(plan, labels) | _solver(plan, labels) | _precision(plan, labels)
+    told |= _trained_under(plan, labels)
     told |= {"sampler": _item(plan, "sampler", labels).spec, "n_samples": plan.study.n_samples}
     if plan.along_chain(_item(plan, "target", labels), _item(plan, "score", labels)):
         told["n_score_error"] = plan.study.n_score_error
@@ -180,12 +189,13 @@ def _bounds(plan: Plan, labels: Labels) -> Leaves:
     if plan.study.score_error_tolerance is not None:
         told["score_error_tolerance"] = plan.study.score_error_tolerance
         told["largest_score_error"] = any(item.entry.along_chain for item in bounds)
-    return told | _precision(plan, labels)
+    return told | _precision(plan, labels) | _trained_under(plan, labels)
 
 
 def _likelihood(plan: Plan, labels: Labels) -> Leaves:
     assert plan.study.likelihood is not None
-    return _network(plan, labels) | {"likelihood": plan.study.likelihood.model_dump(mode="json")}
+    told = _network(plan, labels) | _trained_under(plan, labels)
+    return told | {"likelihood": plan.study.likelihood.model_dump(mode="json")}
 
 
 def _pictures(plan: Plan, labels: Labels) -> Leaves:
@@ -201,7 +211,10 @@ def _pictures(plan: Plan, labels: Labels) -> Leaves:
         "n_steps": max(study.n_steps),
         "samplers": labelled(study.samplers),
     }
-    if score.family == "trained":
+    told |= _trained_under(plan, labels)
+    if "train_schedule" in told:
+        told["place"] = {"schedule": 0, "schedules": 1}
+    elif score.family == "trained":
         block = plan.place(labels)["schedules"].split(",")
         told["place"] = {"schedule": block.index(labels["schedule"]), "schedules": len(block)}
     told |= _precision(plan, labels)
