@@ -16,10 +16,18 @@ import numpy.typing as npt
 
 from sgm.architectures import Architecture, build_architecture, network_keys
 from sgm.arguments import require_instance
+from sgm.densities import Law
 from sgm.elbo import time_quadrature
 from sgm.gaussian import Gaussian
 from sgm.processes import Process
-from sgm.run.build import build, build_process, build_steps, build_target, build_times
+from sgm.run.build import (
+    asks,
+    build,
+    build_process,
+    build_steps,
+    build_target,
+    build_times,
+)
 from sgm.schedules import NoiseSchedule
 from sgm.scores import DensityScore, GaussianScore
 from sgm.study import Item, Study
@@ -78,25 +86,28 @@ def check(study: Study) -> None:
                         architecture = _check_network(recipe, item, target, process)
                         networks.append((score, recipe, architecture))
             for time_grid in study.time_grids:
-                with _named("time_grids", time_grid):
-                    grids = [
-                        build_times(time_grid.spec, horizon, n_steps)
-                        for n_steps in sorted(study.n_steps)
-                    ]
-                    times, finest = grids[0], grids[-1]
-                for sampler in study.samplers:
-                    with _named("samplers", sampler):
-                        used = build_steps(sampler.spec, process, finest).score_time
-                        steps = build_steps(sampler.spec, process, times)
-                        # networks are simulated in float32, other scores in float64
-                        for score in study.scores:
-                            if getattr(score.parameters, "sampled", True):
-                                kind = np.float32 if score.family == "trained" else np.float64
-                                steps.require_precision(float(np.finfo(kind).eps))
-                        for score, recipe, architecture in networks:
-                            with _named("scores", score):
-                                architecture.require(process, steps.score_time.min())
-                                _check_time_min(study, recipe, horizon, used)
+                for law in _laws_of(time_grid, targets):
+                    with _named("time_grids", time_grid):
+                        grids = [
+                            build_times(time_grid.spec, process, n_steps, law)
+                            for n_steps in sorted(study.n_steps)
+                        ]
+                        times, finest = grids[0], grids[-1]
+                        _check_end(study, times)
+                    for sampler in study.samplers:
+                        with _named("samplers", sampler):
+                            used = build_steps(sampler.spec, process, finest).score_time
+                            steps = build_steps(sampler.spec, process, times)
+                            # networks are simulated in float32, other scores in float64
+                            for score in study.scores:
+                                if getattr(score.parameters, "sampled", True):
+                                    trained = score.family == "trained"
+                                    kind = np.float32 if trained else np.float64
+                                    steps.require_precision(float(np.finfo(kind).eps))
+                            for score, recipe, architecture in networks:
+                                with _named("scores", score):
+                                    architecture.require(process, steps.score_time.min())
+                                    _check_time_min(study, recipe, horizon, used)
             if networks and study.likelihood:
                 nodes, cutoff = study.likelihood.nodes, study.likelihood.cutoff
                 with _named("likelihood", schedule):  # of networks as `run.likelihood` calls it
@@ -129,6 +140,22 @@ def _scored(study: Study) -> None:
 
 #: What settings that are valid alone must satisfy together, before anything is built.
 CONDITIONS: tuple[Callable[[Study], None], ...] = (_runs, _scored)
+
+
+def _laws_of(time_grid: Item, targets: list[tuple[Item, Target]]) -> list[Law | None]:
+    """The laws for which a time grid is built: one is enough if it asks for none."""
+    laws = [target.law for _, target in targets]
+    return laws if asks(time_grid.spec, "law") else laws[:1]
+
+
+def _check_end(study: Study, times: Array) -> None:
+    """What stops before the data has bounds of another law than the one it is compared with."""
+    if study.bounds and times[-1] > 0:
+        raise ValueError(
+            f"the grid ends at {times[-1]:.6g}: must end at 0 in a study with bounds "
+            f"({', '.join(bound.label for bound in study.bounds)}), which are about the law at the "
+            "last time"
+        )
 
 
 def _check_time_min(study: Study, recipe: Recipe, horizon: float, used: Array) -> None:

@@ -61,7 +61,7 @@ def exact(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) 
             for g, time_grid in enumerate(spec["time_grids"]):
                 for n, n_steps in enumerate(spec["n_steps"]):
                     place = {"schedule": s, "horizon": h, "time_grid": g, "n_steps": n}
-                    times = build_times(time_grid, horizon, n_steps)
+                    times = build_times(time_grid, process, n_steps, law)
                     steps = [build_steps(sampler, process, times) for sampler in spec["samplers"]]
                     for c, score in enumerate(scores):
                         mse, cross = score.error_moments(law, times[:-1])
