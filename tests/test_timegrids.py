@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -15,14 +18,21 @@ from scipy.stats import laplace as laplace_law
 
 from sgm import laws, samplers, schedules, scores, targets, timegrids
 from sgm.densities import GaussianMixture
-from sgm.gaussian import Gaussian, wasserstein2
+from sgm.gaussian import Gaussian, kl_divergence, wasserstein2
 from sgm.processes import Process, VEProcess, VPProcess
+from sgm.run.build import build_process, build_steps, build_target, build_times
+from sgm.run.check import check
+from sgm.study import Study
+from sgm.study.document import read_config
 from sgm.study.registry import KINDS
 from sgm.timegrids.law import geometric_ends, mmse
 from sgm.timegrids.level import log_level, time_at_level
 
 Array = npt.NDArray[np.float64]
 
+ROOT = Path(__file__).parents[1]
+PAGE, STUDY = ROOT / "docs/timegrids.md", ROOT / "config/studies/time-grids.yaml"
+WINE = {"family": "wine", "heldout_fraction": 0.3, "standardise": True}
 LAW = targets.correlated(dimension=5, mean=1.0, offset=1.0).law
 PROCESSES: dict[str, Process] = {
     "linear": VPProcess(schedules.BetaSchedule(1.0, a=0.0, beta_min=0.1, beta_max=20.0), 1.0),
@@ -75,8 +85,120 @@ OF_TIME = {"uniform", "quadratic", "beta_quantiles"}
 BY_LEVEL = sorted(set(GRIDS) - OF_TIME - {"linear_steps"})
 
 
-def test_every_registered_grid_is_tested() -> None:
+def test_every_registered_grid_is_tested_and_documented() -> None:
     assert set(GRIDS) == set(KINDS["time_grid"]) == set(timegrids.__all__)
+    rows = re.findall(r"^\| `([\w=]+)` \|", PAGE.read_text(), flags=re.MULTILINE)
+    assert rows == [*GRIDS, *MEASURED]
+
+
+#: Grids of the study time-grids, as the page shows them, whose names may be longer.
+MEASURED = [item.label for item in Study.parse(read_config(STUDY)).time_grids]
+
+
+def test_the_errors_on_the_page_are_those_of_the_study() -> None:
+    """KL of the exact law, N = 10 and 20, linear schedule."""
+    study = Study.parse(read_config(STUDY))
+    process = build_process(study.process.spec, study.schedules[0].spec, study.horizons[0])
+    known = [build_target(target.spec).law for target in study.targets]
+    rows = re.findall(r"^\| `([\w=]+)` \|(.*)\|$", PAGE.read_text(), flags=re.MULTILINE)
+    shown = {name: row.split("|") for name, row in rows if name in MEASURED}
+    for grid in study.time_grids:
+        for law, cell in zip(known, shown[grid.label][-3:], strict=True):
+            found = []
+            for n_steps in (10, 20):
+                times = build_times(grid.spec, process, n_steps, law)
+                steps = build_steps(study.samplers[0].spec, process, times)
+                output = laws.sampler_law(steps, scores.exact(process, law), process.prior(50))
+                found.append(f"{float(kl_divergence(law, output)):.3g}")
+            assert cell.strip() == " / ".join(found), grid.label
+
+
+# --- through a config -----------------------------------------------------------------
+
+
+def parse(**changes: object) -> Study:
+    """A study of closed forms, without bounds."""
+    config = read_config(STUDY) | {"n_steps": [5], "bounds": [], "time_grids": ["uniform"]}
+    return Study.parse(config | changes)
+
+
+def test_the_spec_of_a_grid_says_where_it_stops_only_if_it_does() -> None:
+    plain, stopped = parse(
+        time_grids=["uniform", {"family": "uniform", "name": "s", "early_stop": 0.001}]
+    ).time_grids
+    assert plain.spec == {"build": "sgm.timegrids:uniform", "parameters": {}}
+    assert stopped.spec == plain.spec | {"early_stop": 0.001}
+    times = build_times(stopped.spec, PROCESSES["linear"], 5, None)
+    np.testing.assert_allclose(times, np.linspace(1, 0.001, 6), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"time_grids": [{"family": "uniform", "early_stop": 2.0}]},
+            r"time_grids: uniform: early_stop = 2.0: must be below T = 1.0",
+        ),
+        (
+            {"time_grids": [{"family": "uniform", "early_stop": 0.01}], "bounds": ["kl"]},
+            r"the grid ends at 0.01: must end at 0 in a study with bounds \(kl\)",
+        ),
+        (
+            {"time_grids": [{"family": "karras", "rho": 7, "sigma_min": 200}]},
+            r"time_grids: karras_rho=7: sigma_min = 200: must lie between the noise levels",
+        ),
+        (
+            {
+                "time_grids": [
+                    {"family": "dmn", "order": 4, "exponent": 1.0, "scale": 1.0, "sigma_min": 0.1}
+                ]
+            },
+            "dmn: order = 4",
+        ),
+        (
+            {
+                "time_grids": [
+                    {"family": "log_snr", "sigma_min": 0.1, "end": "stop", "early_stop": 0.1}
+                ]
+            },
+            "early_stop = 0.1: must be null with end = 'stop'",
+        ),
+        (
+            {"time_grids": ["entropic_rescaled"], "targets": [WINE], "bounds": []},
+            "time_grids: 'entropic_rescaled' needs a known law, which target 'wine' has not",
+        ),
+        (
+            {"time_grids": ["gaussian_geometric"], "targets": ["two_modes"]},
+            "'gaussian_geometric' needs a Gaussian law, which target 'two_modes' has not",
+        ),
+    ],
+)
+def test_what_makes_no_grid_is_refused_before_any_job(
+    changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        check(parse(**changes))
+
+
+def test_an_extension_may_ask_for_the_process_the_law_and_the_end(tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text(
+        "import numpy as np\nfrom sgm.study import register\n\n\n"
+        "@register('time_grid')\ndef old(horizon, n_steps, *, power: float):\n"
+        "    return horizon * np.linspace(1, 0, n_steps + 1) ** power\n\n\n"
+        "@register('time_grid', needs='gaussian')\ndef new(process, n_steps, law, stop=0.0):\n"
+        "    last = process.schedule.integral(stop) / law.principal_variances.mean()\n"
+        "    assert last >= 0\n"
+        "    return np.linspace(process.horizon, stop, n_steps + 1)\n"
+    )
+    grids = [{"family": "old", "power": 2.0}, {"family": "new", "early_stop": 0.1}]
+    study = parse(extensions=[str(own)], time_grids=grids)
+    check(study)
+    old, new = (build_times(g.spec, PROCESSES["linear"], 4, LAW) for g in study.time_grids)
+    np.testing.assert_allclose(old, timegrids.quadratic(1.0, 4), rtol=1e-12)
+    assert new[-1] == 0.1
+    with pytest.raises(ValueError, match=r"early_stop = 0\.1: must be left out for .*own\.py:old"):
+        check(parse(extensions=[str(own)], time_grids=[grids[0] | {"early_stop": 0.1}]))
 
 
 def levels(process: Process, times: Array) -> Array:
@@ -139,11 +261,13 @@ def test_tiny_and_huge_variances_and_horizons(grid: str, scale: float) -> None:
         try:
             times = GRIDS[grid](process, 6, law)
         except ValueError as error:
-            assert "must" in str(error)
+            refused = str(error)
         else:
+            refused = ""
             assert times[0] == scale
             assert times[-1] == 0.0
             assert np.all(np.diff(times) < 0)
+        assert not refused or "must" in refused
 
 
 @pytest.mark.parametrize("grid", BY_LEVEL)
@@ -271,7 +395,7 @@ def test_limits_that_join_the_grids() -> None:
 
 
 def test_dmn_finds_the_minimum_of_its_sum() -> None:
-    """With one value a step Σ ε_j (e^{λ_{j+1}} − e^{λ_j}), written out, minimised by another way."""
+    """With one value a step Σ ε_j (e^{λ_{j+1}} − e^{λ_j}), written out, minimised otherwise."""
     process = PROCESSES["linear"]
     times = timegrids.dmn(process, 6, order=1, exponent=2.0, scale=1.0, sigma_min=0.01, end="stop")
     found = -np.log(levels(process, times))
@@ -298,13 +422,16 @@ def test_grids_that_stop_at_a_level() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (dict(sigma_min=1e9), "sigma_min = 1e.09: must lie between the noise levels"),
-        (dict(sigma_min=0.01, stop=0.5), "sigma_min = 0.01: must lie between the noise levels"),
-        (dict(sigma_min=0.1, stop=1e-6, end="stop"), "stop = 1e-06: must be 0 with end = 'stop'"),
-        (dict(sigma_min=0.1, end="here"), "end = 'here': must be 'zero' or 'stop'"),
-        (dict(sigma_min=-1.0), "sigma_min = -1.0: must be a positive"),
-        (dict(sigma_min=0.1, stop=1.0), r"stop = 1.0: must lie in \[0, T\)"),
-        (dict(sigma_min=0.1, n_steps=0), "n_steps = 0: must be an integer"),
+        ({"sigma_min": 1e9}, "sigma_min = 1e.09: must lie between the noise levels"),
+        ({"sigma_min": 0.01, "stop": 0.5}, "sigma_min = 0.01: must lie between the noise levels"),
+        (
+            {"sigma_min": 0.1, "stop": 1e-6, "end": "stop"},
+            "stop = 1e-06: must be 0 with end = 'stop'",
+        ),
+        ({"sigma_min": 0.1, "end": "here"}, "end = 'here': must be 'zero' or 'stop'"),
+        ({"sigma_min": -1.0}, "sigma_min = -1.0: must be a positive"),
+        ({"sigma_min": 0.1, "stop": 1.0}, r"stop = 1.0: must lie in \[0, T\)"),
+        ({"sigma_min": 0.1, "n_steps": 0}, "n_steps = 0: must be an integer"),
     ],
 )
 def test_levels_that_make_no_grid_are_refused(call: dict[str, object], message: str) -> None:
@@ -316,7 +443,7 @@ def test_a_search_of_many_steps_and_a_degenerate_law_are_refused() -> None:
     with pytest.raises(ValueError, match="n_steps = 65: must be at most 64"):
         GRIDS["dmn"](PROCESSES["linear"], 65)
     still = Gaussian.diagonal(np.zeros(3), np.ones(3))
-    with pytest.raises(ValueError, match="scale = 1.0: must differ from the standard deviation"):
+    with pytest.raises(ValueError, match=r"scale = 1\.0: must differ from the standard deviation"):
         GRIDS["constant_rate"](PROCESSES["linear"], 5, still)
     unknown = GaussianMixture([0.5, 0.5], [[0.0] * 3, [1.0] * 3], np.ones((2, 3)))
     with pytest.raises(ValueError, match="must know its Fisher information"):
@@ -328,7 +455,7 @@ def test_a_search_of_many_steps_and_a_degenerate_law_are_refused() -> None:
 
 def test_mmse_of_a_mixture_is_the_error_of_its_posterior_mean() -> None:
     """Against quadrature over the noised mixture, whose score gives the posterior mean."""
-    mixture = GaussianMixture([0.3, 0.7], [1.0, 3.0], [0.01, 0.25])
+    mixture = GaussianMixture([0.3, 0.7], [[1.0], [3.0]], [[0.01], [0.25]])
     for sigma in (0.05, 0.4, 2.0):
 
         def density(y: float, sigma: float = sigma) -> float:
@@ -346,7 +473,7 @@ def test_mmse_of_a_mixture_is_the_error_of_its_posterior_mean() -> None:
 
 def test_entropic_grids_against_quadrature_and_closed_forms() -> None:
     process, spread = PROCESSES["linear"], LAW.principal_variances
-    for law in (LAW, GaussianMixture([0.3, 0.7], [1.0, 3.0], [0.01, 0.25])):
+    for law in (LAW, GaussianMixture([0.3, 0.7], [[1.0], [3.0]], [[0.01], [0.25]])):
         for grid, power in (("entropic", 3), ("entropic_rescaled", 2)):
             sigma = levels(process, GRIDS[grid](process, 8, law))
 
@@ -356,7 +483,7 @@ def test_entropic_grids_against_quadrature_and_closed_forms() -> None:
             inside = np.log(sigma[:-1])
             parts = [
                 quad(rate, low, high, limit=200, epsrel=1e-9)[0]
-                for high, low in zip(inside[:-1], inside[1:], strict=True)
+                for high, low in itertools.pairwise(inside)
             ]
             np.testing.assert_allclose(parts, parts[0], rtol=1e-5)
     sigma = levels(process, GRIDS["entropic_rescaled"](process, 8))
@@ -382,7 +509,7 @@ def test_score_optimal_steps_have_equal_fisher_divergences() -> None:
         v, w = spread + sigma[:-1, None] ** 2, spread + sigma[1:, None] ** 2
         fisher = np.sum((1 / w - 1 / v) ** 2 * (v + w) / 2, axis=-1)
         cost = fisher * ((sigma[:-1] + sigma[1:]) / 2) ** weight
-        np.testing.assert_allclose(cost[1:-3], np.median(cost), rtol=0.02)
+        np.testing.assert_allclose(cost[1:-3], np.median(cost), rtol=0.05)
 
 
 def test_constant_rate_moves_the_law_at_one_speed() -> None:
@@ -390,10 +517,7 @@ def test_constant_rate_moves_the_law_at_one_speed() -> None:
     process = PROCESSES["linear"]
     sigma = levels(process, timegrids.constant_rate(process, 400, LAW, exponent=1.0, scale=0.7))
     alpha = 1 / np.sqrt(1 + sigma**2 / 0.49)
-    steps = [
-        float(wasserstein2(*(_mixed(a) for a in pair)))
-        for pair in zip(alpha[:-1], alpha[1:], strict=True)
-    ]
+    steps = [float(wasserstein2(*(_mixed(a) for a in pair))) for pair in itertools.pairwise(alpha)]
     np.testing.assert_allclose(steps, np.mean(steps), rtol=1e-3)
     sigma = levels(process, timegrids.constant_rate(process, 9, LAW, exponent=0.0, scale=0.7))
     np.testing.assert_allclose(np.diff(1 / np.sqrt(1 + sigma**2 / 0.49), 2), 0, atol=1e-9)
@@ -404,29 +528,42 @@ def _mixed(alpha: float) -> Gaussian:
     return Gaussian(alpha * LAW.mean, spread, LAW.basis)
 
 
-def test_geometric_ends_serve_gaussians_almost_best() -> None:
-    """Formulas by hand; and W2 of Euler's scheme for VE, near that of the best geometric ends."""
-    law = targets.heteroscedastic_slides(dimension=50, mean=0.0).law
-    largest, smallest = geometric_ends(law, 20)
-    traces = (5 * 10.0 + 45 * 0.1, 5 * 1e5 + 45 * 1e-5)
-    assert largest == pytest.approx((traces[1] / traces[0]) ** 0.25 * 20**0.5, rel=1e-12)
-    assert smallest == pytest.approx(traces[0] / 50 / 400, rel=1e-12)
+@pytest.mark.parametrize("n_steps", [10, 20, 100])
+def test_geometric_ends_keep_the_theorem_and_are_almost_the_best(n_steps: int) -> None:
+    """Perbost et al.'s bound of W2 for Euler's scheme of the probability flow of VE,
 
-    def error(ends: Array) -> float:
+    (√Tr Σ/N) (⅝ N^{5/2N} ρ^{1/N} log(ρ^{2/5} N) + 1 + √8),     ρ = d (Tr Σ⁵)^{1/4}/(Tr Σ)^{5/4}.
+    """
+    diagonal = targets.heteroscedastic_slides(dimension=50, mean=0.0).law
+    traces = (5 * 10.0 + 45 * 0.1, 5 * 1e5 + 45 * 1e-5)
+    largest, smallest = geometric_ends(diagonal, n_steps)
+    assert largest == pytest.approx((traces[1] / traces[0]) ** 0.25 * n_steps**0.5, rel=1e-12)
+    assert smallest == pytest.approx(traces[0] / 50 / n_steps**2, rel=1e-12)
+    process = VEProcess(schedules.ConstantSchedule(1.0, largest))
+    times = timegrids.gaussian_geometric(process, n_steps, diagonal, end="stop")
+    variances = np.geomspace(largest, smallest, n_steps + 1)
+    np.testing.assert_allclose(process.schedule.integral(times), variances, rtol=1e-9)
+
+    def error(law: Gaussian, ends: Array) -> float:
         """ends = log τ_max, log τ_min."""
         process = VEProcess(schedules.ConstantSchedule(1.0, float(np.exp(ends[0]))))
-        times = timegrids.log_snr(process, 20, sigma_min=float(np.exp(ends[1] / 2)), end="stop")
-        steps = samplers.euler_maruyama(process, times)
-        score = scores.exact(process, law)
-        return float(wasserstein2(law, laws.sampler_law(steps, score, process.prior(50))))
+        low = float(np.exp(ends[1] / 2))
+        times = timegrids.log_snr(process, n_steps, sigma_min=low, end="stop")
+        steps = samplers.probability_flow_euler(process, times)
+        prior = process.prior(law.dimension)
+        output = laws.sampler_law(steps, scores.exact(process, law), prior)
+        return float(wasserstein2(law, output))
 
-    own = error(np.log([largest, smallest]))
-    best = minimize(error, np.log([largest, smallest]), method="Nelder-Mead").fun
-    assert own < 1.3 * best
-    assert own < 0.7 * error(np.log([30 * largest, smallest]))
-    process = VEProcess(schedules.ConstantSchedule(1.0, largest))
-    times = timegrids.gaussian_geometric(process, 20, law, end="stop")
-    np.testing.assert_allclose(process.schedule.integral(times)[-1], smallest, rtol=1e-9)
+    for law in (diagonal, targets.correlated(dimension=50, mean=0.0, offset=1.0).law):
+        ends = np.log(geometric_ends(law, n_steps))
+        trace, fifth = (float(np.sum(law.eigenvalues**k)) for k in (1, 5))
+        rho = 50 * fifth**0.25 / trace**1.25
+        term = n_steps ** (2.5 / n_steps) * rho ** (1 / n_steps) * np.log(rho**0.4 * n_steps)
+        own = error(law, ends)
+        assert own < trace**0.5 / n_steps * (5 / 8 * term + 1 + 8**0.5)
+        best = minimize(partial(error, law), ends, method="Nelder-Mead", options={"maxfev": 150})
+        assert own < 1.4 * best.fun
+        assert own < 0.9 * error(law, ends + np.array([4.0, 0.0]))
 
 
 # --- invariance ----------------------------------------------------------------------
