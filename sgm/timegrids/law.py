@@ -209,9 +209,9 @@ def score_optimal(
 ) -> Array:
     """Equal Fisher divergences between neighbours, for many steps (Williams et al. 2024).
 
-    E_{p_σ}|∇log p_{σ+dσ} − ∇log p_σ|² = δ(σ) dσ², and a grid of least Σ δ Δσ² divides ∫ w√δ dσ into
-    equal parts (arXiv 2412.07877): their corrector-optimised one, in the coordinates X₀ + σZ, with w = 1 or w = σ, the
-    size of a Langevin step. For a Gaussian δ = Σ 4σ²/(λ_i + σ²)³.
+    E_{p_σ}|∇log p_{σ+dσ} − ∇log p_σ|² = δ(σ) dσ², and a grid of least Σ δ Δσ² divides ∫ w√δ dσ
+    into equal parts (arXiv 2412.07877): their corrector-optimised one, in the coordinates X₀ + σZ,
+    with the velocity w = 1 or w = σ. For a Gaussian δ = Σ 4σ²/(λ_i + σ²)³.
 
     Parameters
     ----------
@@ -258,8 +258,9 @@ def constant_rate(
     """A constant rate of change of the law (Okada et al., arXiv 2411.12188).
 
     dα/dt ∝ v(α)^{−ξ}, where v(α) = D(p_α, p_{α+dα})/dα is the speed of the law of
-    α X₀ + c√(1 − α²) Z, and α² = 1/(1 + σ²/c²). Of their discrepancies D the Fréchet distance, here of the data
-    themselves: W2 between the Gaussians of the same moments, so that with V_i = α²λ_i + c²(1 − α²)
+    α X₀ + c√(1 − α²) Z, and α² = 1/(1 + σ²/c²). Of their discrepancies D the Fréchet distance,
+    here of the data themselves: W2 between the Gaussians of the same moments, so that with
+    V_i = α²λ_i + c²(1 − α²)
 
         v² = |μ|² + Σ α²(λ_i − c²)²/V_i.
 
@@ -383,7 +384,7 @@ class _Clock:
         x = 2 * (np.maximum(level, self.knots[0]) - self.knots[panel]) / width - 1
         inside = self.reached[panel] + legval(x, self.series[:, panel], tensor=False)
         below = self.reached[0] * np.exp((self.power or 0) * (level - self.knots[0]))
-        return np.where(level < self.knots[0], below, inside)
+        return np.asarray(np.where(level < self.knots[0], below, inside))
 
     def inverse(self, value: Array) -> Array:
         """The levels at which the integral has some values."""
@@ -405,4 +406,4 @@ class _Clock:
         inside = self.knots[panel] + np.diff(self.knots)[panel] * (1 + root.x) / 2
         with np.errstate(divide="ignore", invalid="ignore"):
             below = self.knots[0] + np.log(value / self.reached[0]) / (self.power or 1)
-        return np.where(value < self.reached[0], below, inside)
+        return np.asarray(np.where(value < self.reached[0], below, inside))

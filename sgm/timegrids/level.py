@@ -1,7 +1,8 @@
 """Grids of noise levels: the same levels for every schedule that reaches them.
 
 p_t is, up to a factor m, the data at noise of standard deviation σ = √v/m, the noise-to-signal
-ratio of Karras et al.; half the log-SNR of DPM-Solver is λ = −log σ. With the stationary variance σ_∞²,
+ratio of Karras et al.; half the log-SNR of DPM-Solver is λ = −log σ. With the stationary variance
+σ_∞²,
 
     B = σ_∞² log(1 + σ²/σ_∞²)   (VP),     B = σ²   (VE),
 
