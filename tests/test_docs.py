@@ -28,8 +28,7 @@ from sgm.store import gather
 from sgm.store.grid import open_grid, write_grid
 from sgm.study import Plan, Study
 from sgm.study.document import read_config
-from sgm.study.families import Figures, MLPRecipe
-from sgm.study.families import Schedule
+from sgm.study.families import Figures, MLPRecipe, Schedule
 from sgm.study.registry import KINDS
 from tests.grids import synthetic_grid
 from tests.workflow import ROOT, run_jobs, tiny

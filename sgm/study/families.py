@@ -348,18 +348,18 @@ class Geometric(Schedule):
 
 
 class Polynomial(Schedule):
-    """β_min + (β_max − β_min) (t/T)^exponent; `exponent` is an axis."""
+    """β_min + (β_max − β_min) (t/T)^exponent."""
 
-    axes = ("exponent",)
+    axes: ClassVar[Mapping[str, str]] = {"exponent": ""}
     exponent: Annotated[float, Field(ge=0.01, le=1000)]
     beta_min: Positive
     beta_max: Positive
 
 
 class Sigmoid(Schedule):
-    """m² a sigmoid of the time between start/tau and end/tau, clipped; `tau` is an axis."""
+    """m² a sigmoid of the time between start/tau and end/tau, clipped."""
 
-    axes = ("tau",)
+    axes: ClassVar[Mapping[str, str]] = {"tau": "τ"}
     start: Real
     end: Real
     tau: Positive
@@ -367,9 +367,9 @@ class Sigmoid(Schedule):
 
 
 class PowerCosine(Schedule):
-    """m² a cosine to the power of 2 tau between two angles, clipped; `tau` is an axis."""
+    """m² a cosine to the power of 2 tau between two angles, clipped."""
 
-    axes = ("tau",)
+    axes: ClassVar[Mapping[str, str]] = {"tau": "τ"}
     start: Annotated[float, Field(ge=0, le=1, description="of a quarter turn")]
     end: Annotated[float, Field(ge=0, le=1, description="of a quarter turn")]
     tau: Annotated[float, Field(ge=0.01, le=100)]
@@ -377,18 +377,18 @@ class PowerCosine(Schedule):
 
 
 class Laplace(Schedule):
-    """Log-SNR of a Laplace law of some location and scale, clipped; `scale` is an axis."""
+    """Log-SNR of a Laplace law of some location and scale, clipped."""
 
-    axes = ("scale",)
+    axes: ClassVar[Mapping[str, str]] = {"scale": ""}
     location: Annotated[float, Field(ge=-100, le=100)]
     scale: Annotated[float, Field(ge=0.01, le=10)]
     clip: Positive
 
 
 class EDM(Schedule):
-    """Noise levels uniform in sigma^(1/rho); `rho` is an axis."""
+    """Noise levels uniform in sigma^(1/rho)."""
 
-    axes = ("rho",)
+    axes: ClassVar[Mapping[str, str]] = {"rho": "ρ"}
     sigma_min: Annotated[float, Field(ge=0, le=1e9)]
     sigma_max: Positive
     rho: Annotated[float, Field(ge=0.5, le=1000)]
@@ -447,7 +447,109 @@ class VE(Process):
 
 
 class TimeGrid(Parameters):
-    """A time grid of the solver."""
+    """A time grid of the solver; it ends at 0, or at `early_stop`."""
+
+    changes = ("early_stop",)
+    early_stop: Annotated[
+        Positive | None, Field(description="last time, below every T; null is 0, the data")
+    ] = None
+
+
+class BetaQuantiles(TimeGrid):
+    """Quantiles of the law Beta(alpha, beta) on [0, T]."""
+
+    alpha: Positive
+    beta: Positive
+
+
+class LinearSteps(TimeGrid):
+    """Steps of B that grow linearly, by the factor `ratio` from the data to the noise."""
+
+    axes: ClassVar[Mapping[str, str]] = {"ratio": ""}
+    ratio: Positive
+
+
+class Levels(TimeGrid):
+    """Noise levels down to `sigma_min`, and a last step to 0 or none."""
+
+    sigma_min: Annotated[Positive, Field(description="smallest noise-to-signal ratio")]
+    end: Annotated[
+        Literal["zero", "stop"],
+        Field(description="whether a last step leads from sigma_min to 0, or the grid stops there"),
+    ] = "zero"
+
+    @model_validator(mode="after")
+    def _ends_once(self) -> Levels:
+        if self.end == "stop" and self.early_stop is not None:
+            raise ValueError(
+                f"early_stop = {self.early_stop}: must be null with end = 'stop', where the grid "
+                "stops at sigma_min"
+            )
+        return self
+
+
+class Karras(Levels):
+    """Equal steps in σ^(1/rho)."""
+
+    axes: ClassVar[Mapping[str, str]] = {"rho": "ρ"}
+    rho: Positive
+
+
+class DMN(Levels):
+    """Levels that minimise an error bound of a multistep solver of some order."""
+
+    order: Literal[1, 2, 3]
+    exponent: Positive
+    scale: Positive
+
+
+class Arctangent(TimeGrid):
+    """Equal steps in arctan(σ/scale)."""
+
+    axes: ClassVar[Mapping[str, str]] = {"scale": ""}
+    scale: Positive
+
+
+class CosineLevels(TimeGrid):
+    """The noise levels of the cosine schedule, σ in units of `scale`."""
+
+    offset: Annotated[float, Field(ge=0, le=1e9)]
+    scale: Positive
+
+
+class SigmoidLevels(TimeGrid):
+    """The noise levels of the sigmoid schedule, σ in units of `scale`."""
+
+    start: Real
+    finish: Real
+    temperature: Positive
+    scale: Positive
+
+
+class LaplaceLevels(TimeGrid):
+    """Quantiles of a Laplace law of the log-SNR."""
+
+    location: Real
+    width: Positive
+
+
+class GaussianGeometric(TimeGrid):
+    """Noise levels in geometric sequence, down to one that depends on Tr Σ and N."""
+
+    end: Literal["zero", "stop"] = "zero"
+
+
+class ScoreOptimal(TimeGrid):
+    """Equal Fisher divergences between neighbours, with the velocity 1 or σ."""
+
+    velocity: Literal["unit", "noise"]
+
+
+class ConstantRate(TimeGrid):
+    """Equal changes of the law, measured by W2 of its moments; σ in units of `scale`."""
+
+    exponent: Annotated[float, Field(ge=0, le=100)]
+    scale: Positive
 
 
 class Sampler(Parameters):

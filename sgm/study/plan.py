@@ -214,7 +214,7 @@ class Plan:
 
     def train_schedule(self, labels: Mapping[str, str]) -> str | None:
         """Label of the schedule under which all networks of a score are trained, if it has one."""
-        score = self.axes["score"].get(labels.get("score"))
+        score = self.axes["score"].get(labels.get("score", ""))
         return getattr(score.parameters, "train_schedule", None) if score else None
 
     # --- cells -----------------------------------------------------------------------
