@@ -163,7 +163,7 @@ def asks_the_score_within_the_horizon(scheme: Scheme) -> str:
         require_where(
             (times >= 0) & (times <= HORIZON * (1 + 1e-12)),
             lambda k, times=times, n=n_steps: (
-                f"t = {times[k]!r} in evaluation {k} of N = {n}: must lie in [0, {HORIZON}]"
+                f"t = {float(times[k])!r} in evaluation {k} of N = {n}: must lie in [0, {HORIZON}]"
             ),
         )
         count, late = len(times), float(times.min())

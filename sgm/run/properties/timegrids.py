@@ -51,7 +51,7 @@ def has_n_steps(grid: Grid) -> str:
 def starts_at_the_horizon(grid: Grid) -> str:
     """The first time is T."""
     if not abs(grid.times[0] - grid.horizon) <= 1e-12 * grid.horizon:
-        raise PropertyError(f"τ₀ = {grid.times[0]!r}: must be T = {grid.horizon!r}")
+        raise PropertyError(f"τ₀ = {float(grid.times[0])!r}: must be T = {grid.horizon!r}")
     return f"τ₀ = {grid.times[0]:.12g}"
 
 
