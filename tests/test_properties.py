@@ -88,7 +88,7 @@ def test_every_property_of_a_built_in_family_holds(kind: str, name: str) -> None
     for item in rooms.items_of(name, parameters=PARAMETERS.get(name, ""), kind=kind):
         found = list(examine(item, n_cells=200))
         assert not [finding for finding in found if finding.verdict == "fails"]
-        assert sum(finding.verdict == "holds" for finding in found) >= 3
+        assert sum(finding.verdict == "holds" for finding in found) >= 2
 
 
 def test_a_corrector_of_a_fixed_step_keeps_its_own_error() -> None:

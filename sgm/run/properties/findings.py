@@ -150,8 +150,9 @@ def findings(
             raise
         except Exception as error:
             lost = lost or f"{where}: {in_words(error)}"
-    built = "It can be built"
-    yield Finding(built, "fails", lost) if lost else Finding(built, "holds", "; ".join(builders))
+    built, first = "It can be built", next(iter(builders))
+    others = f", and {len(builders) - 1} more" if len(builders) > 1 else ""
+    yield Finding(built, "fails", lost) if lost else Finding(built, "holds", first + others)
     for prop in properties if subjects else ():
         found = judge(prop, subjects)
         if found.sentence:
