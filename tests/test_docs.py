@@ -202,7 +202,7 @@ SHELL = {
         "make study",
         "make test",
         "make figures STUDY=exact-kl",
-        "make check NAME=cosine PARAMETERS='offset: 0.008, clip: 20'",
+        "make check NAME=cosine KIND=schedule PARAMETERS='offset: 0.008, clip: 20'",
     ],
     "tests/test_docs.py::test_the_users_families_are_checked": [
         "make check NAME=power FILE=mine.py PARAMETERS='exponent: 2, beta_min: 0.1, beta_max: 20'",

@@ -32,7 +32,8 @@ __all__ = ["CELLS", "PROPERTIES", "Bound", "Cell", "cells", "subjects"]
 Array = npt.NDArray[np.float64]
 
 CELLS = 2500
-#: The sampler of both theorems, and others of which an objection may say that they are none.
+#: The sampler of both theorems, and others of which an objection may say that they are none; each
+#: evaluates the score once a step.
 SAMPLERS = (
     "exponential_integrator_modified",
     "exponential_integrator",
@@ -63,11 +64,9 @@ class Cell:
         return steps
 
     def along(self, sampler: str) -> Array:
-        """The score's squared error along the generated chain, shape (N,)."""
-        steps = self.steps(sampler)
-        first = steps.departures(len(self.times) - 1)
+        """The score's squared error along the generated chain, shape (N,): a stage is a step."""
         prior = self.process.prior(self.law.dimension)
-        return laws.chain_error(steps, self.score, self.law, prior)[first]
+        return laws.chain_error(self.steps(sampler), self.score, self.law, prior)
 
     def context(self, sampler: str, along_chain: bool) -> dict[str, Any]:
         """As a job tells it, see `sgm.run.theory.exact`."""

@@ -22,7 +22,8 @@ Array = npt.NDArray[np.float64]
 
 #: T and σ² of the processes that a schedule is to drive.
 SETTINGS = ((1.0, 1.0), (0.3, 2.5), (10.0, 0.5))
-#: Relative errors that B may have as the integral of β, and as what its inverse undoes.
+#: Relative errors that B may have as the integral of β, and sup β as what is searched on a grid;
+#: and B as what its inverse undoes.
 TOLERANCE, INVERSE_TOLERANCE = 1e-6, 1e-9
 
 
@@ -165,11 +166,11 @@ def times_outside_are_refused(schedule: NoiseSchedule) -> str:
 
 
 def supremum_bounds_the_rate(schedule: NoiseSchedule) -> str:
-    """`supremum` is at least every β(t), and finite."""
+    """`supremum` is finite, and at least every β(t)."""
     t = schedule.horizon * np.sort(np.concatenate([_fractions(), np.linspace(0, 1, 10_001)]))
     beta, supremum = schedule.beta(t), schedule.supremum
     require_where(
-        beta <= supremum * (1 + 1e-9),
+        beta <= supremum * (1 + TOLERANCE),
         lambda k: (
             f"supremum = {supremum:.9g}, but β({t[k]:.9g}) = {beta[k]:.9g}; a schedule that "
             "is not increasing must override `supremum`"
@@ -177,7 +178,10 @@ def supremum_bounds_the_rate(schedule: NoiseSchedule) -> str:
     )
     if not np.isfinite(supremum):
         raise PropertyError(f"supremum = {supremum}")
-    return f"sup β = {supremum:.6g}, {supremum / beta.max():.6g} times the largest β found"
+    return (
+        f"sup β = {supremum:.6g}, {supremum / beta.max():.6g} times the largest β found "
+        f"(tolerance {TOLERANCE:g})"
+    )
 
 
 PROPERTIES: tuple[Property, ...] = (

@@ -9,8 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sgm.arguments import real_array
+from sgm.gaussian import Gaussian
+from sgm.processes import VPProcess
 from sgm.run.build import build
 from sgm.run.properties.findings import Property, PropertyError, require_where
+from sgm.schedules import BetaSchedule
 from sgm.study import Item
 
 __all__ = ["PROPERTIES", "Grid", "subjects"]
@@ -31,8 +34,11 @@ def subjects(item: Item) -> Mapping[str, Callable[[], Grid]]:
     """The grid of few and many steps up to several horizons."""
 
     def at(horizon: float, n_steps: int) -> Grid:
-        times = real_array("returned", build(item.spec, horizon=horizon, n_steps=n_steps))
-        return Grid(times, horizon, n_steps)
+        process = VPProcess(BetaSchedule(horizon, 1.5, 0.1, 10.0), 1.0)
+        law, stop = Gaussian.diagonal([1.0, -0.5], [0.1, 2.0]), item.spec.get("early_stop", 0.0)
+        context = {"process": process, "horizon": horizon, "law": law, "stop": stop}
+        returned = build(item.spec, n_steps=n_steps, **context)
+        return Grid(real_array("returned", returned), horizon, n_steps)
 
     return {
         f"T = {horizon:g}, N = {n}": lambda h=horizon, n=n: at(h, n)  # type: ignore[misc]
