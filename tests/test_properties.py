@@ -468,6 +468,26 @@ def test_tails_too_heavy_for_moments_are_left_out() -> None:
     assert "coordinates have too heavy tails" in words
 
 
+def test_a_grid_of_many_steps_may_be_refused(own: Path) -> None:
+    words = "from sgm.study import register\nimport numpy as np\n\n\n@register('time_grid')\n"
+    words += "def few(horizon, n_steps):\n    if n_steps > {most}:\n"
+    words += "        raise ValueError('too many')\n"
+    words += "    return np.linspace(horizon, 0, n_steps + 1)\n"
+    for most, verdict, sentence in (
+        (
+            64,
+            "holds",
+            "T = 1, N = 20, and 8 more; refused: T = 1, N = 500: few of few64.py: too many",
+        ),
+        (10, "fails", "T = 1, N = 20: few of few10.py: too many"),
+    ):
+        Path(f"few{most}.py").write_text(words.format(most=most))
+        (item,) = rooms.items_of("few", f"few{most}.py")
+        built, *others = examine(item)
+        assert (built.verdict, built.sentence) == (verdict, sentence)
+        assert all(found.verdict == "holds" for found in others)
+
+
 # --- the command -------------------------------------------------------------------------
 
 OWN = """

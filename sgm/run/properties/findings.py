@@ -140,19 +140,21 @@ def findings(
     properties: Iterable[Property], builders: Mapping[str, Callable[[], Any]]
 ) -> Iterator[Finding]:
     """Build the subjects, and test all properties on those that could be built."""
-    subjects, lost = {}, ""
+    subjects, lost, refused = {}, "", ""
     for where, build in builders.items():
         try:
             with np.errstate(all="ignore"), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 subjects[where] = build()
+        except InapplicableError as error:
+            refused = refused or f"; refused: {where}: {error}"
         except MemoryError:
             raise
         except Exception as error:
             lost = lost or f"{where}: {in_words(error)}"
-    built, first = "It can be built", next(iter(builders))
-    others = f", and {len(builders) - 1} more" if len(builders) > 1 else ""
-    yield Finding(built, "fails", lost) if lost else Finding(built, "holds", first + others)
+    built, others = "It can be built", f", and {len(subjects) - 1} more" * (len(subjects) > 1)
+    words = f"{next(iter(subjects), 'nothing')}{others}{refused}"
+    yield Finding(built, "fails", lost) if lost else Finding(built, "holds", words)
     for prop in properties if subjects else ():
         found = judge(prop, subjects)
         if found.sentence:

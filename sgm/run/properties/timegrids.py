@@ -12,14 +12,16 @@ from sgm.arguments import real_array
 from sgm.gaussian import Gaussian
 from sgm.processes import VPProcess
 from sgm.run.build import build
-from sgm.run.properties.findings import Property, PropertyError, require_where
+from sgm.run.properties.findings import InapplicableError, Property, PropertyError, require_where
 from sgm.schedules import BetaSchedule
 from sgm.study import Item
 
 __all__ = ["PROPERTIES", "Grid", "subjects"]
 
 HORIZONS = (1.0, 0.3, 10.0)
-COUNTS = (500, 2, 1)
+COUNTS = (500, 20, 2, 1)
+#: More steps than these a family may refuse.
+MANY = 20
 
 
 class Grid(NamedTuple):
@@ -37,7 +39,12 @@ def subjects(item: Item) -> Mapping[str, Callable[[], Grid]]:
         process = VPProcess(BetaSchedule(horizon, 1.5, 0.1, 10.0), 1.0)
         law, stop = Gaussian.diagonal([1.0, -0.5], [0.1, 2.0]), item.spec.get("early_stop", 0.0)
         context = {"process": process, "horizon": horizon, "law": law, "stop": stop}
-        returned = build(item.spec, n_steps=n_steps, **context)
+        try:
+            returned = build(item.spec, n_steps=n_steps, **context)
+        except ValueError as error:
+            if n_steps > MANY:
+                raise InapplicableError(str(error)) from error
+            raise
         return Grid(real_array("returned", returned), horizon, n_steps)
 
     return {
