@@ -16,7 +16,7 @@ export XDG_CACHE_HOME := $(CURDIR)/.cache
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 endif
 
-.PHONY: help study plan status usage clean-stale report publish figures test test-slow test-slurm lint schema clean
+.PHONY: help study plan status usage clean-stale report publish figures check test test-slow test-slurm lint schema clean
 
 .DEFAULT_GOAL := help
 
@@ -64,6 +64,10 @@ publish: $(VENV)/run.stamp    ## write published/<study> from a study that has r
 
 figures: $(VENV)/run.stamp    ## draw published studies from their grids, running nothing: all, or make figures STUDY=exact-kl [FORMATS="png pdf"] [X=eta]
 	@python -m sgm.run.publish figures $(if $(filter file,$(origin STUDY)),,"$(STUDY)") --folder "$(FROM)" --formats $(FORMATS) $(if $(X),--x "$(X)") --cores $(CORES)
+
+check: $(VENV)/run.stamp      ## property tests of a family: make check NAME=power FILE=mine.py PARAMETERS='exponent: 2' [or STUDY=mine.yaml; KIND=schedule]
+	@python -m sgm.run.properties "$(NAME)" --file "$(FILE)" --parameters "$(PARAMETERS)" --kind "$(KIND)" \
+	  $(if $(filter file,$(origin STUDY)),,--study "$(STUDY)") $(if $(CELLS),--cells "$(CELLS)")
 
 test: $(VENV)/dev.stamp       ## lint, types, the floors, and the fast tests
 	$(MAKE) --no-print-directory lint

@@ -24,6 +24,7 @@ from pydantic import BaseModel
 import sgm
 from sgm.run import views
 from sgm.run.check import check
+from sgm.run.properties import examine
 from sgm.store import gather
 from sgm.store.grid import open_grid, write_grid
 from sgm.study import Plan, Study
@@ -99,14 +100,43 @@ def test_no_block_is_left_out() -> None:
     assert every == 2 * sum(len(blocks(p, "python", "yaml", "bash", "sh", "")) for p in TEXTS)
 
 
-def test_the_users_file_of_every_family_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`mine.py` and its study, as docs/extend.md has them: all jobs, the grid and the figures."""
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The config of docs/extend.md, in a folder with it and `mine.py`."""
     monkeypatch.chdir(tmp_path)
     code = [b.text for b in blocks("docs/extend.md", "python") if b.heading in EXTENSION]
     Path("mine.py").write_text("\n\n".join(code))
-    config = yaml.safe_load(one("docs/extend.md", "yaml", "The config"))
+    config = one("docs/extend.md", "yaml", "The config")
+    Path("mine.yaml").write_text(config)
+    return yaml.safe_load(config)
+
+
+def test_the_users_families_are_checked(mine: dict[str, Any]) -> None:
+    """Every family of `mine.py` has the properties of its kind, as `make check` says."""
+    axes = ("targets", "schedules", "scores", "samplers", "time_grids", "divergences", "bounds")
+    study = Study.parse(mine)
+    items = [item for axis in axes for item in getattr(study, axis)]
+    own = [item for item in items if item.entry.build.startswith("mine.py:")]
+    assert {item.family for item in own} == set(
+        re.findall(r"^@register.*?^(?:def|class) (\w+)", Path("mine.py").read_text(), re.M | re.S)
+    )
+    for item in own:
+        found = list(examine(item, n_cells=100))
+        assert not [finding for finding in found if finding.verdict == "fails"], item.label
+        assert sum(finding.verdict == "holds" for finding in found) > 3, item.label
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for line in SHELL["tests/test_docs.py::test_the_users_families_are_checked"]:
+        # what is installed is not installed again
+        words = ["make", "-f", f"{ROOT}/Makefile", "-o", ".venv/run.stamp", *shlex.split(line)[1:]]
+        shown = subprocess.run(words, env=environment, check=True, capture_output=True, text=True)
+        assert "  holds  " in shown.stdout
+        assert " 0 fail, " in shown.stdout
+
+
+def test_the_users_file_of_every_family_runs(mine: dict[str, Any]) -> None:
+    """`mine.py` and its study, as docs/extend.md has them: all jobs, the grid and the figures."""
+    config = mine
     study = Study.parse(config)
     check(study)
     plan = Plan(study, Path("results/mine"))
@@ -205,7 +235,16 @@ def test_every_key_stands_with_its_default_on_its_page(
 
 #: What runs each line of a block of shell: a script or a test.
 SHELL = {
-    ".ci/run": ["make study", "make test", "make figures STUDY=exact-kl"],
+    ".ci/run": [
+        "make study",
+        "make test",
+        "make figures STUDY=exact-kl",
+        "make check NAME=cosine KIND=schedule PARAMETERS='offset: 0.008, clip: 20'",
+    ],
+    "tests/test_docs.py::test_the_users_families_are_checked": [
+        "make check NAME=power FILE=mine.py PARAMETERS='exponent: 2, beta_min: 0.1, beta_max: 20'",
+        "make check NAME=kurtosis STUDY=mine.yaml",
+    ],
     "tests/slurm/test_slurm.py::test_the_numbers_are_those_of_a_local_run": [
         "make study STUDY=config/studies/paper-kl.yaml PROFILE=profiles/slurm",
         "SNAKEMAKE_PROFILE=site make study PROFILE=profiles/slurm",
