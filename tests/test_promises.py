@@ -234,7 +234,7 @@ def test_evaluations_that_depend_on_the_schedule_are_refused(tmp_path: Path) -> 
     )
     config = tiny(extensions=[str(tmp_path / "broken.py")], samplers=["mine"])
     with pytest.raises(
-        ValueError, match="samplers: mine: 10 steps evaluate the score 20 times, .* 10 times"
+        ValueError, match=r"samplers: mine: 10 steps evaluate the score 20 times, .* 10 times"
     ):
         check(Study.parse(config))
 

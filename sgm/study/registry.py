@@ -188,13 +188,26 @@ KINDS: dict[str, dict[str, Entry]] = {
             "probability_flow_euler",
             "ancestral",
             "ancestral_small",
+            "heun",
+            "dpm_solver_2s",
+            "dpm_solver_pp_2s",
+            "unipc",
+            "exponential_runge_kutta",
+            "exponential_runge_kutta_modified",
         )
     }
-    | {"ddim": Entry("sgm.samplers:ddim", families.DDIM)}
     | {
-        "predictor_corrector": Entry(
-            "sgm.samplers:predictor_corrector", families.PredictorCorrector
-        )
+        name: Entry(f"sgm.samplers:{name}", parameters)
+        for name, parameters in {
+            "ddim": families.DDIM,
+            "predictor_corrector": families.PredictorCorrector,
+            "predictor_corrector_snr": families.PredictorCorrectorSNR,
+            "annealed_langevin": families.AnnealedLangevin,
+            "edm": families.EDM,
+            "restart": families.Restart,
+            "dpm_solver_pp_2m": families.DPMSolverPP2M,
+            "deis": families.DEIS,
+        }.items()
     },
     "time_grid": {
         "uniform": Entry("sgm.timegrids:uniform", families.TimeGrid),
