@@ -185,7 +185,8 @@ def exponential_runge_kutta(process: Process, times: npt.ArrayLike) -> Steps:
     """
     start, stop = step_columns(times)
     s = symbols(2)[2]
-    noise = gain(process, start, stop, squared_growth)
+    with np.errstate(over="ignore"):
+        noise = gain(process, start, stop, squared_growth)
     return _exponential(process, start, stop, half_step(process, start, stop), s, s, noise)
 
 
@@ -231,12 +232,16 @@ def _exponential(
     x, base, _, _, z = symbols(2)
     corrected = stop > 0
     step = increment(process, start, stop)
-    with np.errstate(over="ignore"):
-        first, second = phi(1, half), np.where(corrected, phi(2, half), 0.0)
-        predicted = np.exp(half) * x + np.sqrt(noise) * z
+    with np.errstate(over="ignore", invalid="ignore"):
+        # of h > 709 a form would have 0 · ∞; squares of these factors are infinite all the same
+        growth, first, second, spread = (
+            np.minimum(factor, 1e300)
+            for factor in (np.exp(half), step * phi(1, half), step * phi(2, half), np.sqrt(noise))
+        )
+    second = np.where(corrected, second, 0.0)
     stages = [
-        Stage(start, x, [predicted + step * f * now for f in (first, first - second)]),
-        Stage(stop, x, [base + step * second * then, 0 * base], when=corrected),
+        Stage(start, x, [growth * x + spread * z + f * now for f in (first, first - second)]),
+        Stage(stop, x, [base + second * then, 0 * base], when=corrected),
     ]
     return program(process, len(start), stages)
 

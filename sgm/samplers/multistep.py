@@ -74,14 +74,15 @@ def deis(process: Process, times: npt.ArrayLike, order: int) -> Steps:
     """Exponential Adams-Bashforth (ρAB-DEIS): ε extrapolated by a polynomial in the noise level.
 
     u′ = u + ∫ P(σ̃) dσ̃ over the step, P the polynomial through ε at the last `order` levels; the
-    scheme of order 1 is `ddim` with η = 0.
+    scheme of order 1 is `ddim` with η = 0. With C the part of u′ beyond that scheme's,
+    σ̃(ε − ε₋) = x̂₀₋ + C₋ − x̂₀ =: G: differences of ε are told by these, which don't cancel.
 
     Parameters
     ----------
     process, times
         As in `dpm_solver_pp_2m`.
     order : int
-        1, 2 or 3 levels, and evaluations remembered less one.
+        1, 2 or 3 levels.
 
     Returns
     -------
@@ -100,17 +101,14 @@ def deis(process: Process, times: npt.ArrayLike, order: int) -> Steps:
     keep, move = towards_denoiser(process, start, stop)
     # distances of the last levels from this one, in units of the step; ∞ where there is none
     last = np.append(np.inf, lost[:-1, 0] / (r[:-1, 0] * lost[1:, 0]))[:, None]
-    older = np.concatenate([[[np.inf]], last[:-1] * lost[:-1] / (r[:-1] * lost[1:])])
-    weights = _adams_bashforth(last, last + older, order)
-    m, std = process.mean_scale(start), process.std(start)
-    *registers, _, denoised, _ = symbols(order)
-    x = registers[0]
-    noise = (x - m * denoised) / std  # ε
-    change = sum((w * (old - noise) for w, old in zip(weights, registers[1:], strict=True)), 0 * x)
-    # m′(σ̃′ − σ̃) = −√v eʰ (1 − r)
-    with np.errstate(over="ignore"):
-        step = process.mean_scale(stop) / m * std * lost
-    then = [keep * x + move * denoised - step * change, noise, *registers[1:-1]][:order]
+    beyond = np.concatenate([[[np.inf]], last[:-1] * lost[:-1] / (r[:-1] * lost[1:])])
+    weights = _adams_bashforth(last, last + beyond, order)
+    first, second = (*weights, 0.0 * r, 0.0 * r)[:2]
+    x, held, before, _, denoised, _ = symbols(3)
+    gap = held - denoised
+    older = np.append(0.0, r[:-1, 0])[:, None] * before
+    change = lost * (first * gap + second * (gap + older))
+    then = [keep * x + move * denoised + process.mean_scale(stop) * change, denoised + change, gap]
     return program(process, len(start), [Stage(start, x, then)])
 
 
