@@ -119,7 +119,7 @@ def summary_table(grid: xr.Dataset) -> pd.DataFrame:
         for name in sorted(set(map(str, grid.data_vars)) - told)
         if grid[name].dtype.kind == "f" and set(grid[name].dims) <= {*CELL, "seed"}
     }
-    labels = ("family", "a", "score_family", "recipe", "dimension", "law_known")
+    labels = ("family", "a", "score_family", "recipe", "dimension", "law_known", "nfe")
     everywhere = xr.zeros_like(status.isel(seed=0, drop=True))
     table = xr.Dataset({**columns, "_present": present | everywhere.astype(bool)})
     frame = table.to_dataframe(dim_order=list(CELL))

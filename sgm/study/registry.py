@@ -197,17 +197,18 @@ KINDS: dict[str, dict[str, Entry]] = {
         )
     }
     | {
-        name: Entry(f"sgm.samplers:{name}", parameters)
-        for name, parameters in {
-            "ddim": families.DDIM,
-            "predictor_corrector": families.PredictorCorrector,
-            "predictor_corrector_snr": families.PredictorCorrectorSNR,
-            "annealed_langevin": families.AnnealedLangevin,
-            "edm": families.EDM,
-            "restart": families.Restart,
-            "dpm_solver_pp_2m": families.DPMSolverPP2M,
-            "deis": families.DEIS,
-        }.items()
+        "ddim": Entry("sgm.samplers:ddim", families.DDIM),
+        "predictor_corrector": Entry(
+            "sgm.samplers:predictor_corrector", families.PredictorCorrector
+        ),
+        "predictor_corrector_snr": Entry(
+            "sgm.samplers:predictor_corrector_snr", families.PredictorCorrectorSNR
+        ),
+        "annealed_langevin": Entry("sgm.samplers:annealed_langevin", families.AnnealedLangevin),
+        "edm": Entry("sgm.samplers:edm", families.EDM),
+        "restart": Entry("sgm.samplers:restart", families.Restart),
+        "dpm_solver_pp_2m": Entry("sgm.samplers:dpm_solver_pp_2m", families.DPMSolverPP2M),
+        "deis": Entry("sgm.samplers:deis", families.DEIS),
     },
     "time_grid": {
         "uniform": Entry("sgm.timegrids:uniform", families.TimeGrid),
