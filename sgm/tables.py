@@ -122,7 +122,7 @@ def summary_table(grid: xr.Dataset) -> pd.DataFrame:
         if grid[name].dtype.kind == "f" and set(grid[name].dims) <= {*GRID, "seed"}
     }
     numbers = [axis.name for axis in parameters(grid)]
-    labels = ("family", *numbers, "score_family", "recipe", "dimension", "law_known")
+    labels = ("family", *numbers, "score_family", "recipe", "dimension", "law_known", "nfe")
     everywhere = xr.zeros_like(status.isel(seed=0, drop=True))
     table = xr.Dataset({**columns, "_present": present | everywhere.astype(bool)})
     frame = table.to_dataframe(dim_order=list(GRID))

@@ -50,13 +50,27 @@ SCHEDULES: dict[str, NoiseSchedule] = {
 SCHEMES: dict[str, Scheme] = {
     "ancestral": samplers.ancestral,
     "ancestral_small": samplers.ancestral_small,
+    "annealed_langevin": partial(samplers.annealed_langevin, langevin_steps=2, step_size=0.1),
     "ddim": partial(samplers.ddim, eta=0.5),
+    "deis": partial(samplers.deis, order=3),
+    "dpm_solver_2s": samplers.dpm_solver_2s,
+    "dpm_solver_pp_2m": partial(samplers.dpm_solver_pp_2m, eta=0.7),
+    "dpm_solver_pp_2s": samplers.dpm_solver_pp_2s,
+    "edm": partial(samplers.edm, s_churn=6.0, s_tmin=0.1, s_tmax=5.0, s_noise=1.1),
     "euler_arrival": samplers.euler_arrival,
     "euler_maruyama": samplers.euler_maruyama,
     "exponential_integrator": samplers.exponential_integrator,
     "exponential_integrator_modified": samplers.exponential_integrator_modified,
+    "exponential_runge_kutta": samplers.exponential_runge_kutta,
+    "exponential_runge_kutta_modified": samplers.exponential_runge_kutta_modified,
+    "heun": samplers.heun,
     "predictor_corrector": partial(samplers.predictor_corrector, corrector_steps=1, step_size=0.01),
+    "predictor_corrector_snr": partial(
+        samplers.predictor_corrector_snr, corrector_steps=1, snr=0.3
+    ),
     "probability_flow_euler": samplers.probability_flow_euler,
+    "restart": partial(samplers.restart, restarts=2, low=0.2, high=0.5),
+    "unipc": samplers.unipc,
 }
 DISTANCE = np.abs(np.subtract.outer(np.arange(D), np.arange(D)))
 TARGETS = {
@@ -68,7 +82,7 @@ TARGETS = {
 def test_the_tables_cover_all_schedules_and_samplers() -> None:
     families = {*schedules.__all__, *levels.__all__, *knots.__all__}
     assert set(SCHEDULES) == families - {"NoiseSchedule", "schedule_file"}  # a file makes these
-    assert set(SCHEMES) == set(samplers.__all__) - {"Steps"}
+    assert set(SCHEMES) == set(samplers.__all__) - {"Stage", "Steps", "program", "symbols"}
 
 
 def statistic(x: npt.NDArray[np.float64], law: Gaussian) -> float:

@@ -571,6 +571,69 @@ class PredictorCorrector(Sampler):
     step_size: Positive
 
 
+class PredictorCorrectorSNR(Sampler):
+    """Euler-Maruyama with Langevin corrector steps set by a signal-to-noise ratio."""
+
+    axes = ("corrector_steps", "snr")
+    corrector_steps: Count
+    snr: Positive
+
+
+class AnnealedLangevin(Sampler):
+    """Langevin steps at each level of the grid, of a size in units of the noise's variance."""
+
+    axes = ("langevin_steps", "step_size")
+    langevin_steps: Count
+    step_size: Positive
+
+
+class EDM(Sampler):
+    """EDM's stochastic Heun: noise is added between two levels before each step."""
+
+    axes = ("s_churn",)
+    s_churn: Annotated[Real, Field(ge=0)]
+    s_tmin: Annotated[Real, Field(ge=0, description="level √v/m below which none is added")] = 0.0
+    s_tmax: Annotated[Positive | None, Field(description="and above which; null is no limit")] = (
+        None
+    )
+    s_noise: Annotated[Positive, Field(description="factor of the noise that is added")] = 1.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> EDM:
+        if self.s_tmax is not None and self.s_tmax < self.s_tmin:
+            raise ValueError(f"s_tmax = {self.s_tmax}: must be at least s_tmin = {self.s_tmin}")
+        return self
+
+
+class Restart(Sampler):
+    """Heun, an interval of times gone through again and again."""
+
+    axes = ("restarts",)
+    restarts: Annotated[int, Field(ge=0, le=10**4)]
+    low: Annotated[float, Field(ge=0, le=1, description="end of the interval, as a fraction of T")]
+    high: Annotated[float, Field(ge=0, le=1, description="its start")]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Restart:
+        if not self.high > self.low:
+            raise ValueError(f"high = {self.high}: must exceed low = {self.low}")
+        return self
+
+
+class DPMSolverPP2M(Sampler):
+    """DPM-Solver++(2M), from the probability flow (eta = 0) to the backward SDE (eta = 1)."""
+
+    axes = ("eta",)
+    eta: Annotated[float, Field(ge=0, le=1)]
+
+
+class DEIS(Sampler):
+    """Exponential Adams-Bashforth in the noise level."""
+
+    axes = ("order",)
+    order: Annotated[int, Field(ge=1, le=3)]
+
+
 # --- scores --------------------------------------------------------------------------
 
 

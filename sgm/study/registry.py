@@ -202,13 +202,27 @@ KINDS: dict[str, dict[str, Entry]] = {
             "probability_flow_euler",
             "ancestral",
             "ancestral_small",
+            "heun",
+            "dpm_solver_2s",
+            "dpm_solver_pp_2s",
+            "unipc",
+            "exponential_runge_kutta",
+            "exponential_runge_kutta_modified",
         )
     }
-    | {"ddim": Entry("sgm.samplers:ddim", families.DDIM)}
     | {
+        "ddim": Entry("sgm.samplers:ddim", families.DDIM),
         "predictor_corrector": Entry(
             "sgm.samplers:predictor_corrector", families.PredictorCorrector
-        )
+        ),
+        "predictor_corrector_snr": Entry(
+            "sgm.samplers:predictor_corrector_snr", families.PredictorCorrectorSNR
+        ),
+        "annealed_langevin": Entry("sgm.samplers:annealed_langevin", families.AnnealedLangevin),
+        "edm": Entry("sgm.samplers:edm", families.EDM),
+        "restart": Entry("sgm.samplers:restart", families.Restart),
+        "dpm_solver_pp_2m": Entry("sgm.samplers:dpm_solver_pp_2m", families.DPMSolverPP2M),
+        "deis": Entry("sgm.samplers:deis", families.DEIS),
     },
     "time_grid": {
         "uniform": Entry("sgm.timegrids:uniform", families.TimeGrid),
