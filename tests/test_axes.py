@@ -11,8 +11,8 @@ import pytest
 import xarray as xr
 
 from sgm import reading
+from sgm.gather import gather
 from sgm.store.axes import AXES, label_of, label_without
-from sgm.store.gather import gather
 from sgm.store.grid import open_grid, write_grid
 from sgm.study import Plan, Study
 from tests.workflow import run_jobs, tiny
