@@ -27,7 +27,8 @@ from sgm.run.check import check
 from sgm.store.grid import open_grid, write_grid
 from sgm.study import Plan, Study
 from sgm.study.document import read_config
-from sgm.study.families import Figures, MLPRecipe
+from sgm.study.families import Figures, MLPRecipe, Schedule
+from sgm.study.registry import KINDS
 from sgm.study.variables import CURVES, EXACT_LAW, TRAINING
 from tests.grids import synthetic_grid
 from tests.workflow import ROOT, run_jobs, tiny
@@ -75,6 +76,7 @@ ALONE = {
     ("docs/extend.md", "The grid in a notebook"),
     ("docs/extend.md", "Exact mode, without a workflow"),
     ("docs/extend.md", "One job by hand"),
+    ("docs/schedules.md", "A schedule from a file"),
 }
 PARSED = {
     ("docs/config.md", "The config of a study"),
@@ -82,6 +84,7 @@ PARSED = {
     ("docs/extend.md", "Images in a folder"),
     ("docs/extend.md", "Choose a network"),
     ("docs/cluster.md", "Slurm"),
+    ("docs/schedules.md", "One network for all schedules"),
 }
 
 
@@ -114,6 +117,12 @@ def test_the_users_file_of_every_family_runs(
     assert grid.attrs["failures"] == "[]"
     own = grid.sel(target="equicorrelated", sampler="probability_flow_exponential")
     assert np.isfinite(own.kl_exact.sel(score="floored_least=0.6", time_grid="uniform")).all()
+    remembers = grid.sel(target="equicorrelated", sampler="adams_bashforth", time_grid="uniform")
+    closer = remembers.kl_exact.sel(score="exact") < own.kl_exact.sel(
+        score="exact", time_grid="uniform"
+    )
+    assert closer.all()  # of second order, at as many evaluations
+    assert (remembers.nfe == 20).all()
     assert np.isfinite(own.kl_terminal_log_sobolev).all()
     assert (own.kl_terminal_log_sobolev >= own.kl_terminal).all()
     assert np.isfinite(grid.kurtosis_excess.sel(target="iris", score="trained")).all()
@@ -271,6 +280,31 @@ def test_a_job_by_hand_on_the_command_line(default_study: Path) -> None:
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     subprocess.run(line, shell=True, env=environment, check=True)
     assert Path("data.npz").read_bytes() == own.read_bytes()
+
+
+def test_the_optimal_schedule_is_the_file_of_its_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {}
+    exec(one("docs/schedules.md", "python", "A schedule from a file"), namespace)
+    assert namespace["best"].fun == pytest.approx(0.0821, abs=1e-4)
+    shipped = ROOT / "config/studies/schedules/optimal-isotropic-20.csv"
+    own, theirs = (np.loadtxt(p, delimiter=",", skiprows=1) for p in ("optimal.csv", shipped))
+    np.testing.assert_allclose(own, theirs, rtol=0.01)  # the minimum is flat
+
+
+def test_every_schedule_stands_in_its_table() -> None:
+    """By name, with its parameters; those that may be a list in bold."""
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \|", TEXTS["docs/schedules.md"], flags=re.M)
+    own = {name: entry for name, entry in KINDS["schedule"].items() if ".py" not in entry.build}
+    assert dict(rows).keys() == own.keys()
+    for name, text in rows:
+        parameters = own[name].parameters
+        said = [part.split()[0] for part in text.split(", ")]
+        fields = [key for key in parameters.model_fields if key not in Schedule.model_fields]
+        bold = [f"**{key}**" if key in parameters.axes else key for key in fields]
+        assert sorted(said) == sorted(bold), name
 
 
 # --- names -----------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from tests.images import with_images
 from tests.workflow import run_jobs
 
 CONFIG = Path(__file__).parents[1] / "config"
+FAST = ("mg25", "schedules")
 STUDIES = sorted([CONFIG / "config.yaml", *(CONFIG / "studies").glob("*.yaml")])
 
 
@@ -77,9 +78,9 @@ def _few(divergence: Any) -> Any:
 
 
 def every_study() -> list[Any]:
-    """One of a density with networks and pictures; the others are left to `make test-slow`."""
+    """A density with networks and all schedules; the others are left to `make test-slow`."""
     return [
-        pytest.param(path, id=path.stem, marks=[] if path.stem == "mg25" else pytest.mark.slow)
+        pytest.param(path, id=path.stem, marks=[] if path.stem in FAST else pytest.mark.slow)
         for path in STUDIES
     ]
 

@@ -315,6 +315,11 @@ def _coordinates(plan: Plan, axes: Arrays) -> dict[str, Any]:
             own.name: (own.dimension, np.array(own.values), own.attributes)
             for own in study.coordinates
         },
+        "nfe": (
+            ("sampler", "time_grid", "n_steps"),
+            axes["nfe"],
+            {"long_name": "evaluations of the score", "symbol": "NFE", "units": "1"},
+        ),
         "time_fraction": ("time_fraction", axes["time_fraction"], {"long_name": "t/T"}),
         "target_family": ("target", text(item.family for item in study.targets)),
         "dimension": ("target", axes["dimension"], {"long_name": "d"}),

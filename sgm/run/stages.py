@@ -145,7 +145,7 @@ def reference(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: s
     process = build_process(spec["process"], spec["schedule"], spec["horizon"])
     times = build_times(spec["time_grid"], spec["horizon"], spec["n_steps"])
     place = networks.resolve_device(device)
-    score_fn, dtype = build_score_fn(spec["score"], process, target, None, place)
+    score_fn, dtype = build_score_fn(spec["score"], process, target, place)
     (rows,) = simulation.simulate_reverse(
         build_steps(spec["sampler"], process, times),
         score_fn,
@@ -171,8 +171,10 @@ def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
     and if its law is Gaussian ``control_law/LABEL``, the mean and the variances in the basis of
     the target.
     """
+    import torch
+
     from sgm import evaluation, networks, scores, simulation
-    from sgm.run.score_fns import build_score_fn, load_networks
+    from sgm.run.score_fns import bind, build_score_fn, load_networks
 
     target = build_target(spec["target"])
     times = build_times(spec["time_grid"], spec["horizon"], spec["n_steps"])
@@ -201,18 +203,18 @@ def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
         errors = []
         for s, (label, process) in enumerate(_processes(spec)):
             steps = build_steps(spec["sampler"], process, times)
-            own = None if trained is None else trained[s * len(seeds) : (s + 1) * len(seeds)]
-            score_fn, dtype = build_score_fn(spec["score"], process, target, own, place)
+            score_fn: Any
+            if trained is not None:
+                score_fn, dtype = bind(spec, trained, process, s, len(seeds)), torch.float32
+            else:
+                score_fn, dtype = build_score_fn(spec["score"], process, target, place)
             error = None
             if "n_score_error" in spec:
                 assert target.law is not None
-                first = steps.departures(spec["n_steps"])
-                error = evaluation.ChainError(
-                    process, target.law, steps, spec["n_score_error"], first
-                )
+                error = evaluation.ChainError(process, target.law, steps, spec["n_score_error"])
             yield f"samples/{label}", simulated(process, steps, score_fn, dtype, error)
             if "control" in spec:
-                exact = build_score_fn(spec["control"], process, target, None, place)
+                exact = build_score_fn(spec["control"], process, target, place)
                 yield f"control/{label}", simulated(process, steps, *exact)
                 if isinstance(target.law, Gaussian):
                     score = scores.exact(process, target.law)
@@ -386,7 +388,7 @@ def bounds(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str)
     import torch
 
     from sgm import evaluation, networks
-    from sgm.run.score_fns import load_networks
+    from sgm.run.score_fns import bind, load_networks
 
     law = known_law(spec)
     times = build_times(spec["time_grid"], spec["horizon"], spec["n_steps"])
@@ -397,7 +399,7 @@ def bounds(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str)
     rows: list[dict[str, Any]] = []
     messages = np.full((len(spec["schedules"]), len(seeds)), "", dtype=object)
     for s, (label, process) in enumerate(_processes(spec)):
-        score_fn = trained[s * len(seeds) : (s + 1) * len(seeds)].bind(process)
+        score_fn = bind(spec, trained, process, s, len(seeds))
         draws = (
             spec["n_score_error"],
             spec["study_seed"],

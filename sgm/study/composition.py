@@ -112,3 +112,9 @@ class Composition:
         """Whether a long run of the exact-score chain stands in for its law, which is not known."""
         known = target.entry.law == "gaussian" or self.study.n_reference is None
         return not known and self.is_coupled(target, score)
+
+    def train_schedule(self, labels: Mapping[str, str]) -> str | None:
+        """Label of the schedule under which all networks of a score are trained, if it has one."""
+        score = self.axes["score"].get(labels.get("score", ""))
+        label: str | None = getattr(score.parameters, "train_schedule", None) if score else None
+        return label

@@ -259,6 +259,12 @@ class Study(families.Strict):
                             f"score, which target {target.label!r} has not; use 'denoising' there, "
                             "or list under `targets` those it is meant for"
                         )
+            label = getattr(score.parameters, "train_schedule", None)
+            if label is not None and label not in [item.label for item in self.schedules]:
+                raise ValueError(
+                    f"scores: train_schedule = {label!r} of {score.label!r} is not a schedule of "
+                    f"the study; its schedules: {', '.join(item.label for item in self.schedules)}"
+                )
         histograms = [item.label for item in self.divergences if item.family == "histogram"]
         if len(histograms) > 1:
             raise ValueError(f"divergences: {histograms}: a study can have one histogram")

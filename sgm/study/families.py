@@ -347,6 +347,88 @@ class Geometric(Schedule):
         return self
 
 
+class Polynomial(Schedule):
+    """β_min + (β_max − β_min) (t/T)^exponent."""
+
+    axes: ClassVar[Mapping[str, str]] = {"exponent": "p"}
+    exponent: Annotated[float, Field(ge=0.01, le=1000)]
+    beta_min: Positive
+    beta_max: Positive
+
+
+class Sigmoid(Schedule):
+    """m² a sigmoid of the time between start/tau and end/tau, clipped."""
+
+    axes: ClassVar[Mapping[str, str]] = {"tau": "τ"}
+    start: Real
+    end: Real
+    tau: Positive
+    clip: Positive
+
+
+class PowerCosine(Schedule):
+    """m² a cosine to the power of 2 tau between two angles, clipped."""
+
+    axes: ClassVar[Mapping[str, str]] = {"tau": "τ"}
+    start: Annotated[float, Field(ge=0, le=1, description="of a quarter turn")]
+    end: Annotated[float, Field(ge=0, le=1, description="of a quarter turn")]
+    tau: Annotated[float, Field(ge=0.01, le=100)]
+    clip: Positive
+
+
+class Laplace(Schedule):
+    """Log-SNR of a Laplace law of some location and scale, clipped."""
+
+    axes: ClassVar[Mapping[str, str]] = {"scale": "b"}
+    location: Annotated[float, Field(ge=-100, le=100)]
+    scale: Annotated[float, Field(ge=0.01, le=10)]
+    clip: Positive
+
+
+class EDM(Schedule):
+    """Noise levels uniform in sigma^(1/rho)."""
+
+    axes: ClassVar[Mapping[str, str]] = {"rho": "ρ"}
+    sigma_min: Annotated[float, Field(ge=0, le=1e9)]
+    sigma_max: Positive
+    rho: Annotated[float, Field(ge=0.5, le=1000)]
+
+
+class DiscreteCosine(Schedule):
+    """The cosine schedule as a chain of `steps` steps, each clipped at `max_beta`."""
+
+    offset: Positive
+    steps: Count
+    max_beta: Annotated[float, Field(gt=0, lt=1)]
+
+
+Knots = Annotated[
+    tuple[Annotated[float, Field(ge=0, le=1)], ...],
+    Field(min_length=2, description="times as fractions of T, from 0 to 1"),
+]
+
+
+class RateKnots(Schedule):
+    """β through `rates` at `knots`: linear between them, or a monotone spline."""
+
+    knots: Knots
+    rates: Annotated[tuple[Positive, ...], Field(min_length=2)]
+
+
+class LevelKnots(Schedule):
+    """B a monotone spline through `levels` at `knots`."""
+
+    knots: Knots
+    levels: Annotated[tuple[Annotated[float, Field(ge=0, le=1e9)], ...], Field(min_length=2)]
+
+
+class ScheduleFile(Schedule):
+    """Knots from a .csv, .json or .npz file: columns time and beta, or time and integral."""
+
+    path: UserPath
+    interpolation: Literal["linear", "monotone"]
+
+
 # --- processes, time grids, samplers -------------------------------------------------
 
 
@@ -479,8 +561,19 @@ def _with_architecture(raw: Any) -> Any:
 
 
 class Trained(Score):
-    """Networks trained per (target, schedule, horizon, seed)."""
+    """Networks trained per (target, schedule, horizon, seed).
 
+    Or, with a `train_schedule`, per (target, horizon, seed) under that schedule alone.
+    """
+
+    context = (*Score.context, "train_schedule")
+    train_schedule: Annotated[
+        str | None,
+        Field(
+            description="label of the study's schedule under which the networks of all are "
+            "trained; null trains under each"
+        ),
+    ] = None
     recipe: Annotated[
         MLPRecipe | MixerRecipe,
         Field(discriminator="architecture"),

@@ -102,7 +102,8 @@ class Plan(Composition):
         """The files on disk by chain and block of schedules."""
         chains: dict[_Chain, dict[str, list[tuple[str, dict[str, str]]]]] = {}
         for kind, labels in self.on_disk:
-            if "schedules" in labels:
+            shared = stage_of(kind) == "network" and self.train_schedule(labels) is not None
+            if "schedules" in labels and not shared:
                 blocks = chains.setdefault(_Chain.of(labels), {})
                 blocks.setdefault(labels["schedules"], []).append((kind, labels))
         return chains
@@ -133,7 +134,8 @@ class Plan(Composition):
         """
         target, score = (self.item(axis, chain._asdict()) for axis in ("target", "score"))
         first = "divergences" if self.is_sampled(target, score) else "likelihood"
-        first = "network" if score.family == "trained" else first
+        own = score.family == "trained" and score.parameters.train_schedule is None
+        first = "network" if own else first
         for kind, labels in self._chains[chain][name]:
             if kind != first:
                 continue
@@ -214,7 +216,9 @@ class Plan(Composition):
             if "schedules" not in fields(kind):
                 yield cell
                 continue
-            for block in self.schedule_blocks(_Chain.of(cell)):
+            blocks = self.schedule_blocks(_Chain.of(cell))
+            shared = self.train_schedule(cell) if stage_of(kind) == "network" else None
+            for block in blocks if shared is None else (shared,):
                 yield cell | {"schedules": block}
 
     def files(self, kind: str) -> list[str]:
@@ -269,6 +273,9 @@ class Plan(Composition):
                     needed[f"reference_{s}"] = "reference", {**own, "schedule": label}
             if stage == "likelihood" and not target.entry.law_known:
                 needed["data"] = "data", own
+            shared = self.train_schedule(own)
+            if shared is not None and "network" in needed:
+                needed["network"] = "network", {**needed["network"][1], "schedules": shared}
         return needed
 
     # --- specs -----------------------------------------------------------------------
@@ -342,7 +349,9 @@ class Plan(Composition):
         if stage == "reference":
             return Job(labels, [self.schedule(labels)])
         if stage == "pictures":
-            return Job(labels, [], self.place(labels)["schedules"].split(","))
+            alone = self.train_schedule(labels) is not None
+            names = labels["schedule"] if alone else self.place(labels)["schedules"]
+            return Job(labels, [], names.split(","))
         return Job(labels, self.schedules(labels) if "schedules" in labels else [])
 
     @cached_property

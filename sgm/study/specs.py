@@ -32,7 +32,7 @@ class Job(NamedTuple):
     schedules : list of dict
         Specs of the schedules of its block: the study may lack some of a block on disk.
     block : list of str
-        Labels of the schedules of the file of networks that it reads, of a picture.
+        Labels of the schedules that share the file of networks which a picture reads.
     """
 
     labels: Mapping[str, str]
@@ -118,6 +118,11 @@ def _all_axes(cells: Composition) -> Leaves:
     }
 
 
+def _solvers(cells: Composition) -> Leaves:
+    study = cells.study
+    return {"time_grids": labelled(study.time_grids), "n_steps": list(study.n_steps)}
+
+
 def _data(cells: Composition, job: Job) -> Leaves:
     return _target(cells, job) | {"n_train": cells.study.n_train}
 
@@ -134,8 +139,17 @@ def _precision(cells: Composition, job: Job) -> Leaves:
     return {"precision": cells.study.precision} if trained and not usual else {}
 
 
+def _trained_under(cells: Composition, job: Job) -> Leaves:
+    """The schedule under which all networks of a score were trained, if it names one."""
+    label = cells.train_schedule(job.labels)
+    if label is None:
+        return {}
+    return {"train_schedule": labelled([cells.axes["schedule"][label]])[0]}
+
+
 def _samples(cells: Composition, job: Job) -> Leaves:
     told = _network(cells, job) | _solver(cells, job) | _precision(cells, job)
+    told |= _trained_under(cells, job)
     told |= {"sampler": cells.item("sampler", job.labels).spec, "n_samples": cells.study.n_samples}
     if cells.along_chain(cells.item("target", job.labels), cells.item("score", job.labels)):
         told["n_score_error"] = cells.study.n_score_error
@@ -185,12 +199,13 @@ def _bounds(cells: Composition, job: Job) -> Leaves:
     if cells.study.score_error_tolerance is not None:
         told["score_error_tolerance"] = cells.study.score_error_tolerance
         told["largest_score_error"] = any(item.entry.along_chain for item in bounds)
-    return told | _precision(cells, job)
+    return told | _precision(cells, job) | _trained_under(cells, job)
 
 
 def _likelihood(cells: Composition, job: Job) -> Leaves:
     assert cells.study.likelihood is not None
-    return _network(cells, job) | {"likelihood": cells.study.likelihood.model_dump(mode="json")}
+    told = _network(cells, job) | _trained_under(cells, job)
+    return told | {"likelihood": cells.study.likelihood.model_dump(mode="json")}
 
 
 def _pictures(cells: Composition, job: Job) -> Leaves:
@@ -206,6 +221,7 @@ def _pictures(cells: Composition, job: Job) -> Leaves:
         "n_steps": max(study.n_steps),
         "samplers": labelled(study.samplers),
     }
+    told |= _trained_under(cells, job)
     if score.family == "trained":
         place = job.block.index(job.labels["schedule"])
         told["place"] = {"schedule": place, "schedules": len(job.block)}
@@ -227,7 +243,7 @@ def _exact(cells: Composition, job: Job) -> Leaves:
         if item.entry.exact and target.entry.law == "gaussian"
     ]
     told = _target(cells, job) | _all_axes(cells) | {"scores": labelled(scores)}
-    told |= {"time_grids": labelled(study.time_grids), "n_steps": list(study.n_steps)}
+    told |= _solvers(cells)
     told |= {
         "divergences": divergences,
         "bounds": _measures(item for item in bounds if not item.entry.along_chain),
@@ -252,7 +268,8 @@ def _axes(cells: Composition, job: Job) -> Leaves:
         for variable in item.entry.variables
         if item.entry.objection and "objection" in variable.about
     ]
-    return _all_axes(cells) | {"targets": labelled(study.targets), "objections": objections}
+    told = _all_axes(cells) | {"targets": labelled(study.targets), "objections": objections}
+    return told | _solvers(cells)
 
 
 _LEAVES: dict[str, Callable[[Composition, Job], Leaves]] = {
