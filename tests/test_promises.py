@@ -80,7 +80,7 @@ def test_what_is_misspelt_in_a_row_is_refused(tmp_path: Path, words: str, messag
         (
             "time_grid",
             "horizon, steps",
-            "steps: not among what a time_grid may ask for: horizon, n",
+            "steps: not among what a time_grid may ask for: process, horizon, n_steps, law, stop",
         ),
         ("target", "dimension: int", "dimension: not among .*: nothing; .*are keyword-only"),
         ("sampler", "process, times, eta", "eta: not among what a sampler may ask for"),
@@ -106,7 +106,7 @@ def test_each_study_has_the_families_of_its_own_files(
 ) -> None:
     """Two files may use one name in two studies, and not in one."""
     paths = [tmp_path / "one.py", tmp_path / "two.py"]
-    for path, end in zip(paths, ("0.0", "0.1"), strict=True):
+    for path, end in zip(paths, ("0.0", "0"), strict=True):
         path.write_text(HEAD + GRIDS.format(end))
     one, two = (Study.parse(tiny(extensions=[str(p)], time_grids=["mine"])) for p in paths)
     for study, path in ((one, paths[0]), (two, paths[1])):

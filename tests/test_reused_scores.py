@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sgm.gather import gather
 
 from sgm import samplers, scores, timegrids
 from sgm.evaluation import score_error_moments
+from sgm.gather import gather
 from sgm.gaussian import Gaussian
 from sgm.networks import ReusedScore, affine_score_fn
 from sgm.processes import Process, VEProcess, VPProcess, matching_times

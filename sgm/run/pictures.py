@@ -43,7 +43,7 @@ def pictures(
 
     target = build_target(spec["target"])
     process = build_process(spec["process"], spec["schedule"], spec["horizon"])
-    solver_times = build_times(spec["time_grid"], spec["horizon"], spec["n_steps"])
+    solver_times = build_times(spec["time_grid"], process, spec["n_steps"], target.law)
     times = np.sort(np.array(spec["times"]))[::-1] * spec["horizon"]
     place = networks.resolve_device(device)
     trained = load_networks(spec, inputs, place)

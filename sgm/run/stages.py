@@ -143,7 +143,7 @@ def reference(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: s
 
     target = build_target(spec["target"])
     process = build_process(spec["process"], spec["schedule"], spec["horizon"])
-    times = build_times(spec["time_grid"], spec["horizon"], spec["n_steps"])
+    times = build_times(spec["time_grid"], process, spec["n_steps"], target.law)
     place = networks.resolve_device(device)
     score_fn, dtype = build_score_fn(spec["score"], process, target, place)
     (rows,) = simulation.simulate_reverse(
@@ -177,7 +177,6 @@ def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
     from sgm.run.score_fns import bind, build_score_fn, load_networks
 
     target = build_target(spec["target"])
-    times = build_times(spec["time_grid"], spec["horizon"], spec["n_steps"])
     place = networks.resolve_device(device)
     trained = load_networks(spec, inputs, place)
 
@@ -202,6 +201,7 @@ def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
     def generated() -> Iterator[tuple[str, npt.NDArray[Any]]]:
         errors = []
         for s, (label, process) in enumerate(_processes(spec)):
+            times = build_times(spec["time_grid"], process, spec["n_steps"], target.law)
             steps = build_steps(spec["sampler"], process, times)
             score_fn: Any
             if trained is not None:
@@ -315,10 +315,10 @@ def _chain_bounds(
     """The bounds that need the networks' error along the generated chain, and their failures."""
     forward = read_cells(inputs["bounds"], ERRORS)
     along = read_cells(inputs["samples"], ["score_mse_generated"])
-    times = build_times(spec["time_grid"], spec["horizon"], spec["n_steps"])
     rows, messages = [], np.full((len(spec["schedules"]), n_seeds), "", dtype=object)
     for s, (label, process) in enumerate(_processes(spec)):
         errors = {name: error[s] for name, error in (forward | along).items()}
+        times = build_times(spec["time_grid"], process, spec["n_steps"], target.law)
         context = {"process": process, "law": target.law, "times": times, **errors}
         try:
             rows.append(measured(spec["bounds"], context))
@@ -391,7 +391,6 @@ def bounds(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str)
     from sgm.run.score_fns import bind, load_networks
 
     law = known_law(spec)
-    times = build_times(spec["time_grid"], spec["horizon"], spec["n_steps"])
     place = networks.resolve_device(device)
     trained = load_networks(spec, inputs, place)
     assert trained is not None
@@ -399,6 +398,7 @@ def bounds(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str)
     rows: list[dict[str, Any]] = []
     messages = np.full((len(spec["schedules"]), len(seeds)), "", dtype=object)
     for s, (label, process) in enumerate(_processes(spec)):
+        times = build_times(spec["time_grid"], process, spec["n_steps"], law)
         score_fn = bind(spec, trained, process, s, len(seeds))
         draws = (
             spec["n_score_error"],

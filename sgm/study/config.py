@@ -37,6 +37,13 @@ from sgm.study.variables import LIKELIHOOD, RESERVED
 __all__ = ["Item", "Study", "canonical", "format_number", "json_schema"]
 
 
+#: What a time grid may need of a target, in words.
+_NEEDED = {
+    "law": "a known law",
+    "gaussian": "a Gaussian law",
+    "density": "a known law that is not Gaussian",
+    "data": "held-out rows",
+}
 #: Kinds that a study may do without.
 MAY_BE_EMPTY = {"bound"}
 
@@ -265,6 +272,14 @@ class Study(families.Strict):
                     f"scores: train_schedule = {label!r} of {score.label!r} is not a schedule of "
                     f"the study; its schedules: {', '.join(item.label for item in self.schedules)}"
                 )
+        for time_grid in self.time_grids:
+            for target in self.targets:
+                if not time_grid.entry.suits(target.entry):
+                    raise ValueError(
+                        f"time_grids: {time_grid.label!r} needs {_NEEDED[time_grid.entry.needs]}, "
+                        f"which target {target.label!r} has not: must be in a study of other "
+                        "targets"
+                    )
         histograms = [item.label for item in self.divergences if item.family == "histogram"]
         if len(histograms) > 1:
             raise ValueError(f"divergences: {histograms}: a study can have one histogram")

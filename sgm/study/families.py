@@ -110,8 +110,8 @@ class Parameters(Strict):
     Class attributes
     ----------------
     axes : mapping of str to str
-        Numbers that may be a list in the config, one cell a value, and the symbol of each. They
-        are part of the label, as in ``beta_a=-10``, and coordinates of the grid.
+        Numbers that may be a list in the config, one cell a value, and the symbol of each, empty
+        for its name. They are part of the label, as in ``beta_a=-10``, and coordinates of the grid.
     default_name : str
         First part of the label when the config gives no `name`; the family if empty.
     context : tuple of str
@@ -447,7 +447,109 @@ class VE(Process):
 
 
 class TimeGrid(Parameters):
-    """A time grid of the solver."""
+    """A time grid of the solver; it ends at 0, or at `early_stop`."""
+
+    changes = ("early_stop",)
+    early_stop: Annotated[
+        Positive | None, Field(description="last time, below every T; null is 0, the data")
+    ] = None
+
+
+class BetaQuantiles(TimeGrid):
+    """Quantiles of the law Beta(alpha, beta) on [0, T]."""
+
+    alpha: Positive
+    beta: Positive
+
+
+class LinearSteps(TimeGrid):
+    """Steps of B that grow linearly, by the factor `ratio` from the data to the noise."""
+
+    axes: ClassVar[Mapping[str, str]] = {"ratio": ""}
+    ratio: Positive
+
+
+class Levels(TimeGrid):
+    """Noise levels down to `sigma_min`, and a last step to 0 or none."""
+
+    sigma_min: Annotated[Positive, Field(description="smallest noise-to-signal ratio")]
+    end: Annotated[
+        Literal["zero", "stop"],
+        Field(description="whether a last step leads from sigma_min to 0, or the grid stops there"),
+    ] = "zero"
+
+    @model_validator(mode="after")
+    def _ends_once(self) -> Levels:
+        if self.end == "stop" and self.early_stop is not None:
+            raise ValueError(
+                f"early_stop = {self.early_stop}: must be null with end = 'stop', where the grid "
+                "stops at sigma_min"
+            )
+        return self
+
+
+class Karras(Levels):
+    """Equal steps in σ^(1/rho)."""
+
+    axes: ClassVar[Mapping[str, str]] = {"rho": "ρ"}
+    rho: Positive
+
+
+class DMN(Levels):
+    """Levels that minimise an error bound of a multistep solver of some order."""
+
+    order: Literal[1, 2, 3]
+    exponent: Positive
+    scale: Positive
+
+
+class Arctangent(TimeGrid):
+    """Equal steps in arctan(σ/scale)."""
+
+    axes: ClassVar[Mapping[str, str]] = {"scale": ""}
+    scale: Positive
+
+
+class CosineLevels(TimeGrid):
+    """The noise levels of the cosine schedule, σ in units of `scale`."""
+
+    offset: Annotated[float, Field(ge=0, le=1e9)]
+    scale: Positive
+
+
+class SigmoidLevels(TimeGrid):
+    """The noise levels of the sigmoid schedule, σ in units of `scale`."""
+
+    start: Real
+    finish: Real
+    temperature: Positive
+    scale: Positive
+
+
+class LaplaceLevels(TimeGrid):
+    """Quantiles of a Laplace law of the log-SNR."""
+
+    location: Real
+    width: Positive
+
+
+class GaussianGeometric(TimeGrid):
+    """Noise levels in geometric sequence, down to one that depends on Tr Σ and N."""
+
+    end: Literal["zero", "stop"] = "zero"
+
+
+class ScoreOptimal(TimeGrid):
+    """Equal Fisher divergences between neighbours, with the velocity 1 or σ."""
+
+    velocity: Literal["unit", "noise"]
+
+
+class ConstantRate(TimeGrid):
+    """Equal changes of the law, measured by W2 of its moments; σ in units of `scale`."""
+
+    exponent: Annotated[float, Field(ge=0, le=100)]
+    scale: Positive
 
 
 class Sampler(Parameters):

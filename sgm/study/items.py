@@ -100,7 +100,7 @@ def coordinates(axes: Mapping[str, Sequence[Item]]) -> list[Coordinate]:
     for dimension, items in axes.items():
         for item in items:
             for parameter, symbol in item.parameters.axes.items():
-                symbols.setdefault((dimension, parameter), symbol)
+                symbols.setdefault((dimension, parameter), symbol or parameter)
     dimensions = Counter(parameter for _, parameter in symbols)
     return [
         Coordinate(

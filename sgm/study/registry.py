@@ -63,8 +63,8 @@ class Entry:
         Of a target, what is known of it: a Gaussian law, so that the laws of samplers are
         exact; a density and the scores of its noised versions; or its data alone.
     needs : {"", "law", "gaussian", "density", "data"}
-        Of a score, a divergence or a bound, what a target must have for it: nothing, a known
-        law, a Gaussian one, one that is not, or held-out data.
+        Of a time grid, a score, a divergence or a bound, what a target must have for it:
+        nothing, a known law, a Gaussian one, one that is not, or held-out data.
     variables : tuple of Variable
         Of a divergence or a bound: the grid variables it computes.
     exact : str
@@ -121,7 +121,7 @@ class Entry:
         return self.law != "unknown"
 
     def suits(self, target: Entry) -> bool:
-        """Whether a target has what this score or divergence needs."""
+        """Whether a target has what this time grid, score or measure needs."""
         match self.needs:
             case "law":
                 return target.law_known
@@ -213,6 +213,26 @@ KINDS: dict[str, dict[str, Entry]] = {
     "time_grid": {
         "uniform": Entry("sgm.timegrids:uniform", families.TimeGrid),
         "quadratic": Entry("sgm.timegrids:quadratic", families.TimeGrid),
+        "beta_quantiles": Entry("sgm.timegrids:beta_quantiles", families.BetaQuantiles),
+        "linear_steps": Entry("sgm.timegrids:linear_steps", families.LinearSteps),
+        "log_snr": Entry("sgm.timegrids:log_snr", families.Levels),
+        "karras": Entry("sgm.timegrids:karras", families.Karras),
+        "arctangent": Entry("sgm.timegrids:arctangent", families.Arctangent),
+        "cosine": Entry("sgm.timegrids:cosine", families.CosineLevels),
+        "sigmoid": Entry("sgm.timegrids:sigmoid", families.SigmoidLevels),
+        "laplace": Entry("sgm.timegrids:laplace", families.LaplaceLevels),
+        "dmn": Entry("sgm.timegrids:dmn", families.DMN),
+        "gaussian_geometric": Entry(
+            "sgm.timegrids:gaussian_geometric", families.GaussianGeometric, needs="gaussian"
+        ),
+        "entropic": Entry("sgm.timegrids:entropic", families.Levels, needs="law"),
+        "entropic_rescaled": Entry(
+            "sgm.timegrids:entropic_rescaled", families.TimeGrid, needs="law"
+        ),
+        "score_optimal": Entry(
+            "sgm.timegrids:score_optimal", families.ScoreOptimal, needs="gaussian"
+        ),
+        "constant_rate": Entry("sgm.timegrids:constant_rate", families.ConstantRate, needs="law"),
     },
     "divergence": {
         "gaussian_kl": Entry(
@@ -305,7 +325,7 @@ CONTEXT: dict[str, tuple[str, ...]] = {
     "target": (),
     "schedule": ("horizon", "variance"),
     "sampler": ("process", "times"),
-    "time_grid": ("horizon", "n_steps"),
+    "time_grid": ("process", "horizon", "n_steps", "law", "stop"),
     "score": ("process", "law"),
     "divergence": ("sample", "generated", "reference", "target", "train", "heldout"),
     "bound": (
@@ -427,9 +447,10 @@ def _require_row(kind: str, axes: Any, variables: Sequence[Variable], law: str, 
     if law not in get_args(Law) or (law != "gaussian" and kind != "target"):
         allowed = ", ".join(get_args(Law)) if kind == "target" else "left out, but for a target"
         raise ValueError(f"law = {law!r} of a {kind}: must be {allowed}")
-    if needs not in get_args(Needs) or (needs and not (measure or kind == "score")):
-        allowed = "left out, but for a score, a divergence or a bound"
-        if measure or kind == "score":
+    of_target = measure or kind in ("score", "time_grid")
+    if needs not in get_args(Needs) or (needs and not of_target):
+        allowed = "left out, but for a time grid, a score, a divergence or a bound"
+        if of_target:
             allowed = f"one of {', '.join(map(repr, get_args(Needs)))}"
         raise ValueError(f"needs = {needs!r} of a {kind}: must be {allowed}")
     if not (isinstance(variables, Sequence) and all(isinstance(v, Variable) for v in variables)):
