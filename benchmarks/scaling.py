@@ -41,7 +41,7 @@ from sgm import plots, tables
 from sgm.plots.style import house_style
 from sgm.run import theory
 from sgm.store.cells import write_cells
-from sgm.store.gather import gather
+from sgm.gather import gather
 from sgm.store.grid import open_grid, write_grid
 from sgm.study import Plan, Study
 

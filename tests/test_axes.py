@@ -11,10 +11,11 @@ import pytest
 import xarray as xr
 
 from sgm import reading
+from sgm.gather import gather
 from sgm.store.axes import AXES, label_of, label_without
-from sgm.store.gather import gather
 from sgm.store.grid import open_grid, write_grid
 from sgm.study import Plan, Study
+from sgm.study.registry import KINDS
 from tests.workflow import run_jobs, tiny
 
 
@@ -176,7 +177,9 @@ def gathered(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
             {"family": "predictor_corrector", "corrector_steps": [1, 2], "step_size": 1e-4},
         ],
     )
-    return grid_of(config, folder)
+    grid = grid_of(config, folder)
+    Study.parse(tiny())  # a study forgets the families of the one before
+    return grid
 
 
 def test_every_parameter_is_a_coordinate_with_symbol_and_name(gathered: xr.Dataset) -> None:
@@ -209,6 +212,15 @@ def test_labels_and_coordinates_agree_to_the_last_digit(gathered: xr.Dataset) ->
         for label, value in zip(own[own.dims[0]].values, own.values, strict=True):
             written = re.search(rf"(?<=_{own.attrs['parameter']}=)[^_]+", label)
             assert np.isnan(value) if written is None else float(written[0]) == value, (name, label)
+
+
+def test_every_built_in_parameter_that_is_an_axis_is_a_number_with_a_symbol() -> None:
+    for kind, rows in KINDS.items():
+        for family, entry in rows.items():
+            for parameter, symbol in entry.parameters.axes.items():
+                annotation = entry.parameters.model_fields[parameter].annotation
+                assert annotation in (int, float), (kind, family, parameter)
+                assert isinstance(symbol, str)
 
 
 def test_a_number_of_the_config_finds_its_cells(gathered: xr.Dataset) -> None:

@@ -25,12 +25,12 @@ import sgm
 from sgm.run import views
 from sgm.run.check import check
 from sgm.run.properties import examine
-from sgm.store import gather
 from sgm.store.grid import open_grid, write_grid
 from sgm.study import Plan, Study
 from sgm.study.document import read_config
 from sgm.study.families import Figures, MLPRecipe, Schedule
 from sgm.study.registry import KINDS
+from sgm.study.variables import CURVES, EXACT_LAW, TRAINING
 from tests.grids import synthetic_grid
 from tests.workflow import ROOT, run_jobs, tiny
 
@@ -413,7 +413,7 @@ def test_modules_that_the_package_names_exist() -> None:
 
 def test_variables_that_the_metrics_page_explains_exist() -> None:
     """The first column of each table that starts with names of variables."""
-    known = {variable.name for variable in (*gather.EXACT_LAW, *gather.TRAINING, *gather.CURVES)}
+    known = {variable.name for variable in (*EXACT_LAW, *TRAINING, *CURVES)}
     for path in (ROOT / "config").rglob("*.yaml"):
         known |= Plan(Study.parse(read_config(path)), Path("none")).variables.keys()
     text = TEXTS["docs/metrics.md"]

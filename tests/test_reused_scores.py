@@ -11,6 +11,7 @@ import torch
 
 from sgm import samplers, scores, timegrids
 from sgm.evaluation import score_error_moments
+from sgm.gather import gather
 from sgm.gaussian import Gaussian
 from sgm.networks import ReusedScore, affine_score_fn
 from sgm.processes import Process, VEProcess, VPProcess, matching_times
@@ -20,7 +21,6 @@ from sgm.schedules.levels import EDMSchedule, LaplaceSchedule
 from sgm.simulation import simulate_reverse
 from sgm.store import DONE
 from sgm.store.cells import read_cells
-from sgm.store.gather import gather
 from sgm.study import Plan, Study
 from tests.workflow import Workflow, run_jobs, tiny
 

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 
 from sgm import plots, tables
+from sgm.gather import gather, gather_pictures
 from sgm.run.check import check
 from sgm.store import DONE, FAILED, NOT_APPLICABLE
-from sgm.store.gather import gather
 from sgm.store.grid import open_grid, write_grid
-from sgm.store.pictures import gather_pictures
 from sgm.study import Item, Plan, Study, Variable
 from sgm.study.document import read_config
 from sgm.study.variables import GRID

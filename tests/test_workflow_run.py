@@ -16,8 +16,8 @@ import pytest
 import xarray as xr
 import yaml
 
+from sgm.gather import gather
 from sgm.store.cells import read_cells
-from sgm.store.gather import gather
 from sgm.study import Plan, Study
 from tests.workflow import ROOT, Workflow, tiny
 

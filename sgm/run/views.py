@@ -27,10 +27,9 @@ Files = Mapping[str, Path]
 
 def grid(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> list[Path]:
     """Gather all cell files of a study into its grid; sweep up after writers that were killed."""
+    from sgm.gather import gather, gather_pictures
     from sgm.store.cells import remove_leftovers
-    from sgm.store.gather import gather
     from sgm.store.grid import write_grid
-    from sgm.store.pictures import gather_pictures
     from sgm.study import Plan, Study
 
     plan = Plan(Study.parse(spec["config"]), Path(spec["root"]))

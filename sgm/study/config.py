@@ -12,7 +12,6 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from reprlib import Repr
 from typing import Annotated, Any, Literal
@@ -30,9 +29,9 @@ from pydantic import (
 from sgm.store.axes import AXES, as_labelled, format_number, label_of
 from sgm.store.cells import canonical
 from sgm.study import families
-from sgm.study.coordinates import Coordinate, coordinates
-from sgm.study.families import Name, Parameters
-from sgm.study.registry import KINDS, Entry, lookup, use_extensions
+from sgm.study.families import Name
+from sgm.study.items import Coordinate, Item, coordinates
+from sgm.study.registry import KINDS, lookup, use_extensions
 from sgm.study.variables import LIKELIHOOD, RESERVED
 
 __all__ = ["Item", "Study", "canonical", "format_number", "json_schema"]
@@ -47,50 +46,6 @@ _NEEDED = {
 }
 #: Kinds that a study may do without.
 MAY_BE_EMPTY = {"bound"}
-
-
-@dataclass(frozen=True)
-class Item:
-    """One value of an axis of the study, such as the schedule ``beta_a=-10``.
-
-    Parameters
-    ----------
-    kind : str
-        Kind of family, such as ``schedule``.
-    label : str
-        Unique on its axis; stands in paths and in the grid.
-    parameters : Parameters
-        As validated from the config.
-    entry : Entry
-        Row of its family.
-    """
-
-    kind: str
-    label: str
-    parameters: Parameters
-    entry: Entry
-
-    @property
-    def family(self) -> str:
-        return self.parameters.family
-
-    @property
-    def numbers(self) -> dict[str, float]:
-        """The parameters that are axes, as the label has them."""
-        return {key: float(getattr(self.parameters, key)) for key in self.parameters.axes}
-
-    @cached_property
-    def spec(self) -> dict[str, Any]:
-        """What a job needs to build it: an address and keyword arguments."""
-        changes = set(self.parameters.changes)
-        exclude: dict[str, Any] = dict.fromkeys((*changes, *self.parameters.context), True)
-        exclude["recipe"] = {"name"}  # shown, and no more
-        return {
-            "build": self.entry.build,
-            "parameters": self.parameters.model_dump(mode="json", exclude=exclude),
-            **({"variables": self.entry.promised} if self.entry.variables else {}),
-            **self.parameters.model_dump(mode="json", include=changes, exclude_none=True),
-        }
 
 
 def _expand(kind: str, raw: Any) -> list[Item]:

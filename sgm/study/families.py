@@ -110,8 +110,8 @@ class Parameters(Strict):
     Class attributes
     ----------------
     axes : mapping of str to str
-        Numbers that may be a list in the config, one cell a value, and the symbol of each. They
-        are part of the label, as in ``beta_a=-10``, and coordinates of the grid.
+        Numbers that may be a list in the config, one cell a value, and the symbol of each, empty
+        for its name. They are part of the label, as in ``beta_a=-10``, and coordinates of the grid.
     default_name : str
         First part of the label when the config gives no `name`; the family if empty.
     context : tuple of str
@@ -350,7 +350,7 @@ class Geometric(Schedule):
 class Polynomial(Schedule):
     """β_min + (β_max − β_min) (t/T)^exponent."""
 
-    axes: ClassVar[Mapping[str, str]] = {"exponent": ""}
+    axes: ClassVar[Mapping[str, str]] = {"exponent": "p"}
     exponent: Annotated[float, Field(ge=0.01, le=1000)]
     beta_min: Positive
     beta_max: Positive
@@ -379,7 +379,7 @@ class PowerCosine(Schedule):
 class Laplace(Schedule):
     """Log-SNR of a Laplace law of some location and scale, clipped."""
 
-    axes: ClassVar[Mapping[str, str]] = {"scale": ""}
+    axes: ClassVar[Mapping[str, str]] = {"scale": "b"}
     location: Annotated[float, Field(ge=-100, le=100)]
     scale: Annotated[float, Field(ge=0.01, le=10)]
     clip: Positive
@@ -574,7 +574,7 @@ class PredictorCorrector(Sampler):
 class PredictorCorrectorSNR(Sampler):
     """Euler-Maruyama with Langevin corrector steps set by a signal-to-noise ratio."""
 
-    axes = ("corrector_steps", "snr")
+    axes: ClassVar[Mapping[str, str]] = {"corrector_steps": "L", "snr": "r"}
     corrector_steps: Count
     snr: Positive
 
@@ -582,7 +582,7 @@ class PredictorCorrectorSNR(Sampler):
 class AnnealedLangevin(Sampler):
     """Langevin steps at each level of the grid, of a size in units of the noise's variance."""
 
-    axes = ("langevin_steps", "step_size")
+    axes: ClassVar[Mapping[str, str]] = {"langevin_steps": "L", "step_size": "δ"}
     langevin_steps: Count
     step_size: Positive
 
@@ -590,7 +590,7 @@ class AnnealedLangevin(Sampler):
 class EDM(Sampler):
     """EDM's stochastic Heun: noise is added between two levels before each step."""
 
-    axes = ("s_churn",)
+    axes: ClassVar[Mapping[str, str]] = {"s_churn": "S"}
     s_churn: Annotated[Real, Field(ge=0)]
     s_tmin: Annotated[Real, Field(ge=0, description="level √v/m below which none is added")] = 0.0
     s_tmax: Annotated[Positive | None, Field(description="and above which; null is no limit")] = (
@@ -608,7 +608,7 @@ class EDM(Sampler):
 class Restart(Sampler):
     """Heun, an interval of times gone through again and again."""
 
-    axes = ("restarts",)
+    axes: ClassVar[Mapping[str, str]] = {"restarts": "K"}
     restarts: Annotated[int, Field(ge=0, le=10**4)]
     low: Annotated[float, Field(ge=0, le=1, description="end of the interval, as a fraction of T")]
     high: Annotated[float, Field(ge=0, le=1, description="its start")]
@@ -623,14 +623,14 @@ class Restart(Sampler):
 class DPMSolverPP2M(Sampler):
     """DPM-Solver++(2M), from the probability flow (eta = 0) to the backward SDE (eta = 1)."""
 
-    axes = ("eta",)
+    axes: ClassVar[Mapping[str, str]] = {"eta": "η"}
     eta: Annotated[float, Field(ge=0, le=1)]
 
 
 class DEIS(Sampler):
     """Exponential Adams-Bashforth in the noise level."""
 
-    axes = ("order",)
+    axes: ClassVar[Mapping[str, str]] = {"order": "p"}
     order: Annotated[int, Field(ge=1, le=3)]
 
 

@@ -1,17 +1,62 @@
-"""The parameters of a study that are coordinates of its grid: one for each axis of a family."""
+"""What stands on the axes of a study: items, and those of their numbers that are coordinates."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import nan
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from sgm.study.config import Item
+from sgm.study.families import Parameters
+from sgm.study.registry import Entry
 
-__all__ = ["Coordinate", "coordinates"]
+__all__ = ["Coordinate", "Item", "coordinates"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One value of an axis of the study, such as the schedule ``beta_a=-10``.
+
+    Parameters
+    ----------
+    kind : str
+        Kind of family, such as ``schedule``.
+    label : str
+        Unique on its axis; stands in paths and in the grid.
+    parameters : Parameters
+        As validated from the config.
+    entry : Entry
+        Row of its family.
+    """
+
+    kind: str
+    label: str
+    parameters: Parameters
+    entry: Entry
+
+    @property
+    def family(self) -> str:
+        return self.parameters.family
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The parameters that are axes, as the label has them."""
+        return {key: float(getattr(self.parameters, key)) for key in self.parameters.axes}
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """What a job needs to build it: an address and keyword arguments."""
+        changes = set(self.parameters.changes)
+        exclude: dict[str, Any] = dict.fromkeys((*changes, *self.parameters.context), True)
+        exclude["recipe"] = {"name"}  # shown, and no more
+        return {
+            "build": self.entry.build,
+            "parameters": self.parameters.model_dump(mode="json", exclude=exclude),
+            **({"variables": self.entry.promised} if self.entry.variables else {}),
+            **self.parameters.model_dump(mode="json", include=changes, exclude_none=True),
+        }
 
 
 @dataclass(frozen=True)
@@ -55,7 +100,7 @@ def coordinates(axes: Mapping[str, Sequence[Item]]) -> list[Coordinate]:
     for dimension, items in axes.items():
         for item in items:
             for parameter, symbol in item.parameters.axes.items():
-                symbols.setdefault((dimension, parameter), symbol)
+                symbols.setdefault((dimension, parameter), symbol or parameter)
     dimensions = Counter(parameter for _, parameter in symbols)
     return [
         Coordinate(
