@@ -587,7 +587,7 @@ class AnnealedLangevin(Sampler):
     step_size: Positive
 
 
-class EDM(Sampler):
+class Churn(Sampler):
     """EDM's stochastic Heun: noise is added between two levels before each step."""
 
     axes: ClassVar[Mapping[str, str]] = {"s_churn": "S"}
@@ -599,7 +599,7 @@ class EDM(Sampler):
     s_noise: Annotated[Positive, Field(description="factor of the noise that is added")] = 1.0
 
     @model_validator(mode="after")
-    def _ordered(self) -> EDM:
+    def _ordered(self) -> Churn:
         if self.s_tmax is not None and self.s_tmax < self.s_tmin:
             raise ValueError(f"s_tmax = {self.s_tmax}: must be at least s_tmin = {self.s_tmin}")
         return self

@@ -219,7 +219,7 @@ KINDS: dict[str, dict[str, Entry]] = {
             "sgm.samplers:predictor_corrector_snr", families.PredictorCorrectorSNR
         ),
         "annealed_langevin": Entry("sgm.samplers:annealed_langevin", families.AnnealedLangevin),
-        "edm": Entry("sgm.samplers:edm", families.EDM),
+        "edm": Entry("sgm.samplers:edm", families.Churn),
         "restart": Entry("sgm.samplers:restart", families.Restart),
         "dpm_solver_pp_2m": Entry("sgm.samplers:dpm_solver_pp_2m", families.DPMSolverPP2M),
         "deis": Entry("sgm.samplers:deis", families.DEIS),
