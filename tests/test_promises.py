@@ -39,6 +39,20 @@ def test_a_bound_along_the_chain_of_a_sampler_with_more_stages_than_steps(
     np.testing.assert_allclose(same, plain, rtol=0.5)  # other draws
 
 
+def test_samplers_with_memory_through_every_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Networks and exact scores, bounds along the chain, pictures and evaluations."""
+    monkeypatch.chdir(tmp_path)
+    own = [{"family": "edm", "s_churn": 3}, {"family": "deis", "order": 3}, "unipc", "heun"]
+    pictures = {"schedules": ["beta_a=-2"], "rows": 5, "times": [1, 0.5, 0], "coordinates": [0]}
+    grid = grid_of(tiny(samplers=own, bounds=["kl", "w2"], pictures=pictures))
+    assert np.all(grid.w2_bound_score > 0)
+    assert np.isfinite(grid.kl_plugin.sel(score="trained")).all()
+    assert np.isfinite(grid.kl_exact.sel(score="scaled_eps=0.1")).all()
+    np.testing.assert_array_equal(grid.nfe.squeeze(), [19, 10, 10, 19])
+
+
 # --- rows of the registry ----------------------------------------------------------------
 
 HEAD = "import numpy as np\nfrom sgm.study import Variable, register\n"

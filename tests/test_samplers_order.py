@@ -9,9 +9,9 @@ import pytest
 from scipy.integrate import quad
 
 from sgm import laws, samplers, scores, targets
-from sgm.gaussian import Gaussian
+from sgm.gaussian import Gaussian, kl_divergence
 from sgm.processes import VEProcess, VPProcess
-from sgm.schedules import BetaSchedule, GeometricSchedule
+from sgm.schedules import BetaSchedule, CosineSchedule, GeometricSchedule
 from sgm.timegrids import quadratic, uniform
 
 ROOT = Path(__file__).parents[1]
@@ -203,6 +203,22 @@ def test_one_step_from_pure_noise_onto_the_data(name):
     if "modified" not in name:
         assert found.mean[0] == pytest.approx(2.0, rel=1e-14)
         assert found.eigenvalues[0] == pytest.approx(noise, rel=1e-12, abs=1e-300)
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_an_infinite_level_to_start_from(name):
+    """β of an unclipped cosine has a pole at T: p_T is pure noise, from which x̂₀ = E X₀."""
+    vp = VPProcess(CosineSchedule(1.0, 1.0, 0.008, np.inf), 1.0)
+    law = Gaussian.diagonal([2.0], [0.5])
+    for n in (1, 2, 60):
+        output = laws.sampler_law(
+            NEW[name](vp, uniform(1.0, n)), scores.exact(vp, law), vp.prior(1)
+        )
+        if name == "exponential_runge_kutta":  # its linear part grows
+            assert output.eigenvalues[0] == np.inf
+        elif n == 1 and "modified" not in name:
+            np.testing.assert_allclose([output.mean[0], output.eigenvalues[0]], [2, 0], atol=1e-14)
+    assert name == "exponential_runge_kutta" or kl_divergence(law, output) < 2e-3
 
 
 @pytest.mark.parametrize("name", NEW)

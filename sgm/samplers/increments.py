@@ -15,6 +15,7 @@ import numpy.typing as npt
 from sgm.processes import Process
 
 __all__ = [
+    "factor",
     "gain",
     "half_step",
     "increment",
@@ -125,7 +126,13 @@ def time_of_level(process: Process, level: Array) -> Array:
     else:  # σ̃² = σ² (e^{B/σ²} − 1)
         clock = process.variance * np.logaddexp(0.0, level - np.log(process.variance))
     total = process.schedule.integral(process.horizon)
-    return process.schedule.inverse_integral(np.minimum(clock, total))
+    with np.errstate(invalid="ignore"):  # the search's interpolation, where B(T) = ∞
+        return process.schedule.inverse_integral(np.minimum(clock, total))
+
+
+def factor(value: Array) -> Array:
+    """A factor of a linear form, in which 0 · ∞ is no number: of ∞, one whose square is ∞."""
+    return np.minimum(value, 1e300)
 
 
 def phi(k: int, h: Array) -> Array:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from sgm.arguments import require_integer, require_positive
 from sgm.processes import Process
-from sgm.samplers.increments import step_columns
+from sgm.samplers.increments import factor, step_columns
 from sgm.samplers.one_step import euler_maruyama
 from sgm.samplers.steps import Stage, Steps, program, symbols
 
@@ -89,7 +89,7 @@ def _corrected(process: Process, times: npt.ArrayLike, corrector_steps: int, siz
     predictor = euler_maruyama(process, times)
     start, stop = step_columns(times)
     alpha, gamma, rho = (
-        part[:, None] for part in (predictor.state, predictor.score, predictor.noise)
+        factor(part)[:, None] for part in (predictor.state, predictor.score, predictor.noise)
     )
     x, s, _, z = symbols(1)
     predict = Stage(start, x, [alpha * x + gamma * s + rho * z])

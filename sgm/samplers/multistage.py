@@ -8,7 +8,7 @@ arrives there, and are
     x′ = √(v′/v) x + m′(1 − r) [x̂₀ + ω (x̂₀* − x̂₀)],
 
 with ω = 1/(2r) at σ̃′ (Heun), ω = r^{−1/2} at √(σ̃ σ̃′) (DPM-Solver-2) and ω = 1 there
-(DPM-Solver++(2S)). A step onto the data, where r = 0, has one evaluation and ω = 0.
+((DPM-Solver++(2S)). A step onto the data, where r = 0, has one evaluation and ω = 0.
 
 Sources
 -------
@@ -19,12 +19,15 @@ Xu et al. (restart, arXiv 2306.14878).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
 from sgm.arguments import require_integer, require_positive, require_within
 from sgm.processes import Process
 from sgm.samplers.increments import (
+    factor,
     gain,
     half_step,
     increment,
@@ -120,7 +123,8 @@ def edm(
     churned &= (growth > 0) & (start < process.horizon)
     raised = np.where(churned, time_of_level(process, level + 2 * growth), start)
     raised = np.maximum(raised, start)
-    scale, spread = renoised(process, start, raised)
+    # without churn from time 0 to 0: B(T) − B(T) is no number for a β that has a pole at T
+    scale, spread = renoised(process, start * churned, raised * churned)
     x, base, _, _, z = symbols(2)
     churn = Stage(None, x, [scale * x + s_noise * spread * z, base], when=churned)
     return program(process, len(start), [churn, *_heun(process, raised, stop)])
@@ -139,10 +143,7 @@ def dpm_solver_2s(process: Process, times: npt.ArrayLike) -> Steps:
     Steps
         With as many evaluations as `heun`.
     """
-    start, stop = step_columns(times)
-    r, _ = level_ratio(process, start, stop)
-    with np.errstate(divide="ignore"):
-        return _by_midpoint(process, start, stop, r**-0.5)
+    return _by_midpoint(process, times, lambda r: r**-0.5)
 
 
 def dpm_solver_pp_2s(process: Process, times: npt.ArrayLike) -> Steps:
@@ -158,8 +159,7 @@ def dpm_solver_pp_2s(process: Process, times: npt.ArrayLike) -> Steps:
     Steps
         With as many evaluations as `heun`.
     """
-    start, stop = step_columns(times)
-    return _by_midpoint(process, start, stop, np.ones_like(start))
+    return _by_midpoint(process, times, np.ones_like)
 
 
 def exponential_runge_kutta(process: Process, times: npt.ArrayLike) -> Steps:
@@ -232,11 +232,17 @@ def _exponential(
     x, base, _, _, z = symbols(2)
     corrected = stop > 0
     step = increment(process, start, stop)
+    pole = np.isinf(half)  # from the infinite level of a β that has a pole at T
+    step, finite = np.where(pole, 1.0, step), np.where(pole, 0.0, half)
+    whole = np.where(half < 0, 2 * process.variance, np.inf)  # |Δ φ_k| at h = −∞ and ∞
     with np.errstate(over="ignore", invalid="ignore"):
-        # of h > 709 a form would have 0 · ∞; squares of these factors are infinite all the same
-        growth, first, second, spread = (
-            np.minimum(factor, 1e300)
-            for factor in (np.exp(half), step * phi(1, half), step * phi(2, half), np.sqrt(noise))
+        growth, spread, first, second = (
+            factor(value)
+            for value in (
+                np.exp(half),
+                np.sqrt(noise),
+                *(np.where(pole, whole, step * phi(k, finite)) for k in (1, 2)),
+            )
         )
     second = np.where(corrected, second, 0.0)
     stages = [
@@ -309,17 +315,23 @@ def _heun(process: Process, start: Array, stop: Array) -> list[Stage]:
         return _two_stages(process, start, stop, stop, 1 / (2 * r))
 
 
-def _by_midpoint(process: Process, start: Array, stop: Array, weight: Array) -> Steps:
-    level = (log_level(process, start) + log_level(process, stop)) / 2
-    middle = np.clip(time_of_level(process, level), stop, start)
-    return program(process, len(start), _two_stages(process, start, stop, middle, weight))
+def _by_midpoint(process: Process, times: npt.ArrayLike, weight: Callable[[Array], Array]) -> Steps:
+    """The scheme with its second evaluation at the geometric mean of the levels."""
+    start, stop = step_columns(times)
+    r, _ = level_ratio(process, start, stop)
+    between = r > 0
+    ends = [np.where(between, log_level(process, t), 0.0) for t in (start, stop)]
+    middle = np.clip(time_of_level(process, (ends[0] + ends[1]) / 2), stop, start)
+    omega = np.where(between, weight(np.where(between, r, 1.0)), np.inf)
+    return program(process, len(start), _two_stages(process, start, stop, middle, omega))
 
 
 def _two_stages(
     process: Process, start: Array, stop: Array, middle: Array, weight: Array
 ) -> list[Stage]:
     """The stages of a second evaluation of weight ω at another time."""
-    corrected = process.kernel_variance(stop) > 0
+    # r = 0 onto the data, and from the infinite level of a β that has a pole at T
+    corrected = (process.kernel_variance(stop) > 0) & np.isfinite(weight)
     weight, middle = np.where(corrected, weight, 0.0), np.where(corrected, middle, stop)
     keep, move = towards_denoiser(process, start, stop)
     keep_first, move_first = towards_denoiser(process, start, middle)

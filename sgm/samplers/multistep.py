@@ -100,8 +100,9 @@ def deis(process: Process, times: npt.ArrayLike, order: int) -> Steps:
     r, lost = level_ratio(process, start, stop)
     keep, move = towards_denoiser(process, start, stop)
     # distances of the last levels from this one, in units of the step; ∞ where there is none
-    last = np.append(np.inf, lost[:-1, 0] / (r[:-1, 0] * lost[1:, 0]))[:, None]
-    beyond = np.concatenate([[[np.inf]], last[:-1] * lost[:-1] / (r[:-1] * lost[1:])])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        last = np.append(np.inf, lost[:-1, 0] / (r[:-1, 0] * lost[1:, 0]))[:, None]
+        beyond = np.concatenate([[[np.inf]], last[:-1] * lost[:-1] / (r[:-1] * lost[1:])])
     weights = _adams_bashforth(last, last + beyond, order)
     first, second = (*weights, 0.0 * r, 0.0 * r)[:2]
     x, held, before, _, denoised, _ = symbols(3)
@@ -155,7 +156,8 @@ def unipc(process: Process, times: npt.ArrayLike) -> Steps:
 def _slope_weight(rise: Array) -> Array:
     """(λ′ − λ)/(2(λ − λ₋)), and 0 where x̂₀ is frozen, shape (N, 1)."""
     weight = np.zeros_like(rise)
-    weight[1:] = rise[1:] / (2 * rise[:-1])
+    with np.errstate(invalid="ignore"):
+        weight[1:] = rise[1:] / (2 * rise[:-1])
     return np.where(np.isfinite(weight), weight, 0.0)
 
 
