@@ -22,7 +22,7 @@ from sgm.laws import sampler_law
 from sgm.networks import affine_score_fn
 from sgm.processes import VPProcess
 from sgm.samplers import Steps
-from sgm.schedules import NoiseSchedule
+from sgm.schedules import NoiseSchedule, knots, levels
 from sgm.simulation import simulate_reverse
 
 D, N, VARIANCE = 4, 8192, 1.5
@@ -37,6 +37,15 @@ SCHEDULES: dict[str, NoiseSchedule] = {
     "TruncatedSchedule": schedules.TruncatedSchedule(
         2.0, schedules.BetaSchedule(horizon=3.0, a=1.0, beta_min=0.1, beta_max=8.0)
     ),
+    "PolynomialSchedule": schedules.PolynomialSchedule(2.0, 3.0, beta_min=0.1, beta_max=8.0),
+    "SigmoidSchedule": levels.SigmoidSchedule(2.0, VARIANCE, 20.0, start=-3.0, end=3.0, tau=0.9),
+    "PowerCosineSchedule": levels.PowerCosineSchedule(2.0, VARIANCE, 20.0, 0.0, 1.0, tau=1.5),
+    "LaplaceSchedule": levels.LaplaceSchedule(2.0, VARIANCE, 20.0, location=0.5, scale=0.5),
+    "EDMSchedule": levels.EDMSchedule(2.0, VARIANCE, sigma_min=0.01, sigma_max=5.0, rho=3.0),
+    "DiscreteCosineSchedule": levels.DiscreteCosineSchedule(2.0, VARIANCE, 0.008, 50, 0.9),
+    "PiecewiseLinearSchedule": knots.PiecewiseLinearSchedule(2.0, (0, 0.3, 1), (0.1, 3.0, 6.0)),
+    "SplineSchedule": knots.SplineSchedule(2.0, (0, 0.3, 0.6, 1), (0.1, 3.0, 0.5, 6.0)),
+    "IntegralSplineSchedule": knots.IntegralSplineSchedule(2.0, (0, 0.5, 1), (0.0, 1.0, 7.0)),
 }
 SCHEMES: dict[str, Scheme] = {
     "ancestral": samplers.ancestral,
@@ -57,8 +66,8 @@ TARGETS = {
 
 
 def test_the_tables_cover_all_schedules_and_samplers() -> None:
-    families = set(schedules.__all__) - {"NoiseSchedule"}
-    assert set(SCHEDULES) == families
+    families = {*schedules.__all__, *levels.__all__, *knots.__all__}
+    assert set(SCHEDULES) == families - {"NoiseSchedule", "schedule_file"}  # a file makes these
     assert set(SCHEMES) == set(samplers.__all__) - {"Steps"}
 
 

@@ -238,7 +238,7 @@ EDITS = {
     "docstring": ("training.py", '"""', '"""Reworded. ', {}),
     "training": ("training.py", "np.cos(np.pi", "np.cos(2 * np.pi", times(2, CHAIN) | VIEWS),
     "comment": ("processes.py", "import numpy as np\n", "import numpy as np  # fast\n", {}),
-    "unused": ("schedules.py", "class ConstantSchedule", "class SteadySchedule", {}),
+    "unused": ("schedules/__init__.py", "class ConstantSchedule", "class SteadySchedule", {}),
     "divergences": (
         "divergences/moments.py",
         "def plugin_kl(",

@@ -352,6 +352,88 @@ class Geometric(Schedule):
         return self
 
 
+class Polynomial(Schedule):
+    """β_min + (β_max − β_min) (t/T)^exponent; `exponent` is an axis."""
+
+    axes = ("exponent",)
+    exponent: Annotated[float, Field(ge=0.01, le=1000)]
+    beta_min: Positive
+    beta_max: Positive
+
+
+class Sigmoid(Schedule):
+    """m² a sigmoid of the time between start/tau and end/tau, clipped; `tau` is an axis."""
+
+    axes = ("tau",)
+    start: Real
+    end: Real
+    tau: Positive
+    clip: Positive
+
+
+class PowerCosine(Schedule):
+    """m² a cosine to the power of 2 tau between two angles, clipped; `tau` is an axis."""
+
+    axes = ("tau",)
+    start: Annotated[float, Field(ge=0, le=1, description="of a quarter turn")]
+    end: Annotated[float, Field(ge=0, le=1, description="of a quarter turn")]
+    tau: Annotated[float, Field(ge=0.01, le=100)]
+    clip: Positive
+
+
+class Laplace(Schedule):
+    """Log-SNR of a Laplace law of some location and scale, clipped; `scale` is an axis."""
+
+    axes = ("scale",)
+    location: Annotated[float, Field(ge=-100, le=100)]
+    scale: Annotated[float, Field(ge=0.01, le=10)]
+    clip: Positive
+
+
+class EDM(Schedule):
+    """Noise levels uniform in sigma^(1/rho); `rho` is an axis."""
+
+    axes = ("rho",)
+    sigma_min: Annotated[float, Field(ge=0, le=1e9)]
+    sigma_max: Positive
+    rho: Annotated[float, Field(ge=0.5, le=1000)]
+
+
+class DiscreteCosine(Schedule):
+    """The cosine schedule as a chain of `steps` steps, each clipped at `max_beta`."""
+
+    offset: Positive
+    steps: Count
+    max_beta: Annotated[float, Field(gt=0, lt=1)]
+
+
+Knots = Annotated[
+    tuple[Annotated[float, Field(ge=0, le=1)], ...],
+    Field(min_length=2, description="times as fractions of T, from 0 to 1"),
+]
+
+
+class RateKnots(Schedule):
+    """β through `rates` at `knots`: linear between them, or a monotone spline."""
+
+    knots: Knots
+    rates: Annotated[tuple[Positive, ...], Field(min_length=2)]
+
+
+class LevelKnots(Schedule):
+    """B a monotone spline through `levels` at `knots`."""
+
+    knots: Knots
+    levels: Annotated[tuple[Annotated[float, Field(ge=0, le=1e9)], ...], Field(min_length=2)]
+
+
+class ScheduleFile(Schedule):
+    """Knots from a .csv, .json or .npz file: columns time and beta, or time and integral."""
+
+    path: UserPath
+    interpolation: Literal["linear", "monotone"]
+
+
 # --- processes, time grids, samplers -------------------------------------------------
 
 

@@ -166,6 +166,20 @@ KINDS: dict[str, dict[str, Entry]] = {
         "constant": Entry("sgm.schedules:ConstantSchedule", families.Constant),
         "cosine": Entry("sgm.schedules:CosineSchedule", families.Cosine),
         "geometric": Entry("sgm.schedules:GeometricSchedule", families.Geometric),
+        "polynomial": Entry("sgm.schedules:PolynomialSchedule", families.Polynomial),
+        "sigmoid": Entry("sgm.schedules.levels:SigmoidSchedule", families.Sigmoid),
+        "power_cosine": Entry("sgm.schedules.levels:PowerCosineSchedule", families.PowerCosine),
+        "laplace": Entry("sgm.schedules.levels:LaplaceSchedule", families.Laplace),
+        "edm": Entry("sgm.schedules.levels:EDMSchedule", families.EDM),
+        "discrete_cosine": Entry(
+            "sgm.schedules.levels:DiscreteCosineSchedule", families.DiscreteCosine
+        ),
+        "piecewise_linear": Entry(
+            "sgm.schedules.knots:PiecewiseLinearSchedule", families.RateKnots
+        ),
+        "spline": Entry("sgm.schedules.knots:SplineSchedule", families.RateKnots),
+        "integral_spline": Entry("sgm.schedules.knots:IntegralSplineSchedule", families.LevelKnots),
+        "schedule_file": Entry("sgm.schedules.knots:schedule_file", families.ScheduleFile),
     },
     "process": {
         "vp": Entry("sgm.processes:VPProcess", families.VP),
