@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -27,7 +26,8 @@ from sgm.optimal_schedule import (
     terminal_kl,
 )
 from sgm.processes import VPProcess
-from sgm.schedules import BetaSchedule, NoiseSchedule
+from sgm.schedules import BetaSchedule
+from sgm.schedules.knots import StepSchedule
 
 MODIFIED = "exponential_integrator_modified"
 DIVERGENCES = {"kl": kl_divergence, "w2": wasserstein2}
@@ -41,28 +41,8 @@ SMALL = Gaussian.from_covariance(
 )
 
 
-@dataclass(frozen=True)
-class Stepwise(NoiseSchedule):
-    """β constant on each of N equal steps, and at a step's later end that of the step."""
-
-    increments: tuple[float, ...]
-
-    def integral(self, t):
-        places = np.linspace(0.0, self.horizon, len(self.increments) + 1)
-        return np.interp(self.times(t), places, np.append(0.0, np.cumsum(self.increments)))
-
-    def beta(self, t):
-        n = len(self.increments)
-        step = np.clip(np.ceil(self.times(t) / self.horizon * n - 1e-9), 1, n).astype(int)
-        return np.asarray(self.increments)[step - 1] * n / self.horizon
-
-    @property
-    def supremum(self):
-        return max(self.increments) * len(self.increments) / self.horizon
-
-
 def stepwise(levels, variance, horizon=1.0):
-    return Stepwise(horizon, tuple((-np.diff(levels) * variance)[::-1].tolist()))
+    return StepSchedule(horizon, np.linspace(0.0, 1.0, len(levels)), levels[::-1] * variance)
 
 
 def some_levels(n, seed=3, total=4.0):
@@ -355,7 +335,7 @@ def test_data_far_from_the_process(ratio):
 
 def test_no_optimum_is_no_schedule():
     """For a spread spectrum and few steps the theorem is least where nothing is diffused."""
-    with pytest.raises(NotConvergedError, match="theorem.*did not converge"):
+    with pytest.raises(NotConvergedError, match=r"theorem.*did not converge"):
         find_schedule(LAWS["heteroscedastic_slides"], n_steps=10, objective="theorem")
 
 
