@@ -8,6 +8,12 @@ PROFILE ?=
 TO ?= published
 FROM ?= published
 FORMATS ?= png
+N ?= 10
+SAMPLER ?= exponential_integrator_modified
+OBJECTIVE ?= kl
+SPACE ?= increments
+VARIANCE ?= 1
+KNOTS ?= 6
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Where the home can't be written to, as on some compute nodes, caches stand here.
 ifneq ($(shell test -w "$${XDG_CACHE_HOME:-$$HOME}" && echo writable),writable)
@@ -15,7 +21,7 @@ export XDG_CACHE_HOME := $(CURDIR)/.cache
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 endif
 
-.PHONY: help study plan status usage clean-stale report publish figures test test-slow test-slurm lint schema clean
+.PHONY: help study plan status usage clean-stale report publish figures schedule test test-slow test-slurm lint schema clean
 
 .DEFAULT_GOAL := help
 
@@ -63,6 +69,10 @@ publish: $(VENV)/run.stamp    ## write published/<study> from a study that has r
 
 figures: $(VENV)/run.stamp    ## draw published studies from their grids, running nothing: all, or make figures STUDY=exact-kl [FORMATS="png pdf"]
 	@python -m sgm.run.publish figures $(if $(filter file,$(origin STUDY)),,"$(STUDY)") --folder "$(FROM)" --formats $(FORMATS) --cores $(CORES)
+
+schedule: $(VENV)/run.stamp   ## the best schedule for a law: make schedule TARGET=isotropic or DATA=mine.csv [N=10 SAMPLER=ddim OBJECTIVE=w2 SPACE=a VARIANCE=1]
+	@python -m sgm.run.schedule --study "$(STUDY)" --target "$(TARGET)" --data "$(DATA)" --steps "$(N)" --sampler "$(SAMPLER)" \
+	  --objective "$(OBJECTIVE)" --space "$(SPACE)" --variance "$(VARIANCE)" --knots "$(KNOTS)"
 
 test: $(VENV)/dev.stamp       ## lint, types, the floors, and the fast tests
 	$(MAKE) --no-print-directory lint

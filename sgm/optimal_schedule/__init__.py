@@ -15,14 +15,17 @@ from sgm.optimal_schedule.objectives import (
 )
 from sgm.optimal_schedule.schemes import SCHEMES
 from sgm.optimal_schedule.search import (
+    BY_RATE,
     SPACES,
     NotConvergedError,
     OptimalSchedule,
     Start,
     find_schedule,
+    reference_schedules,
 )
 
 __all__ = [
+    "BY_RATE",
     "OBJECTIVES",
     "SCHEMES",
     "SPACES",
@@ -34,6 +37,7 @@ __all__ = [
     "candidates",
     "evaluate",
     "find_schedule",
+    "reference_schedules",
     "require_objective",
     "shortest",
     "step_costs",

@@ -42,7 +42,15 @@ from sgm.schedules import BetaSchedule, CosineSchedule, NoiseSchedule
 from sgm.scores import exact
 from sgm.timegrids import uniform
 
-__all__ = ["SPACES", "NotConvergedError", "OptimalSchedule", "Start", "find_schedule"]
+__all__ = [
+    "BY_RATE",
+    "SPACES",
+    "NotConvergedError",
+    "OptimalSchedule",
+    "Start",
+    "find_schedule",
+    "reference_schedules",
+]
 
 Array = npt.NDArray[np.float64]
 
@@ -327,16 +335,21 @@ def _beta_a(shape: float, horizon: float, variance: float) -> BetaSchedule:
     return BetaSchedule(horizon, float(shape), 0.1 * variance, 20.0 * variance)
 
 
-def _references(problem: _Problem) -> tuple[dict[str, float], float]:
-    """The objective of VP linear, of cosine and of the best β_a at T = 1; its a."""
-    variance = problem.spectrum.variance
-    cosine = CosineSchedule(1.0, variance, 0.021122, 20.0 * variance)
-    best_a, best, _ = _scan(lambda a: problem.of_schedule(_beta_a(a, 1.0, variance)), SHAPES)
+def reference_schedules(variance: float, best_a: float) -> dict[str, NoiseSchedule]:
+    """VP linear, cosine and the best β_a at T = 1, in units of σ²."""
     return {
-        "vp_linear": problem.of_schedule(_beta_a(0.0, 1.0, variance)),
-        "cosine": problem.of_schedule(cosine),
-        "best_beta_a": best,
-    }, best_a
+        "vp_linear": _beta_a(0.0, 1.0, variance),
+        "cosine": CosineSchedule(1.0, variance, 0.021122, 20.0 * variance),
+        "best_beta_a": _beta_a(best_a, 1.0, variance),
+    }
+
+
+def _references(problem: _Problem) -> tuple[dict[str, float], float]:
+    """The objective of the `reference_schedules`, and the a of the best β_a."""
+    variance = problem.spectrum.variance
+    best_a, *_ = _scan(lambda a: problem.of_schedule(_beta_a(a, 1.0, variance)), SHAPES)
+    schedules = reference_schedules(variance, best_a)
+    return {name: problem.of_schedule(each) for name, each in schedules.items()}, best_a
 
 
 def _scan(f: Callable[[float], float], places: Array) -> tuple[float, float, bool]:
@@ -366,11 +379,10 @@ def _scan(f: Callable[[float], float], places: Array) -> tuple[float, float, boo
 def _starts(problem: _Problem) -> dict[str, Array]:
     """Levels to start from, each of shape (N + 1,)."""
     variance, grid = problem.spectrum.variance, uniform(1.0, problem.n_steps)
-    cosine = CosineSchedule(1.0, variance, 0.021122, 20.0 * variance)
-    late = _beta_a(4.0, 1.0, variance)
-    linear = _beta_a(0.0, 1.0, variance)
+    schedules = reference_schedules(variance, 4.0)
+    schedules["beta_a=4"] = schedules.pop("best_beta_a")
     starts = {"dynamic_programming": best_levels(problem.spectrum, problem.n_steps)}
-    for name, schedule in (("vp_linear", linear), ("cosine", cosine), ("beta_a=4", late)):
+    for name, schedule in schedules.items():
         starts[name] = np.asarray(schedule.integral(grid) / variance)
     return starts
 
