@@ -54,7 +54,8 @@ def test_the_file_is_the_schedule_of_the_certificate(
     options = ("--target", SPELLED, "--steps", "7", "--sampler", sampler, "--variance", "0.7")
     made, certificate = written(*options)
     told = yaml.safe_load(capsys.readouterr().out.strip().splitlines()[-1])[0]
-    for horizon in (1.0, 3.0):
+    # levels stretch with T, rates are those of T = 1
+    for horizon in (1.0, 3.0) if told["interpolation"] == "monotone" else (1.0,):
         schedule = schedule_file(
             horizon, path=made / "schedule.json", interpolation=told["interpolation"]
         )
@@ -71,6 +72,18 @@ def test_the_line_it_prints_is_one_of_a_study(capsys: pytest.CaptureFixture[str]
     written("--target", SPELLED, "--steps", "5")
     (line,) = yaml.safe_load(capsys.readouterr().out.strip().splitlines()[-1])
     check(Study.parse(tiny(schedules=[line])))
+
+
+@pytest.mark.parametrize("space", ["a", "a,T"])
+def test_a_beta_a_needs_no_file(space: str, capsys: pytest.CaptureFixture[str]) -> None:
+    made, certificate = written("--target", SPELLED, "--steps", "5", "--space", space)
+    assert not (made / "schedule.json").exists()
+    *_, where, line = capsys.readouterr().out.strip().splitlines()
+    (told,) = yaml.safe_load(line)
+    horizon = float(where.split("horizons: [")[1].split("]")[0])
+    assert told["a"] == pytest.approx(certificate["a"])
+    assert horizon == pytest.approx(certificate.get("horizon", 1.0))
+    check(Study.parse(tiny(schedules=[told], horizons=[horizon])))
 
 
 @pytest.mark.parametrize(

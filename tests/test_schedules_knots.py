@@ -8,13 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
-from sgm import timegrids
 from sgm.schedules import BetaSchedule, ConstantSchedule, PolynomialSchedule
 from sgm.schedules.knots import (
     IntegralSplineSchedule,
     PiecewiseLinearSchedule,
     SplineSchedule,
-    StepSchedule,
     schedule_file,
 )
 
@@ -28,7 +26,6 @@ def families(horizon=1.7):
         PiecewiseLinearSchedule(horizon, KNOTS, RATES),
         SplineSchedule(horizon, KNOTS, RATES),
         IntegralSplineSchedule(horizon, KNOTS, LEVELS),
-        StepSchedule(horizon, KNOTS, LEVELS),
         PolynomialSchedule(horizon, 0.3, 0.1, 20.0),
         PolynomialSchedule(horizon, 3.0, 0.1, 20.0),
     ]
@@ -210,7 +207,6 @@ def test_a_file_gives_the_schedule_of_its_knots(tmp_path, suffix):
     for path, interpolation, expected in [
         (rates, "linear", PiecewiseLinearSchedule(1.7, KNOTS, RATES)),
         (rates, "monotone", SplineSchedule(1.7, KNOTS, RATES)),
-        (levels, "linear", StepSchedule(1.7, KNOTS, LEVELS)),
         (levels, "monotone", IntegralSplineSchedule(1.7, KNOTS, LEVELS)),
     ]:
         assert schedule_file(1.7, path=str(path), interpolation=interpolation) == expected
@@ -243,22 +239,12 @@ def test_a_file_that_is_no_schedule_is_refused_by_name(tmp_path, file):
         schedule_file(1.0, path=tmp_path / file, interpolation="monotone")
 
 
-@pytest.mark.parametrize("horizon", [1e-3, 1.0, 7.3])
-def test_at_a_knot_a_step_schedule_has_the_rate_of_the_time_before(horizon):
-    """So that Euler's β(τ_k)(τ_k − τ_{k+1}) is the increment of B, whatever N rounds to."""
-    for n in range(1, 60):
-        levels = np.append(0.0, np.cumsum(1.0 + np.arange(n) % 3))
-        schedule = StepSchedule(horizon, np.arange(n + 1) / n, levels)
-        times = timegrids.uniform(horizon, n)
-        growth = schedule.beta(times[:-1]) * -np.diff(times)
-        np.testing.assert_allclose(growth, -np.diff(schedule.integral(times)), rtol=1e-10)
-        assert schedule.beta(0.0) == pytest.approx(levels[1] * n / horizon)
-
-
-def test_a_file_is_not_there_or_its_interpolation_does_not_exist(tmp_path):
+def test_a_file_is_not_there_or_its_columns_take_no_such_interpolation(tmp_path):
     with pytest.raises(ValueError, match=r"path = '.*none\.csv': can't be read"):
         schedule_file(1.0, path=tmp_path / "none.csv", interpolation="linear")
     path = write(tmp_path / "levels.json", {"time": KNOTS, "integral": LEVELS})
+    with pytest.raises(ValueError, match="interpolation = 'linear': must be 'monotone'"):
+        schedule_file(1.0, path=path, interpolation="linear")
     with pytest.raises(ValueError, match="interpolation = 'cubic': must be"):
         schedule_file(1.0, path=path, interpolation="cubic")
     array = tmp_path / "array.npz"

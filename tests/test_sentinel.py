@@ -46,7 +46,6 @@ SCHEDULES: dict[str, NoiseSchedule] = {
     "PiecewiseLinearSchedule": knots.PiecewiseLinearSchedule(2.0, (0, 0.3, 1), (0.1, 3.0, 6.0)),
     "SplineSchedule": knots.SplineSchedule(2.0, (0, 0.3, 0.6, 1), (0.1, 3.0, 0.5, 6.0)),
     "IntegralSplineSchedule": knots.IntegralSplineSchedule(2.0, (0, 0.5, 1), (0.0, 1.0, 7.0)),
-    "StepSchedule": knots.StepSchedule(2.0, (0, 0.5, 1), (0.0, 1.0, 7.0)),
 }
 SCHEMES: dict[str, Scheme] = {
     "ancestral": samplers.ancestral,

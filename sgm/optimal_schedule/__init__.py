@@ -13,9 +13,8 @@ from sgm.optimal_schedule.objectives import (
     step_costs,
     terminal_kl,
 )
-from sgm.optimal_schedule.schemes import SCHEMES
+from sgm.optimal_schedule.schemes import BY_RATE, SCHEMES
 from sgm.optimal_schedule.search import (
-    BY_RATE,
     SPACES,
     NotConvergedError,
     OptimalSchedule,

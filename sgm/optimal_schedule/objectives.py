@@ -191,7 +191,7 @@ _SERIES = np.concatenate(
 
 
 def evaluate(
-    objective: str, spectrum: Spectrum, levels: Array, sampler: str
+    objective: str, spectrum: Spectrum, levels: Array, sampler: str, growth: Array | None = None
 ) -> tuple[float, Array]:
     """An objective and its gradient by the levels.
 
@@ -204,13 +204,16 @@ def evaluate(
         u_0 > … > u_N = 0.
     sampler : str
         One of `SCHEMES`.
+    growth : ndarray, shape (N,), optional
+        g_k of the samplers of `BY_RATE`; by default β is constant on each step.
 
     Returns
     -------
     value : float
         +∞ where the chain leaves the range of float64.
-    gradient : ndarray, shape (N,)
-        By u_0, …, u_{N−1}. Of `theorem`, whose maxima have kinks, a subgradient.
+    gradient : ndarray, shape (N,) or (2N,)
+        By u_0, …, u_{N−1}, then by the growth if it is given. Of `theorem`, whose maxima have
+        kinks, a subgradient.
     """
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         match objective:
@@ -221,15 +224,19 @@ def evaluate(
             case "theorem":
                 value, gradient = _theorem(spectrum, levels)
             case _:
-                value, gradient = _exact(objective, spectrum, levels, sampler)
+                value, gradient = _exact(objective, spectrum, levels, sampler, growth)
     if not np.isfinite(value):
-        return np.inf, np.full(len(levels) - 1, np.nan)
+        return np.inf, np.full_like(gradient, np.nan)
     return value, gradient
 
 
-def _exact(objective: str, spectrum: Spectrum, levels: Array, sampler: str) -> tuple[float, Array]:
+def _exact(
+    objective: str, spectrum: Spectrum, levels: Array, sampler: str, growth: Array | None
+) -> tuple[float, Array]:
     start, stop = levels[:-1], levels[1:]
-    value, by_start, by_stop = differentiated(SCHEMES[sampler], start, stop)
+    value, by_start, by_stop, by_growth = differentiated(
+        SCHEMES[sampler], start, stop, -np.diff(levels) if growth is None else growth
+    )
     scale, noised = spectrum.noised(start)
     slope = scale[:, None] * spectrum.variances / noised  # mλ/V, and its derivative by u
     bend = slope * ((noised - 1) / noised - 0.5)
@@ -252,11 +259,17 @@ def _exact(objective: str, spectrum: Spectrum, levels: Array, sampler: str) -> t
 
     kept_bar, denoiser_bar = factor_bar.sum(axis=1), (factor_bar * slope).sum(axis=1)
     bars = kept_bar, denoiser_bar, variance_sum, shift_sum
-    gradient = sum(bar * part for bar, part in zip(bars, by_start, strict=True))
-    gradient = gradient + value.denoiser * (factor_bar * bend).sum(axis=1)
-    arriving = sum(bar * part for bar, part in zip(bars, by_stop, strict=True))
-    gradient[1:] += np.asarray(arriving)[:-1]
+    departing, arriving, growing = (
+        np.sum([bar * part for bar, part in zip(bars, parts, strict=True)], axis=0)
+        for parts in (by_start, by_stop, by_growth)
+    )
+    gradient = departing + value.denoiser * (factor_bar * bend).sum(axis=1)
+    gradient[1:] += arriving[:-1]
     gradient[0] += np.sum(shift_bar) * scale[0] / 2  # ε_0 = −m(u_0)
+    if growth is not None:
+        return result, np.append(gradient, growing)
+    gradient += growing
+    gradient[1:] -= growing[:-1]
     return result, gradient
 
 

@@ -6,10 +6,11 @@ from a level u to the next one u′ < u by
 
     ε′ = P ε + s,    w′ = P² w + ρ²,    P = a + c m λ/V,    V = m² λ + v,
 
-where a, c, ρ² and s depend on (u, u′) alone: a is the factor of the state beside the denoiser, c
-that of the denoiser, and s = (α m − m′) what the scheme does to the mean of p_τ. So the law of
-the output depends on B at the grid points only. Of the Euler schemes, which ask for β, β is
-constant on each step: β(τ_k)(τ_k − τ_{k+1}) is the increment of B.
+where a is the factor of the state beside the denoiser, c that of the denoiser, and s = α m − m′
+what the scheme does to the mean of p_τ. Of most schemes a, c, ρ² and s depend on (u, u′) alone:
+the law of the output depends on B at the grid points only. The Euler schemes of `BY_RATE` ask for
+β besides: they depend on (u, u′, g) with the growth g = β(τ)(τ − τ′)/σ², which is u − u′ where β is
+constant on the step, and any positive number otherwise.
 
 The coefficients are those of `sgm.samplers`, written in levels and for complex ones, so that
 their derivatives are exact: f(u + iδ) = f(u) + iδ f′(u) without a difference of near numbers.
@@ -27,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SCHEMES", "Coefficients", "differentiated"]
+__all__ = ["BY_RATE", "SCHEMES", "Coefficients", "differentiated"]
 
 Array = npt.NDArray[np.float64]
 Levels = npt.NDArray[Any]
@@ -42,7 +43,7 @@ class Coefficients(NamedTuple):
     shift: Levels
 
 
-Scheme = Callable[[Levels, Levels], Coefficients]
+Scheme = Callable[[Levels, Levels, Levels], Coefficients]
 
 
 class _Step(NamedTuple):
@@ -62,42 +63,44 @@ def _step(start: Levels, stop: Levels) -> _Step:
     )  # fmt: skip
 
 
-def _modified(start: Levels, stop: Levels) -> Coefficients:
+def _modified(start: Levels, stop: Levels, _: Levels) -> Coefficients:
     h, m, v, m_next, v_next = _step(start, stop)
     lost = -np.expm1(-h)
     kept = np.exp(-h) * (v_next + (m_next * lost) ** 2) / v
     return Coefficients(kept, 2 * lost * m / v, -np.expm1(-2 * h), -m_next * lost**2)
 
 
-def _exponential(start: Levels, stop: Levels) -> Coefficients:
-    h, m, v, *_ = _step(start, stop)
+def _exponential(start: Levels, stop: Levels, _: Levels) -> Coefficients:
+    h, m, v, *_rest = _step(start, stop)
     gain = 2 * np.expm1(h)
     return Coefficients(np.exp(h) - gain / v, gain * m / v, np.expm1(2 * h), 0 * h)
 
 
-def _euler(start: Levels, stop: Levels) -> Coefficients:
-    h, m, v, m_next, _ = _step(start, stop)
-    return Coefficients(1 + h - 2 * h / v, 2 * h * m / v, 2 * h, m * (1 + h) - m_next)
+def _euler(start: Levels, stop: Levels, growth: Levels) -> Coefficients:
+    _, m, v, m_next, _ = _step(start, stop)
+    kept, shift = 1 + growth / 2 - growth / v, m * (1 + growth / 2) - m_next
+    return Coefficients(kept, growth * m / v, growth, shift)
 
 
-def _flow(start: Levels, stop: Levels) -> Coefficients:
-    h, m, v, m_next, _ = _step(start, stop)
-    return Coefficients(1 - h * m**2 / v, h * m / v, 0 * h, m * (1 + h) - m_next)
+def _flow(start: Levels, stop: Levels, growth: Levels) -> Coefficients:
+    _, m, v, m_next, _ = _step(start, stop)
+    kept, shift = 1 - growth / 2 * m**2 / v, m * (1 + growth / 2) - m_next
+    return Coefficients(kept, growth / 2 * m / v, 0 * growth, shift)
 
 
-def _ancestral(start: Levels, stop: Levels) -> Coefficients:
-    h, _, v, m_next, v_next = _step(start, stop)
+def _ancestral(start: Levels, stop: Levels, _: Levels) -> Coefficients:
+    h, _m, v, m_next, v_next = _step(start, stop)
     forgotten = -np.expm1(-2 * h)
     return Coefficients(np.exp(-h) * v_next / v, forgotten * m_next / v, forgotten, 0 * h)
 
 
-def _ancestral_small(start: Levels, stop: Levels) -> Coefficients:
-    large = _ancestral(start, stop)
+def _ancestral_small(start: Levels, stop: Levels, _: Levels) -> Coefficients:
+    large = _ancestral(start, stop, _)
     return large._replace(noise=large.noise * np.expm1(-stop) / np.expm1(-start))
 
 
-def _ddim(start: Levels, stop: Levels) -> Coefficients:
-    h, _, v, m_next, v_next = _step(start, stop)
+def _ddim(start: Levels, stop: Levels, _: Levels) -> Coefficients:
+    h, _m, v, m_next, v_next = _step(start, stop)
     kept = np.sqrt(v_next / v)
     denoiser = -m_next * np.expm1(-2 * h) / (v * (1 + np.exp(-h) * kept))
     return Coefficients(kept, denoiser, 0 * h, 0 * h)
@@ -114,29 +117,32 @@ SCHEMES: dict[str, Scheme] = {
 }
 """Samplers of `sgm.samplers` that are one affine stage a step at its departure; `ddim` of η = 0."""
 
+BY_RATE = ("euler_maruyama", "probability_flow_euler")
+"""Those that depend on β at the grid points besides B."""
+
 _DELTA = 1e-30  # f is real to δ², below any rounding error
 
 
 def differentiated(
-    scheme: Scheme, start: Array, stop: Array
-) -> tuple[Coefficients, Coefficients, Coefficients]:
-    """The coefficients of a scheme, and their derivatives by u and by u′.
+    scheme: Scheme, start: Array, stop: Array, growth: Array
+) -> tuple[Coefficients, Coefficients, Coefficients, Coefficients]:
+    """The coefficients of a scheme, and their derivatives by u, by u′ and by g.
 
     Parameters
     ----------
     scheme : callable
         One of `SCHEMES`.
-    start, stop : ndarray, shape (N,)
-        u > u′ ≥ 0. At u′ = 0 the derivative by u′ may be infinite or arbitrary: data are level 0.
+    start, stop, growth : ndarray, shape (N,)
+        u > u′ ≥ 0 and g > 0. At u′ = 0 the derivative by u′ may be infinite or arbitrary: data
+        are level 0.
 
     Returns
     -------
-    value, by_start, by_stop : Coefficients
+    value, by_start, by_stop, by_growth : Coefficients
     """
-    by_start = scheme(start + _DELTA * 1j, stop + 0j)
-    by_stop = scheme(start + 0j, stop + _DELTA * 1j)
-    return (
-        scheme(start, stop),
-        Coefficients(*(part.imag / _DELTA for part in by_start)),
-        Coefficients(*(part.imag / _DELTA for part in by_stop)),
+    place = np.array([start, stop, growth])
+    moved = (scheme(*(place + _DELTA * 1j * unit[:, None])) for unit in np.eye(3))
+    by_start, by_stop, by_growth = (
+        Coefficients(*(part.imag / _DELTA for part in parts)) for parts in moved
     )
+    return scheme(start, stop, growth), by_start, by_stop, by_growth

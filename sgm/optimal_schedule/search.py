@@ -2,9 +2,12 @@
 
 The law of an output depends on B at the N + 1 grid points alone, see
 `sgm.optimal_schedule.schemes`, so the widest space has N numbers: the increments of B, their sum
-B(T) free. The narrower spaces:
+B(T) free. Under the Euler schemes of `BY_RATE` it depends on β there as well. Were β and B free of
+each other there would be no optimum: β at a grid point is a spike that B does not see. So β is
+linear between the points of the grid, and its N + 1 values are free; the best β(0) is often 0. The
+spaces:
 
-    increments   N increments of B on a uniform grid; β is constant on each step for Euler schemes
+    increments   N increments of B on a uniform grid; under Euler schemes N + 1 values of β
     spline       B at K + 1 equidistant times, a monotone cubic spline (PCHIP) between
     grid         N + 1 times of a given schedule, its B(T) fixed
     a            the shape a of β_a
@@ -36,14 +39,13 @@ from sgm.gaussian import Gaussian, kl_divergence, wasserstein2
 from sgm.laws import sampler_law
 from sgm.optimal_schedule.dynamic import best_levels
 from sgm.optimal_schedule.objectives import Spectrum, evaluate, require_objective
-from sgm.optimal_schedule.schemes import SCHEMES
+from sgm.optimal_schedule.schemes import BY_RATE, SCHEMES
 from sgm.processes import VPProcess
 from sgm.schedules import BetaSchedule, CosineSchedule, NoiseSchedule
 from sgm.scores import exact
 from sgm.timegrids import uniform
 
 __all__ = [
-    "BY_RATE",
     "SPACES",
     "NotConvergedError",
     "OptimalSchedule",
@@ -67,8 +69,8 @@ SMALLEST, LARGEST = 1e-12, 300.0
 #: a T and T of the scanned β_a.
 SHAPES = np.arange(-20.0, 21.0)
 HORIZONS = np.geomspace(0.02, 20.0, 13)
-#: Schemes that ask for β, not for B alone.
-BY_RATE = ("euler_maruyama", "probability_flow_euler")
+#: A value below which a law is reached to rounding: its logarithm has no gradient.
+EXACT = 1e-14
 
 
 class NotConvergedError(RuntimeError):
@@ -110,6 +112,8 @@ class OptimalSchedule:
         Times of the grid as fractions of T, from 0 to 1.
     integral : ndarray, shape (N + 1,)
         B there, from 0 to B(T).
+    rates : ndarray, shape (N + 1,), or None
+        β there, linear between, under the schemes of `BY_RATE`; None for others and for β_a.
     value : float
         The objective.
     kl, w2 : float
@@ -130,6 +134,7 @@ class OptimalSchedule:
     spectrum: Spectrum
     fractions: Array
     integral: Array
+    rates: Array | None
     value: float
     kl: float
     w2: float
@@ -141,19 +146,17 @@ class OptimalSchedule:
     @property
     def agreeing(self) -> int:
         """How many starts came to `value`."""
-        return sum(
-            start.converged and start.after <= self.value * (1 + AGREEMENT)
-            for start in self.starts.values()
-        )
+        return len(self._reached)
 
     @property
     def gradient(self) -> float:
         """The least gradient among the starts that came to `value`."""
-        return min(
-            start.gradient
-            for start in self.starts.values()
-            if start.converged and start.after <= self.value * (1 + AGREEMENT)
-        )
+        return min(start.gradient for start in self._reached)
+
+    @property
+    def _reached(self) -> list[Start]:
+        most = max(self.value * (1 + AGREEMENT), EXACT)
+        return [start for start in self.starts.values() if start.converged and start.after <= most]
 
     def certificate(self) -> dict[str, Any]:
         """All of it, and for which law, as JSON has it; NaN and ∞ are null."""
@@ -189,7 +192,14 @@ class OptimalSchedule:
             },
             "fractions_of_T": self.fractions.tolist(),
             "integral": self.integral.tolist(),
+            "beta": None if self.rates is None else self.rates.tolist(),
         }
+
+    def knots(self) -> dict[str, list[float]]:
+        """Columns of a schedule file for N uniform steps up to T = 1: time, integral or beta."""
+        column = {"integral": self.integral} if self.rates is None else {"beta": self.rates}
+        time = np.linspace(0.0, 1.0, self.n_steps + 1)
+        return {"time": time.tolist(), **{key: each.tolist() for key, each in column.items()}}
 
 
 def _number(value: float) -> float | None:
@@ -251,15 +261,19 @@ def find_schedule(
         if knots > n_steps:
             raise ValueError(f"knots = {knots!r}: must be at most n_steps = {n_steps}")
     references, best_a = _references(problem)
-    grid = uniform(1.0, n_steps)
+    grid, rates, growth = uniform(1.0, n_steps), None, None
     if space in ("a", "a,T"):
         starts, parameters = (_search_shape if space == "a" else _search_both)(problem)
         rate = _beta_a(parameters["a"], parameters.get("horizon", 1.0), spectrum.variance)
-        levels = rate.integral(grid * rate.horizon) / spectrum.variance
+        levels = np.asarray(rate.integral(grid * rate.horizon) / spectrum.variance)
         kl, w2 = (problem.of_schedule(rate, of) for of in ("kl", "w2"))
     else:
         parameters = {}
-        if space == "grid":
+        if sampler in BY_RATE:
+            starts, own_rates = _search_rates(problem)
+            levels, growth = _trapezia(own_rates)
+            rates = own_rates[::-1] * spectrum.variance
+        elif space == "grid":
             schedule = schedule or _beta_a(0.0, 1.0, spectrum.variance)
             total = float(schedule.integral(schedule.horizon)) / spectrum.variance
             starts, levels = _search_grid(problem, total)
@@ -272,11 +286,12 @@ def find_schedule(
             starts, levels = _search_spline(problem, knots)
         else:
             starts, levels = _search_increments(problem)
-        kl, w2 = (evaluate(of, spectrum, levels, sampler)[0] for of in ("kl", "w2"))
+        kl, w2 = (evaluate(of, spectrum, levels, sampler, growth)[0] for of in ("kl", "w2"))
     value = min(start.after for start in starts.values() if start.converged)
     return OptimalSchedule(
         objective, sampler, space, n_steps, spectrum, grid[::-1].copy(),
-        levels[::-1] * spectrum.variance, value, kl, w2, references, best_a, starts, parameters,
+        levels[::-1] * spectrum.variance, rates, value, kl, w2, references, best_a, starts,
+        parameters,
     )  # fmt: skip
 
 
@@ -288,10 +303,10 @@ def _require_choices(
     require_objective(objective, sampler)
     if space not in SPACES:
         raise ValueError(f"space = {space!r}: must be one of {', '.join(SPACES)}")
-    if space == "grid" and sampler in BY_RATE:
+    if space in ("grid", "spline") and sampler in BY_RATE:
         raise ValueError(
-            f"space = 'grid': the law under sampler = {sampler!r} depends on β besides B: must be "
-            "increments, spline, a or a,T"
+            f"space = {space!r}: the law under sampler = {sampler!r} depends on β besides B: must "
+            "be increments, a or a,T"
         )
     if space in ("grid", "spline") and objective == "theorem":
         raise ValueError(
@@ -379,12 +394,16 @@ def _scan(f: Callable[[float], float], places: Array) -> tuple[float, float, boo
 def _starts(problem: _Problem) -> dict[str, Array]:
     """Levels to start from, each of shape (N + 1,)."""
     variance, grid = problem.spectrum.variance, uniform(1.0, problem.n_steps)
-    schedules = reference_schedules(variance, 4.0)
-    schedules["beta_a=4"] = schedules.pop("best_beta_a")
     starts = {"dynamic_programming": best_levels(problem.spectrum, problem.n_steps)}
-    for name, schedule in schedules.items():
+    for name, schedule in _reference_starts(variance).items():
         starts[name] = np.asarray(schedule.integral(grid) / variance)
     return starts
+
+
+def _reference_starts(variance: float) -> dict[str, NoiseSchedule]:
+    schedules = reference_schedules(variance, 4.0)
+    schedules["beta_a=4"] = schedules.pop("best_beta_a")
+    return schedules
 
 
 def _levels(increments: Array) -> Array:
@@ -398,8 +417,9 @@ def _by_increments(gradient: Array) -> Array:
 
 
 def _minimise(
-    f: Callable[[Array], tuple[float, Array]], x: Array, ends: tuple[float, float]
-) -> tuple[Start, Array]:
+    f: Callable[[Array], tuple[float, Array]], x: Array, ends: tuple[float, float],
+    last_may_vanish: bool,
+) -> tuple[Start, Array]:  # fmt: skip
     """Quasi-Newton on log f from x, each coordinate between `ends`."""
     from scipy.optimize import minimize
 
@@ -415,9 +435,10 @@ def _minimise(
         options={"maxiter": 10000, "maxfun": 30000, "ftol": 0.0, "gtol": 1e-9, "maxcor": 30},
     )  # fmt: skip
     after, gradient = f(found.x)
-    norm = float(np.max(np.abs(gradient))) / after if after > 0 else np.nan
-    inside = bool(np.all((found.x > ends[0] + 1.0) & (found.x < ends[1] - 0.1)))
-    converged = bool(np.isfinite(after) and norm < GRADIENT and inside)
+    norm = float(np.max(np.abs(gradient))) / after if after > 0 else 0.0
+    low = found.x[:-1] if last_may_vanish else found.x
+    inside = bool(np.all(low > ends[0] + 1.0) and np.all(found.x < ends[1] - 0.1))
+    converged = bool(np.isfinite(after) and inside and (norm < GRADIENT or after < EXACT))
     return Start(before, after, norm, converged), found.x
 
 
@@ -426,9 +447,10 @@ def _best(
     starts: Mapping[str, Array],
     f: Callable[[Array], tuple[float, Array]],
     ends: tuple[float, float],
+    last_may_vanish: bool = False,
 ) -> tuple[dict[str, Start], Array]:
     """The outcome of all starts, and the best point."""
-    outcomes = {name: _minimise(f, x, ends) for name, x in starts.items()}
+    outcomes = {name: _minimise(f, x, ends, last_may_vanish) for name, x in starts.items()}
     _require_converged(problem, {name: start for name, (start, _) in outcomes.items()})
     _, point = min(
         (outcome for outcome in outcomes.values() if outcome[0].converged),
@@ -442,7 +464,10 @@ def _require_converged(problem: _Problem, starts: Mapping[str, Start]) -> None:
     lower = [
         start.after
         for start in starts.values()
-        if not start.converged and reached and start.after < min(reached) * (1 - AGREEMENT)
+        if not start.converged
+        and reached
+        and start.after < min(reached) * (1 - AGREEMENT)
+        and min(reached) > EXACT
     ]
     if reached and not lower:
         return
@@ -469,6 +494,36 @@ def _search_increments(problem: _Problem) -> tuple[dict[str, Start], Array]:
     starts = {name: np.log(-np.diff(levels)) for name, levels in _starts(problem).items()}
     outcomes, x = _best(problem, starts, f, (np.log(SMALLEST), np.log(LARGEST)))
     return outcomes, _levels(np.exp(x))
+
+
+def _trapezia(rates: Array) -> tuple[Array, Array]:
+    """Levels and growths of a β that is linear between its values at the grid points, from T."""
+    n = len(rates) - 1
+    return _levels((rates[:-1] + rates[1:]) / (2 * n)), rates[:-1] / n
+
+
+def _search_rates(problem: _Problem) -> tuple[dict[str, Start], Array]:
+    """β/σ² at the grid points, from T to 0, by its logarithms."""
+    n, spectrum = problem.n_steps, problem.spectrum
+
+    def f(x: Array) -> tuple[float, Array]:
+        rates = np.exp(x)
+        levels, growth = _trapezia(rates)
+        value, gradient = evaluate(problem.objective, spectrum, levels, problem.sampler, growth)
+        by_increment = _by_increments(gradient[:n]) / 2
+        total = np.append(by_increment + gradient[n:], 0.0)
+        total[1:] += by_increment
+        return value, total * rates / n
+
+    grid = uniform(1.0, n)
+    even = -np.diff(best_levels(spectrum, n)) * n
+    starts = {"dynamic_programming": np.log(np.append(even, even[-1]))}
+    for name, schedule in _reference_starts(spectrum.variance).items():
+        starts[name] = np.log(schedule.beta(grid) / spectrum.variance)
+    # β(0) = 0 is a schedule; what it does is the limit at the end of the range
+    ends = np.log(SMALLEST), np.log(n * LARGEST)
+    outcomes, x = _best(problem, starts, f, ends, last_may_vanish=True)
+    return outcomes, np.exp(x)
 
 
 def _search_grid(problem: _Problem, total: float) -> tuple[dict[str, Start], Array]:

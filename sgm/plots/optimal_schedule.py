@@ -31,7 +31,7 @@ STYLES = (
 
 
 def optimal_schedule_figure(frame: pd.DataFrame, title: str, objective: str) -> Figure:
-    """β and the signal-to-noise ratio of the best schedule and of the usual ones, and what each costs.
+    """β and the signal-to-noise ratio of the best schedule and the usual ones, and their costs.
 
     Parameters
     ----------

@@ -1,10 +1,11 @@
-"""The best noise schedule for a target: ``python -m sgm.run.schedule``, which `make schedule` calls.
+"""The best noise schedule for a law: ``python -m sgm.run.schedule``, which `make schedule` calls.
 
 Prints what it gains over the usual schedules, by exact laws, and writes into a folder
 
     schedule.json      its knots, which a study reads as family `schedule_file`
     certificate.json   what was minimised for which law, from which starts, to which gradient
-    figure.png, .pdf   β, the signal-to-noise ratio and the objective, beside the usual ones; .csv, its numbers
+    figure.png, .pdf   β, the signal-to-noise ratio and the objective, beside the usual ones
+    figure.csv         the numbers drawn
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ import yaml  # noqa: E402
 
 from sgm.gaussian import Gaussian  # noqa: E402
 from sgm.optimal_schedule import (  # noqa: E402
-    BY_RATE,
     OBJECTIVES,
     NotConvergedError,
     OptimalSchedule,
@@ -38,7 +38,6 @@ from sgm.optimal_schedule import (  # noqa: E402
 )
 from sgm.run.build import build_target  # noqa: E402
 from sgm.run.status import format_table  # noqa: E402
-from sgm.schedules import NoiseSchedule  # noqa: E402
 from sgm.store.cells import written_whole  # noqa: E402
 from sgm.study import Item, Study  # noqa: E402
 from sgm.study.config import parse_item  # noqa: E402
@@ -104,11 +103,9 @@ def write_schedule(found: OptimalSchedule, label: str, folder: Path) -> None:
     from sgm import plots  # slow to import
 
     folder.mkdir(parents=True, exist_ok=True)
-    knots = np.linspace(0.0, 1.0, found.n_steps + 1)
-    tables = {
-        "schedule": {"time": knots.tolist(), "integral": found.integral.tolist()},
-        "certificate": {"target": label, **found.certificate()},
-    }
+    tables: dict[str, Any] = {"certificate": {"target": label, **found.certificate()}}
+    if not found.parameters:  # β_a needs no file
+        tables["schedule"] = found.knots()
     for name, table in tables.items():
         with written_whole(folder / f"{name}.json") as aside:
             aside.write_text(json.dumps(table, indent=1, allow_nan=False) + "\n")
@@ -119,12 +116,14 @@ def write_schedule(found: OptimalSchedule, label: str, folder: Path) -> None:
 
 
 def _frame(found: OptimalSchedule) -> pd.DataFrame:
-    """The curves of the figure: of the optimum the mean β of each step, of others β."""
+    """The curves of the figure; of an optimum of which B alone counts, β is the mean of a step."""
     variance, n = found.spectrum.variance, found.n_steps
     values = {"optimum": found.value, **found.references}
     knots, fractions = np.linspace(0.0, 1.0, n + 1), np.linspace(0.0, 1.0, 301)
     steps = np.repeat(np.diff(found.integral) * n, 2)
     rates = {"optimum": (np.repeat(knots, 2)[1:-1], steps)}
+    if found.rates is not None:
+        rates["optimum"] = knots, found.rates
     integrals = {"optimum": np.interp(fractions, knots, found.integral)}
     for name, schedule in reference_schedules(variance, found.best_a).items():
         rates[name] = fractions, np.asarray(schedule.beta(fractions))
@@ -166,18 +165,26 @@ def _report(found: OptimalSchedule, label: str, folder: Path) -> Iterator[str]:
         rows.append((name_of, f"{value:.4g}", excess, f"{totals[name]:.4g}"))
     yield format_table(("schedule", OBJECTIVES[found.objective], "more", "B(T)"), rows)
     yield f"Exactly: KL {found.kl:.4g}, W2 {found.w2:.4g}."
-    yield from (f"{name} = {value:.6g}" for name, value in found.parameters.items())
     yield (
         f"{found.agreeing} of {len(found.starts)} starts agree; gradient of the logarithm "
         f"{found.gradient:.1e}."
     )
-    yield f"{folder}: schedule.json, certificate.json, figure.png, .pdf, .csv. In a study, with"
-    yield f"time_grids: [uniform] and n_steps: [{found.n_steps}]:"
-    interpolation = "linear" if found.sampler in BY_RATE else "monotone"
-    yield (
-        f"  - {{family: schedule_file, path: {folder / 'schedule.json'}, "
-        f"interpolation: {interpolation}}}"
-    )
+    yield f"Files: {', '.join(sorted(path.name for path in folder.iterdir()))} in {folder}."
+    if found.parameters:
+        low, high = 0.1 * spectrum.variance, 20.0 * spectrum.variance
+        where = f"horizons: [{found.parameters.get('horizon', 1.0):.12g}]"
+        entry = (
+            f"{{family: beta_a, a: {found.parameters['a']:.12g}, beta_min: {low:.12g}, "
+            f"beta_max: {high:.12g}}}"
+        )
+    else:
+        where = "horizons: [1.0]"
+        entry = (
+            f"{{family: schedule_file, path: {folder / 'schedule.json'}, interpolation: "
+            f"{'monotone' if found.rates is None else 'linear'}}}"
+        )
+    yield f"In a study, with {where}, time_grids: [uniform] and n_steps: [{found.n_steps}]:"
+    yield f"  - {entry}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -35,7 +35,6 @@ __all__ = [
     "IntegralSplineSchedule",
     "PiecewiseLinearSchedule",
     "SplineSchedule",
-    "StepSchedule",
     "schedule_file",
 ]
 
@@ -215,14 +214,14 @@ class SplineSchedule(_RateSchedule):
 
 
 @dataclass(frozen=True)
-class _LevelSchedule(_KnotSchedule):
-    """B at the knots.
+class IntegralSplineSchedule(_KnotSchedule):
+    """B a monotone cubic spline (PCHIP) through knots; β its derivative, which is continuous.
 
     Parameters
     ----------
     horizon : float
     knots : sequence of float
-        As in `_KnotSchedule`.
+        Times as fractions of T: 0 = f₁ < … < f_n = 1.
     levels : sequence of float
         B at the knots: 0 = B₁ < … < B_n.
     """
@@ -238,56 +237,6 @@ class _LevelSchedule(_KnotSchedule):
             )
         if not (levels[1] >= SMALLEST and levels[-1] <= LARGEST):
             raise ValueError(f"levels: must lie between {SMALLEST:g} and {LARGEST:g} after 0")
-
-
-@dataclass(frozen=True)
-class StepSchedule(_LevelSchedule):
-    """B linear between knots, and β constant: what an Euler scheme sees of a step.
-
-    At a knot β is that of the time before it, which is the step that a backward scheme departs on.
-
-    Parameters
-    ----------
-    horizon : float
-    knots : sequence of float
-        Times as fractions of T: 0 = f₁ < … < f_n = 1.
-    levels : sequence of float
-        B at the knots: 0 = B₁ < … < B_n.
-    """
-
-    @cached_property
-    def _rates(self) -> Array:
-        return np.diff(self.levels) / np.diff(self.knots) / self.horizon
-
-    def beta(self, t: npt.ArrayLike) -> Array:
-        # a time of a grid may exceed its knot by rounding
-        fractions = self._fractions(t) * (1 - 1e-12)
-        return np.asarray(self._rates[np.searchsorted(self.knots[1:-1], fractions, side="left")])
-
-    def integral(self, t: npt.ArrayLike) -> Array:
-        return np.asarray(np.interp(self._fractions(t), self.knots, self.levels))
-
-    def inverse_integral(self, b: npt.ArrayLike) -> Array:
-        fractions = np.interp(require_levels(self, b), self.levels, self.knots)
-        return np.asarray(self.horizon * fractions)
-
-    @property
-    def supremum(self) -> float:
-        return float(np.max(self._rates))
-
-
-@dataclass(frozen=True)
-class IntegralSplineSchedule(_LevelSchedule):
-    """B a monotone cubic spline (PCHIP) through knots; β its derivative, which is continuous.
-
-    Parameters
-    ----------
-    horizon : float
-    knots : sequence of float
-        Times as fractions of T: 0 = f₁ < … < f_n = 1.
-    levels : sequence of float
-        B at the knots: 0 = B₁ < … < B_n.
-    """
 
     @cached_property
     def _spline(self) -> tuple[PPoly, PPoly]:
@@ -330,7 +279,7 @@ def schedule_file(
         A .csv file with one line of names, a .json file of an object with two lists, or an
         .npz file with two arrays.
     interpolation : {"linear", "monotone"}
-        Of `beta`: `PiecewiseLinearSchedule` or `SplineSchedule`; of `integral`: `StepSchedule` or
+        Of `beta`: `PiecewiseLinearSchedule` or `SplineSchedule`. `integral` takes "monotone",
         `IntegralSplineSchedule`.
 
     Raises
@@ -351,8 +300,12 @@ def schedule_file(
                 f"{', '.join(names) or 'none'}"
             )
         if "integral" in columns:
-            through = StepSchedule if interpolation == "linear" else IntegralSplineSchedule
-            return through(horizon, columns["time"], columns["integral"])
+            if interpolation == "linear":
+                raise ValueError(
+                    "interpolation = 'linear': must be 'monotone' for the column 'integral': β "
+                    "would jump"
+                )
+            return IntegralSplineSchedule(horizon, columns["time"], columns["integral"])
         kind = PiecewiseLinearSchedule if interpolation == "linear" else SplineSchedule
         return kind(horizon, columns["time"], columns["beta"])
     except ValueError as error:
