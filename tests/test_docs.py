@@ -168,7 +168,15 @@ def test_fragments_of_configs_are_valid() -> None:
 
 #: What runs each line of a block of shell: a script or a test.
 SHELL = {
-    ".ci/run": ["make study", "make test", "make figures STUDY=exact-kl"],
+    ".ci/run": [
+        "make study",
+        "make test",
+        "make figures STUDY=exact-kl",
+        "make schedule TARGET=correlated N=20 SAMPLER=ancestral",
+    ],
+    "tests/test_run_schedule.py::test_the_documented_commands_run": [
+        "python -m sgm.run.schedule --data mine.csv --steps 20 --objective w2",
+    ],
     "tests/slurm/test_slurm.py::test_the_numbers_are_those_of_a_local_run": [
         "make study STUDY=config/studies/paper-kl.yaml PROFILE=profiles/slurm",
         "SNAKEMAKE_PROFILE=site make study PROFILE=profiles/slurm",

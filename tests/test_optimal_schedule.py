@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 
@@ -27,8 +28,9 @@ from sgm.optimal_schedule import (
     terminal_kl,
 )
 from sgm.processes import VPProcess
-from sgm.schedules import BetaSchedule
+from sgm.schedules import BetaSchedule, ConstantSchedule
 from sgm.schedules.knots import IntegralSplineSchedule, PiecewiseLinearSchedule
+from tests.workflow import ROOT
 
 MODIFIED = "exponential_integrator_modified"
 DIVERGENCES = {"kl": kl_divergence, "w2": wasserstein2}
@@ -85,10 +87,15 @@ def test_bounds_are_those_of_the_bounds(variance):
     for law in LAWS.values():
         bound = bounds.gaussian_kl_bound(process, law, times, np.zeros(7), np.zeros(7))
         spectrum = Spectrum.of(law, variance)
-        terms = {"path": bound.path, "refined": bound.total_refined, "theorem": bound.total}
-        for objective, value in terms.items():
+        for objective, value in (("path", bound.path), ("refined", bound.total_refined)):
             own, _ = evaluate(objective, spectrum, levels, MODIFIED)
             assert own == pytest.approx(float(value), rel=1e-10), objective
+        for total in (3.0, 90.0):  # steps on either side of the turn
+            even = total * np.arange(7, -1, -1) / 7
+            constant = VPProcess(ConstantSchedule(1.0, total * variance), variance)
+            bound = bounds.gaussian_kl_bound(constant, law, times, np.zeros(7), np.zeros(7))
+            own, _ = evaluate("theorem", spectrum, even, MODIFIED)
+            assert own == pytest.approx(float(bound.total), rel=1e-10)
 
 
 CASES = [(o, s) for o in ("kl", "w2") for s in SCHEMES] + [
@@ -355,6 +362,25 @@ def test_ten_steps(target):
     assert list(found.references) == ["vp_linear", "cosine", "best_beta_a"]
     assert own == pytest.approx(NUMBERS[target], rel=2e-3)
     assert found.agreeing == 4
+
+
+def test_the_tables_of_the_page():
+    """Each row is that of docs/best_schedules.py; those of ten steps are made again."""
+    page = (ROOT / "docs/best-schedule.md").read_text()
+    path = ROOT / "docs/best_schedules.py"
+    module = importlib.util.module_from_spec(
+        importlib.util.spec_from_file_location("best_schedules", path)
+    )
+    module.__spec__.loader.exec_module(module)
+    for sampler in module.SAMPLERS:
+        part = page.split(f"`{sampler}`:\n")[1].split("\n\n`")[0]
+        header = next(iter(module.table(sampler, [])))
+        assert header in part
+        for target, law in module.LAWS.items():
+            steps = module.FEWER if sampler in BY_RATE else module.STEPS
+            assert all(f"| {target} | {n} | " in part for n in steps)
+            if (target, sampler) != ("correlated", "ancestral"):  # seconds; the others are alike
+                assert module.row(target, law, sampler, 10) in part
 
 
 # --- edges ------------------------------------------------------------------------------
