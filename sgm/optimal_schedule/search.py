@@ -554,9 +554,9 @@ def _search_spline(problem: _Problem, knots: int) -> tuple[dict[str, Start], Arr
     grid = uniform(1.0, problem.n_steps)
 
     def levels(x: Array) -> Array:
-        values = PchipInterpolator(places, np.append(0.0, np.cumsum(np.exp(x))))(grid)
+        values: Array = PchipInterpolator(places, np.append(0.0, np.cumsum(np.exp(x))))(grid)
         values[-1] = 0.0
-        return np.asarray(values, dtype=np.float64)
+        return values
 
     def f(x: Array) -> tuple[float, Array]:
         value, gradient = problem.of_levels(levels(x))
@@ -577,7 +577,7 @@ def _search_total(problem: _Problem) -> tuple[dict[str, Start], Array]:
     n = problem.n_steps
 
     def even(log_total: float) -> Array:
-        return np.exp(log_total) * np.arange(n, -1, -1) / n
+        return np.asarray(np.exp(log_total) * np.arange(n, -1, -1) / n)
 
     def f(log_total: float) -> float:
         return problem.of_levels(even(log_total))[0]

@@ -51,7 +51,9 @@ RESULTS = Path("results/schedules")
 def _from_target(target: str, study: Path) -> Item:
     """A target of a study by its label, or one that is spelled out in YAML."""
     if not target.lstrip().startswith("{"):
-        items = {item.label: item for item in Study.parse(read_config(study)).targets}
+        items: dict[str, Item] = {
+            item.label: item for item in Study.parse(read_config(study)).targets
+        }
         if target not in items:
             raise ValueError(
                 f"TARGET = {target!r}: must be a target of {study}, which has {', '.join(items)}, "
