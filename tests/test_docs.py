@@ -240,10 +240,14 @@ SHELL = {
         "make test",
         "make figures STUDY=exact-kl",
         "make check NAME=cosine KIND=schedule PARAMETERS='offset: 0.008, clip: 20'",
+        "make schedule TARGET=correlated N=20 SAMPLER=ancestral",
     ],
     "tests/test_docs.py::test_the_users_families_are_checked": [
         "make check NAME=power FILE=mine.py PARAMETERS='exponent: 2, beta_min: 0.1, beta_max: 20'",
         "make check NAME=kurtosis STUDY=mine.yaml",
+    ],
+    "tests/test_run_schedule.py::test_the_documented_commands_run": [
+        "python -m sgm.run.schedule --data mine.csv --steps 20 --objective w2",
     ],
     "tests/slurm/test_slurm.py::test_the_numbers_are_those_of_a_local_run": [
         "make study STUDY=config/studies/paper-kl.yaml PROFILE=profiles/slurm",

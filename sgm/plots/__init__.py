@@ -37,6 +37,7 @@ from sgm.plots.heatmap import map_figure
 from sgm.plots.histogram import histogram_figure
 from sgm.plots.horizon import horizon_figure
 from sgm.plots.horizon_axis import NoNumbersError
+from sgm.plots.optimal_schedule import optimal_schedule_figure
 from sgm.plots.panels import target_title
 from sgm.plots.rows import make_frame
 from sgm.plots.samples import samples_figure
@@ -58,6 +59,7 @@ __all__ = [
     "histogram_figure",
     "horizon_figure",
     "map_figure",
+    "optimal_schedule_figure",
     "samples_figure",
     "save",
     "schedules_figure",

@@ -12,7 +12,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from reprlib import Repr
 from typing import Annotated, Any, Literal
 
@@ -34,7 +34,7 @@ from sgm.study.items import Coordinate, Item, coordinates
 from sgm.study.registry import KINDS, lookup, use_extensions
 from sgm.study.variables import LIKELIHOOD, RESERVED
 
-__all__ = ["Item", "Study", "canonical", "format_number", "json_schema"]
+__all__ = ["Item", "Study", "canonical", "format_number", "json_schema", "parse_item"]
 
 
 #: What a time grid may need of a target, in words.
@@ -110,18 +110,25 @@ def _axis(kind: str) -> Any:
     ]
 
 
+def parse_item(kind: str, raw: Any) -> Item:
+    """The item of a family's name, or of a mapping with its keys.
+
+    Raises
+    ------
+    ValueError
+        If there is no such family, a key is wrong, or a parameter has several values.
+    """
+    items = _expand(kind, raw)
+    if len(items) != 1:
+        raise ValueError(f"must be one {kind}, not {len(items)}")
+    return items[0]
+
+
 def _one(kind: str) -> Any:
     """Type of a config key that holds one family."""
-
-    def parse(raw: Any) -> Item:
-        items = _expand(kind, raw)
-        if len(items) != 1:
-            raise ValueError(f"must be one {kind}, not {len(items)}")
-        return items[0]
-
     return Annotated[
         Item,
-        PlainValidator(parse),
+        PlainValidator(partial(parse_item, kind)),
         PlainSerializer(lambda item: item.parameters.model_dump(mode="json")),
         WithJsonSchema({"definition": kind}),
     ]
