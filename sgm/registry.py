@@ -27,10 +27,10 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 from annotated_types import Ge, Interval, MultipleOf
 
@@ -79,7 +79,7 @@ Width = Annotated[int, Interval(ge=16, le=2**14), MultipleOf(16)]
 #: Modules or packages that export our families of each kind, without torch.
 HOMES = {
     "target": ["sgm.targets"],
-    "schedule": ["sgm.schedules"],
+    "schedule": ["sgm.schedules.levels", "sgm.schedules.knots", "sgm.schedules"],
     "process": ["sgm.processes"],
     "score": ["sgm.scores"],
     "sampler": ["sgm.samplers"],
@@ -96,7 +96,7 @@ CONTEXT: dict[str, tuple[str, ...]] = {
     "process": ("schedule",),
     "score": ("process", "law"),
     "sampler": ("process", "times"),
-    "time_grid": ("horizon", "n_steps"),
+    "time_grid": ("process", "horizon", "n_steps", "law", "stop"),
     "divergence": ("sample", "generated", "reference", "target", "train", "heldout", "control"),
     "bound": (
         "process",
@@ -111,7 +111,7 @@ CONTEXT: dict[str, tuple[str, ...]] = {
     "exact": ("law", "generated"),
     "objection": ("law", "variance", "sampler", "total"),
 }
-NEEDING = ["score", "divergence", "bound"]
+NEEDING = ["time_grid", "score", "divergence", "bound"]
 
 Law = Literal["gaussian", "density", "unknown"]
 Needs = Literal["", "law", "gaussian", "density", "data"]
@@ -131,15 +131,15 @@ class Entry:
         The function or class; its address where its module imports torch.
     label : str
         First part of its label in a study that gives none, by default its name.
-    axes : sequence of str
-        Parameters that may be a list in the config, one cell a value; they are part of the
-        label, as in ``beta_a=-10``.
+    axes : sequence of str, or mapping of str to str
+        Numbers that may be a list in the config, one cell a value: they are part of the label, as
+        in ``beta_a=-10``, and coordinates of the grid. As a mapping, with the symbol of each.
     law : {"gaussian", "density", "unknown"}
         Of a target, what is known of it: a Gaussian law, so that the laws of samplers are
         exact; a density and the scores of its noised versions; or its data alone.
     needs : {"", "law", "gaussian", "density", "data"}
-        Of a score, a divergence or a bound, what a target must have for it: nothing, a known
-        law, a Gaussian one, one that is not, or held-out data.
+        Of a time grid, a score, a divergence or a bound, what a target must have for it:
+        nothing, a known law, a Gaussian one, one that is not, or held-out data.
     variables : sequence of Variable
         Of a divergence or a bound: the grid variables it computes.
     exact : callable, optional
@@ -161,7 +161,7 @@ class Entry:
     name: str
     builder: Callable[..., Any] | str = ""
     label: str = ""
-    axes: Sequence[str] = ()
+    axes: Sequence[str] | Mapping[str, str] = ()
     law: Law = "gaussian"
     needs: Needs = ""
     variables: Sequence[Variable] = ()
@@ -182,6 +182,9 @@ class Entry:
 
         require(kind in HOMES, f"kind = {kind!r}", f"one of {', '.join(HOMES)}")
         require(not isinstance(self.axes, str), f"axes = {self.axes!r}", "a list of names")
+        for symbol in self.symbols.values():
+            right = isinstance(symbol, str) and bool(symbol) and "$" not in symbol
+            require(right, f"axes = {self.axes!r}: a symbol", "a text without $, such as 'p'")
         for key, values, own in (("law", Law, ["target"]), ("needs", Needs, NEEDING)):
             said, known = getattr(self, key), get_args(values)
             usual = getattr(Entry, key)
@@ -209,10 +212,15 @@ class Entry:
         if self.objection:
             said = {f"{v.name}_objection": v.about.get("objection") for v in self.variables}
             judged = {key: value for key, value in said.items() if value}
-            right = judged and all(key == value for key, value in judged.items())
-            require(bool(right), "about: objection of a total", "its name with _objection")
-        for key in ("axes", "variables"):
-            object.__setattr__(self, key, tuple(getattr(self, key)))
+            right = bool(judged) and all(key == value for key, value in judged.items())
+            require(right, "about: objection of a total", "its name with _objection")
+        object.__setattr__(self, "variables", tuple(self.variables))
+
+    @property
+    def symbols(self) -> Mapping[str, str]:
+        """The symbol of each parameter that is an axis, by default its name."""
+        axes = self.axes
+        return axes if isinstance(axes, Mapping) else {name: name for name in axes}
 
     @property
     def build(self) -> str:
@@ -264,7 +272,7 @@ class Entry:
         return self.law != "unknown"
 
     def suits(self, target: Entry) -> bool:
-        """Whether a target has what this score, divergence or bound needs."""
+        """Whether a target has what this time grid, score or measure needs."""
         match self.needs:
             case "law":
                 return target.law_known
@@ -360,6 +368,12 @@ def _require_arguments(entry: Entry, builder: Callable[..., Any]) -> None:
         raise ValueError(
             f"axes = {sorted(missing)}: not keyword-only arguments of {builder.__name__}"
         )
+    hints = get_type_hints(builder if inspect.isfunction(builder) else builder.__init__)
+    for key in entry.axes:
+        if hints.get(key, float) not in (int, float):
+            raise ValueError(
+                f"axes = {key!r} of {builder.__name__}: must be a number, float or int"
+            )
     for key, function, passed in (
         ("exact", entry.exact, given),
         ("objection", entry.objection, {"total"}),

@@ -274,7 +274,7 @@ def exact(process: Process, law: Law) -> Score:
 def scaled(process: Process, law: Gaussian, eps: float) -> GaussianScore: ...
 @overload
 def scaled(process: Process, law: Law, eps: float) -> Score: ...
-@register("score", axes=["eps"], needs="law")
+@register("score", axes={"eps": "ε"}, needs="law")
 def scaled(process: Process, law: Law, eps: Real) -> Score:
     """(1 + ε) s, the exact score overestimated by a factor.
 
@@ -296,7 +296,7 @@ def scaled(process: Process, law: Law, eps: Real) -> Score:
 def biased(process: Process, law: Gaussian, eps: float) -> GaussianScore: ...
 @overload
 def biased(process: Process, law: Law, eps: float) -> Score: ...
-@register("score", axes=["eps"], needs="law")
+@register("score", axes={"eps": "ε"}, needs="law")
 def biased(process: Process, law: Law, eps: Real) -> Score:
     """s + ε (1, …, 1), the exact score shifted along the diagonal.
 
@@ -314,7 +314,7 @@ def biased(process: Process, law: Law, eps: Real) -> Score:
     return _score(process, law, 1.0, eps)
 
 
-@register("score", axes=["eps"], needs="gaussian")
+@register("score", axes={"eps": "ε"}, needs="gaussian")
 def plugin(process: Process, law: Law, eps: Real) -> GaussianScore:
     """The exact score of the wrong law N((1 − ε)μ, (1 + ε)Σ).
 

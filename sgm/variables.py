@@ -24,12 +24,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from sgm.axes import GRID, OWN_AXES, REPLICATE
+
 __all__ = ["GRID", "REPLICATE", "RUN", "SCHEDULE", "SOLVER", "THEORY", "VERDICT", "Variable"]
 
-GRID = ("target", "schedule", "horizon", "score", "sampler", "time_grid", "n_steps")
-REPLICATE = (*GRID, "seed")
-#: Axes of one family of divergences alone, whose parameters say how long they are.
-OWN_AXES = ("bin", "rows")
 AXES = (*REPLICATE, "time_fraction", *OWN_AXES)
 THEORY = ("target", "schedule", "horizon", "score", "time_grid", "n_steps", "seed")
 RUN = ("target", "seed")

@@ -18,6 +18,8 @@ import xarray as xr
 import zarr
 
 from sgm.architectures import MLP
+from sgm.gather import gather
+from sgm.gather.grid import _compute_seconds
 from sgm.gaussian import kl_divergence
 from sgm.laws import sampler_law
 from sgm.networks import ScoreEnsemble
@@ -28,7 +30,6 @@ from sgm.samplers import euler_arrival, exponential_integrator_modified
 from sgm.schedules import BetaSchedule
 from sgm.scores import exact, scaled
 from sgm.store.cells import read_cells, read_spec, write_cells, written_whole
-from sgm.store.gather import _compute_seconds, gather
 from sgm.store.grid import open_grid, write_grid
 from sgm.study import Plan, Study, Variable, canonical
 from sgm.targets import correlated, isotropic
@@ -123,6 +124,12 @@ def test_a_likelihood_that_failed_is_among_the_failures(
         "seed": 0,
         "message": "the probability flow was not solved",
     }
+
+
+def test_evaluations_are_a_coordinate(grid: xr.Dataset) -> None:
+    assert grid.nfe.dims == ("sampler", "time_grid", "n_steps")
+    assert (grid.nfe == grid.n_steps).all()  # of samplers with one a step
+    assert int(grid.nfe.sel(sampler="euler_arrival", time_grid="uniform", n_steps=20)) == 20
 
 
 def test_proved_flags_belong_to_their_samplers(grid: xr.Dataset) -> None:

@@ -12,6 +12,7 @@ from sgm.study import fingerprint as module
 from sgm.study.fingerprint import fingerprint
 
 PACKAGE = Path(__file__).parents[1] / "sgm"
+SCHEDULES = "schedules/__init__.py"
 ROWS = [
     "sgm.architectures:ARCHITECTURES[mlp]",
     "sgm.architectures:OUTPUTS[relative]",
@@ -51,14 +52,14 @@ def test_equal_code_gives_equal_fingerprints(edit: Edit) -> None:
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
-        ("schedules.py", '"""A noise schedule β on', '"""Some schedule β on'),
-        ("schedules.py", "import numpy as np\n", "import numpy as np  # fast\n"),
+        (SCHEDULES, '"""A noise schedule β on', '"""Some schedule β on'),
+        (SCHEDULES, "import numpy as np\n", "import numpy as np  # fast\n"),
         ("processes.py", "\n    def drift", "\n\n\n    # a comment\n    def drift"),
-        ("schedules.py", "class ConstantSchedule(", "class AnotherSchedule("),
-        ("samplers.py", "def _euler(", "late = 1\n\n\ndef _euler("),
+        (SCHEDULES, "class ConstantSchedule(", "class AnotherSchedule("),
+        ("samplers/one_step.py", "def euler_arrival(", "late = 1\n\n\ndef euler_arrival("),
         # what a family declares
-        ("schedules.py", 'label="beta", axes=["a"]', 'label="b", axes=["a", "beta_min"]'),
-        ("schedules.py", "a: Real", "a: Positive"),
+        (SCHEDULES, 'label="beta", axes=["a"]', 'label="b", axes=["a", "beta_min"]'),
+        (SCHEDULES, "a: Real", "a: Positive"),
         ("targets/gaussians.py", "variance: Positive", "variance: Annotated[float, Ge(5)]"),
         ("targets/gaussians.py", '@register("target")\ndef isotropic', "def isotropic"),
         ("registry.py", "class Entry", "class Row"),
@@ -82,7 +83,7 @@ def test_prose_and_unrelated_code_change_nothing(edit: Edit, name: str, old: str
 @pytest.mark.parametrize(
     ("name", "old", "new", "train", "exact"),
     [
-        ("schedules.py", "np.expm1(a * t) / np.expm1", "np.exp(a * t) / np.exp", True, False),
+        (SCHEDULES, "np.expm1(a * t) / np.expm1", "np.exp(a * t) / np.exp", True, False),
         ("processes.py", "/ (2 * self.variance)", "/ (3 * self.variance)", True, True),
         ("training.py", "np.cos(np.pi", "np.cos(2 * np.pi", True, False),
         ("training.py", "** 1.5,", "** 1.4,", True, False),
@@ -91,7 +92,7 @@ def test_prose_and_unrelated_code_change_nothing(edit: Edit, name: str, old: str
         ("architectures.py", "max(1, _CACHED", "max(2, _CACHED", True, False),
         ("architectures.py", "divisor=np.full", "gain=np.full", True, False),
         ("networks.py", "h = h + product(h, ", "h = product(h, ", True, False),
-        ("samplers.py", "def _euler(", "def _euler(extra: int, ", False, True),
+        ("samplers/one_step.py", "def _euler(", "def _euler(extra: int, ", False, True),
         ("laws.py", "def sampler_law(", "def sampler_law(extra: int, ", False, True),
         ("gaussian.py", "value = 0.5 * gap", "value = gap / 2", False, True),
         ("random.py", "digest_size=8", "digest_size=16", True, False),
@@ -174,7 +175,11 @@ def test_what_an_extension_takes_of_the_package_counts(
     path = tmp_path / "mine.py"
     path.write_text(form + "def rate(t):\n    return 1\n")
     before = fingerprint([f"{path}:rate"])
-    edit("schedules.py", "class ConstantSchedule(NoiseSchedule):", "class ConstantSchedule(Edit):")
+    edit(
+        SCHEDULES,
+        "class ConstantSchedule(NoiseSchedule):",
+        "class ConstantSchedule(Edit):",
+    )
     assert fingerprint([f"{path}:rate"]) != before
 
 

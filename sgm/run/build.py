@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sgm.arguments import real_array, require_instance, shown
+from sgm.axes import OWN_AXES
 from sgm.bounds.objection import Objection
 from sgm.densities import Law
 from sgm.processes import Process
@@ -23,10 +24,10 @@ from sgm.registry import line_of, load_extension
 from sgm.samplers import Steps
 from sgm.schedules import NoiseSchedule, TruncatedSchedule
 from sgm.targets import LawTarget, Target
-from sgm.variables import OWN_AXES
 
 __all__ = [
     "MeasureError",
+    "asks",
     "build",
     "build_objection",
     "build_process",
@@ -66,6 +67,11 @@ def build(spec: Mapping[str, Any], **context: Any) -> Any:
     given = {name: value for name, value in context.items() if name in asked}
     with _named(spec):
         return builder(**given, **spec["parameters"])
+
+
+def asks(spec: Mapping[str, Any], name: str) -> bool:
+    """Whether a builder names something of the context among its arguments."""
+    return name in inspect.signature(resolve(spec["build"])).parameters
 
 
 @contextmanager
@@ -146,9 +152,22 @@ def _require_rate(rate: NoiseSchedule, horizon: float) -> None:
         )
 
 
-def build_times(spec: Mapping[str, Any], horizon: float, n_steps: int) -> npt.NDArray[np.float64]:
-    """Decreasing times of the solver, shape (n_steps + 1,)."""
-    returned = build(spec, horizon=horizon, n_steps=n_steps)
+def build_times(
+    spec: Mapping[str, Any], process: Process, n_steps: int, law: Law | None
+) -> npt.NDArray[np.float64]:
+    """Decreasing times of the solver, shape (n_steps + 1,).
+
+    `law` is that of the data, None where it is unknown. With `early_stop` they end there.
+    """
+    horizon, stop = process.horizon, float(spec.get("early_stop", 0.0))
+    if stop and not asks(spec, "stop"):
+        raise ValueError(
+            f"early_stop = {stop!r}: must be left out for {spec['build']}, which does not ask for "
+            "`stop`"
+        )
+    if not stop < horizon:
+        raise ValueError(f"early_stop = {stop!r}: must be below T = {horizon!r}")
+    returned = build(spec, process=process, horizon=horizon, n_steps=n_steps, law=law, stop=stop)
     with _named(spec):
         times = real_array("returned", returned)
         if times.shape != (n_steps + 1,):
@@ -160,6 +179,8 @@ def build_times(spec: Mapping[str, Any], horizon: float, n_steps: int) -> npt.ND
             )
         if not abs(times[0] - horizon) <= 1e-12 * horizon:
             raise ValueError(f"returned times from {times[0]!r} on: must start at T = {horizon}")
+        if stop and times[-1] != stop:
+            raise ValueError(f"returned times down to {times[-1]!r}: must end at stop = {stop!r}")
     return times
 
 
@@ -168,8 +189,12 @@ def build_steps(spec: Mapping[str, Any], process: Process, times: npt.NDArray[np
     steps: Steps = build(spec, process=process, times=times)
     with _named(spec):
         require_instance(Steps, returned=steps)
-        steps.departures(len(times) - 1)
-        latest = float(steps.score_time.max())
+        if steps.n_steps != len(times) - 1:
+            raise ValueError(
+                f"returned {steps.n_steps} steps: must be the {len(times) - 1} of the time grid; "
+                "`starts` says where each begins"
+            )
+        latest = float(np.nanmax(steps.score_time))
         if not latest <= process.horizon * (1 + 1e-12):
             raise ValueError(f"score_time = {latest!r}: must be at most T = {process.horizon}")
     return steps

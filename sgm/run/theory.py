@@ -62,7 +62,7 @@ def exact(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) 
             for g, time_grid in enumerate(spec["time_grids"]):
                 for n, n_steps in enumerate(spec["n_steps"]):
                     place = {"schedule": s, "horizon": h, "time_grid": g, "n_steps": n}
-                    times = build_times(time_grid, horizon, n_steps)
+                    times = build_times(time_grid, process, n_steps, law)
                     steps = [build_steps(sampler, process, times) for sampler in spec["samplers"]]
                     for c, score in enumerate(scores):
                         mse, cross = score.error_moments(law, times[:-1])
@@ -84,8 +84,8 @@ def exact(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) 
                                 generated = sampler_law(scheme, score, prior)
                                 put(_distances(law, generated, spec["divergences"]), **here)
                                 if spec["chain_bounds"]:
-                                    first = scheme.departures(n_steps)
-                                    along = chain_error(scheme, score, law, prior)[first]
+                                    along = chain_error(scheme, score, law, prior)
+                                    along = along[scheme.departures]
                             context["score_mse_generated"] = along
                             put(measured(spec["chain_bounds"], context), **here)
     labels = np.array([score["label"] for score in spec["scores"]])
@@ -109,6 +109,9 @@ def axes(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -
     time_fraction = np.linspace(0.0, 1.0, 101)
     shape = (len(spec["schedules"]), len(spec["horizons"]), len(time_fraction))
     curves = {name: np.empty(shape) for name in ("beta", "mean_scale", "std")}
+    evaluations = np.empty(
+        (len(spec["samplers"]), len(spec["time_grids"]), len(spec["n_steps"])), dtype=int
+    )
     for s, schedule in enumerate(spec["schedules"]):
         for h, horizon in enumerate(spec["horizons"]):
             process = build_process(spec["process"], schedule, horizon)
@@ -117,10 +120,15 @@ def axes(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -
             curves["mean_scale"][s, h] = process.mean_scale(t)
             curves["std"][s, h] = process.std(t)
     targets = [build_target(target) for target in spec["targets"]]
+    # NFE, which is the same for all processes and laws: see `sgm.run.check`
+    for m, g, n in np.ndindex(*evaluations.shape):
+        times = build_times(spec["time_grids"][g], process, spec["n_steps"][n], targets[0].law)
+        evaluations[m, g, n] = build_steps(spec["samplers"][m], process, times).nfe
     samplers = [sampler["build"].rsplit(":", 1)[1] for sampler in spec["samplers"]]
     values: dict[str, Any] = {
         "time_fraction": time_fraction,
         "dimension": [target.dimension for target in targets],
+        "nfe": evaluations,
         "transforms": json.dumps(
             [{"center": c.tolist(), "scale": s.tolist()} for c, s in (t.transform for t in targets)]
         ),

@@ -1,4 +1,4 @@
-"""Results on disk: cell files (`cells`), gathered into one labelled dataset (`grid`)."""
+"""Results on disk: cell files (`cells`), and the labelled dataset (`grid`)."""
 
 __all__ = ["DONE", "FAILED", "NOT_APPLICABLE", "NOT_RUN"]
 

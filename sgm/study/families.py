@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
@@ -28,19 +28,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from sgm.axes import as_labelled
 from sgm.registry import CONTEXT, Count, Entry, Positive, Width
 
-__all__ = ["Parameters", "Recipe", "format_number", "model_of"]
-
-
-def format_number(value: float) -> str:
-    """A number as it stands in labels and paths: 12 significant digits, 1.0 as ``1``."""
-    return f"{value + 0.0:.12g}"
-
-
-def as_labelled(value: float) -> float:
-    """The number that a label names: what is computed is what the label says."""
-    return float(format_number(value))
+__all__ = ["Parameters", "Recipe", "model_of"]
 
 
 def _not_periodic(name: str) -> str:
@@ -117,7 +108,7 @@ class Parameters(Strict):
 
     Class attributes
     ----------------
-    axes : tuple of str
+    axes : mapping of str to str
         See `sgm.registry.Entry`.
     context : tuple of str
         Keys of the config that say where a family is used, not what it is; they are
@@ -126,7 +117,7 @@ class Parameters(Strict):
         Keys that change what was built: they stand beside its parameters in a spec.
     """
 
-    axes: ClassVar[tuple[str, ...]] = ()
+    axes: ClassVar[Mapping[str, str]] = {}
     context: ClassVar[tuple[str, ...]] = ("family", "name")
     changes: ClassVar[tuple[str, ...]] = ()
 
@@ -136,8 +127,11 @@ class Parameters(Strict):
     @field_validator("*")
     @classmethod
     def _as_labelled(cls, value: Any, info: ValidationInfo) -> Any:
-        on_axis = info.field_name in cls.axes and isinstance(value, float)
-        return as_labelled(value) if on_axis else value
+        if info.field_name not in cls.axes:
+            return value
+        if isinstance(value, int) and as_labelled(value) != value:
+            raise ValueError(f"{value}: must have at most 12 digits, as labels do")
+        return as_labelled(value) if isinstance(value, float) else value
 
 
 # --- what the families of a kind have in common --------------------------------------
@@ -170,6 +164,24 @@ class Schedule(Parameters):
     ] = None
 
 
+class TimeGrid(Parameters):
+    """A time grid of the solver; it ends at 0, or at `early_stop`."""
+
+    changes = ("early_stop",)
+    early_stop: Annotated[
+        Positive | None, Field(description="last time, below every T; null is 0, the data")
+    ] = None
+
+    @model_validator(mode="after")
+    def _ends_once(self) -> TimeGrid:
+        if getattr(self, "end", None) == "stop" and self.early_stop is not None:
+            raise ValueError(
+                f"early_stop = {self.early_stop}: must be null with end = 'stop', where the grid "
+                "stops at its smallest noise level"
+            )
+        return self
+
+
 class Score(Parameters):
     """A score; `targets` restricts it to some targets of the study."""
 
@@ -187,7 +199,7 @@ class Affine(Score):
     sampled: bool
 
 
-_BASES: dict[str, type[Parameters]] = {"schedule": Schedule, "score": Affine}
+_BASES: dict[str, type[Parameters]] = {"schedule": Schedule, "time_grid": TimeGrid, "score": Affine}
 
 
 @cache
@@ -227,7 +239,7 @@ def model_of(entry: Entry) -> type[Parameters]:
         raise ValueError(
             f"{entry.build}: an annotation that a config can't be held against: {error.message}"
         ) from error
-    model.axes = tuple(entry.axes)
+    model.axes = entry.symbols
     return model
 
 
@@ -257,34 +269,52 @@ def _described(doc: str) -> dict[str, str]:
 
 
 class Recipe(Strict):
-    """How a network is built and trained; see `sgm.training.Recipe`.
+    """How a network is built and trained; see `sgm.training.Recipe`."""
 
-    Keys with a default came later than the first studies.
-    """
-
-    name: Name
-    objective: Literal["explicit", "denoising"]
-    weight: Literal["unit", "variance", "variance_squared"]
-    layers: Annotated[int, Field(ge=1, le=1000)]
-    time_width: Width
-    time_scale: Positive
-    time_input: Literal["fraction", "log_noise"] = "fraction"
-    output: Literal["score", "relative", "noise", "preconditioned"]
-    data_std: Positive = 1.0
-    batch_size: Count
-    steps: Annotated[int, Field(ge=1, le=10**9)]
-    learning_rate: Positive
-    learning_rate_schedule: Literal["constant", "cosine"]
-    ema: Annotated[float, Field(ge=0, lt=1)]
-    time_sampling: Literal["uniform", "stratified", "early"]
-    time_min: Annotated[float, Field(ge=0, lt=1)]
+    name: Annotated[Name, Field(description="shown, and no more")] = "default"
+    objective: Annotated[
+        Literal["explicit", "denoising"], Field(description="the loss; denoising takes any target")
+    ] = "denoising"
+    weight: Annotated[
+        Literal["unit", "variance", "variance_squared"], Field(description="of the loss in time")
+    ] = "variance"
+    layers: Annotated[int, Field(ge=1, le=1000, description="residual blocks")] = 3
+    time_width: Annotated[Width, Field(description="width of the embedding of the time")] = 64
+    time_scale: Annotated[Positive, Field(description="factor of the time input")] = 1000.0
+    time_input: Annotated[
+        Literal["fraction", "log_noise"], Field(description="what is embedded")
+    ] = "fraction"
+    output: Annotated[
+        Literal["score", "relative", "noise", "preconditioned"],
+        Field(description="what the network says of the score; relative is refused for VE"),
+    ] = "relative"
+    data_std: Annotated[
+        Positive, Field(description="root mean square of a coordinate of the data")
+    ] = 1.0
+    batch_size: Annotated[Count, Field(description="rows of a step")] = 64
+    steps: Annotated[int, Field(ge=1, le=10**9, description="steps of training")] = 2000
+    learning_rate: Annotated[Positive, Field(description="of Adam, at its start")] = 0.002
+    learning_rate_schedule: Annotated[
+        Literal["constant", "cosine"], Field(description="its course")
+    ] = "cosine"
+    ema: Annotated[
+        float, Field(ge=0, lt=1, description="decay of the average of the weights; 0: none")
+    ] = 0.0
+    time_sampling: Annotated[
+        Literal["uniform", "stratified", "early"], Field(description="law of the training times")
+    ] = "early"
+    time_min: Annotated[
+        float, Field(ge=0, lt=1, description="shortest training time, a fraction of T")
+    ] = 1e-5
 
 
 class MLPRecipe(Recipe):
     """A residual MLP; see `sgm.architectures.MLP`."""
 
-    architecture: Literal["mlp"] = "mlp"
-    width: Width
+    architecture: Annotated[
+        Literal["mlp"], Field(description="mlp, or mixer with keys of its own")
+    ] = "mlp"
+    width: Annotated[Width, Field(description="of the hidden layers, of mlp")] = 128
 
 
 class MixerRecipe(Recipe):
@@ -303,13 +333,24 @@ def _with_architecture(raw: Any) -> Any:
 
 
 class Trained(Score):
-    """Networks trained per (target, schedule, horizon, seed)."""
+    """Networks trained per (target, schedule, horizon, seed).
 
+    Or, with a `train_schedule`, per (target, horizon, seed) under that schedule alone.
+    """
+
+    context = (*Score.context, "train_schedule")
+    train_schedule: Annotated[
+        str | None,
+        Field(
+            description="label of the study's schedule under which the networks of all are "
+            "trained; null trains under each"
+        ),
+    ] = None
     recipe: Annotated[
         MLPRecipe | MixerRecipe,
         Field(discriminator="architecture"),
         BeforeValidator(_with_architecture),
-    ]
+    ] = MLPRecipe()
 
 
 # --- likelihoods -----------------------------------------------------------------------
@@ -352,3 +393,15 @@ class Pictures(Strict):
         if len(set(value)) < len(value):
             raise ValueError(f"{list(value)}: must be distinct")
         return value
+
+
+# --- figures -------------------------------------------------------------------------
+
+
+class Figures(Strict):
+    """What the figures of a study show."""
+
+    x: Annotated[
+        str | None,
+        Field(description="the number on the x-axis, such as a, horizon or eta; null: what varies"),
+    ] = None

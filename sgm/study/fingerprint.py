@@ -40,7 +40,7 @@ from sgm.store.content import content_of
 __all__ = ["fingerprint"]
 
 PACKAGE = Path(__file__).resolve().parents[1]
-IGNORED = ("sgm.study", "sgm.registry", "sgm.variables")
+IGNORED = ("sgm.study", "sgm.registry", "sgm.variables", "sgm.axes")
 TABLES = frozenset(
     {
         "sgm.architectures:ARCHITECTURES",

@@ -67,6 +67,6 @@ CURVES = tuple(
 
 #: Names that every grid gives a meaning of its own.
 RESERVED = {
-    *AXES, "status", "target_family", "dimension", "law_known", "family", "a", "full_horizon",
+    *AXES, "status", "target_family", "dimension", "law_known", "family", "full_horizon",
     "score_family", "recipe", *(variable.name for variable in (*EXACT_LAW, *TRAINING, *CURVES)),
 }  # fmt: skip

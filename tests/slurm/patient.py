@@ -1,4 +1,4 @@
-"""A user's file: a bound and a divergence that outgrow the limits of some Slurm jobs, and are 1 elsewhere."""
+"""A user's file: a bound and a divergence of 1, which outgrow some Slurm jobs on purpose."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ def patient(process):
     return {"patience": 1.0}
 
 
-@register("divergence", variables=[Variable("appetite", REPLICATE, "one", "1", {"role": "divergence"})])
+@register("divergence", variables=[Variable("appetite", REPLICATE, "one", "1")])
 def hungry(generated):
     """1, given more than 1000 MB, which it takes, and holds until Slurm has looked."""
     if asked("%m") in ("1000M", "1000"):

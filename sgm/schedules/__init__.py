@@ -12,6 +12,9 @@ Sources
 Strasman, Ocello, Boyer, Le Corff, Lemaire (arXiv 2402.04650), the β_a family;
 Nichol & Dhariwal (arXiv 2102.09672), the cosine schedule in discrete time;
 Song et al. (arXiv 2011.13456), the geometric one.
+
+`sgm.schedules.levels` holds those that their sources prescribe by a noise level,
+`sgm.schedules.knots` those with free knots.
 """
 
 from __future__ import annotations
@@ -21,10 +24,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import factorial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from annotated_types import Interval
 
 from sgm.arguments import (
     LARGEST,
@@ -33,6 +37,7 @@ from sgm.arguments import (
     require_instance,
     require_integer,
     require_positive,
+    require_within,
 )
 from sgm.registry import Positive, Real, register
 
@@ -43,6 +48,7 @@ __all__ = [
     "GeometricSchedule",
     "NoiseSchedule",
     "NumericalSchedule",
+    "PolynomialSchedule",
     "TruncatedSchedule",
 ]
 
@@ -211,6 +217,48 @@ class BetaSchedule(NoiseSchedule):
                 late_part = np.exp(a * (t - horizon)) - np.exp(-a * horizon) * (1 + a * t)
                 early_part = np.where(late, late_part / (-a * np.expm1(-a * horizon)), early_part)
         return np.asarray(self.beta_min * t + (self.beta_max - self.beta_min) * early_part)
+
+
+@register("schedule", name="polynomial", axes={"exponent": "p"})
+@dataclass(frozen=True)
+class PolynomialSchedule(NoiseSchedule):
+    """A power of the time, from β_min to β_max.
+
+        β(t) = β_min + (β_max − β_min) (t/T)^p,
+        B(t) = β_min t + (β_max − β_min) t (t/T)^p/(p + 1).
+
+    p = 1 is the linear schedule of Ho et al. (arXiv 2006.11239) and Song et al.
+
+    Parameters
+    ----------
+    horizon : float
+    exponent : float
+        p from 0.01 to 1000.
+    beta_min, beta_max : float
+        0 < β_min ≤ β_max.
+    """
+
+    exponent: Annotated[float, Interval(ge=0.01, le=1000)]
+    beta_min: Positive
+    beta_max: Positive
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_within(0.01, 1000, exponent=self.exponent)
+        require_positive(beta_min=self.beta_min, beta_max=self.beta_max)
+        if self.beta_max < self.beta_min:
+            raise ValueError(
+                f"beta_max = {self.beta_max!r}: must be at least beta_min = {self.beta_min!r}"
+            )
+
+    def beta(self, t: npt.ArrayLike) -> Array:
+        power = (self.times(t) / self.horizon) ** self.exponent
+        return np.asarray(self.beta_min + (self.beta_max - self.beta_min) * power)
+
+    def integral(self, t: npt.ArrayLike) -> Array:
+        t = self.times(t)
+        mean = (t / self.horizon) ** self.exponent / (self.exponent + 1)
+        return np.asarray(t * (self.beta_min + (self.beta_max - self.beta_min) * mean))
 
 
 @register("schedule", name="constant")
