@@ -304,8 +304,8 @@ def denoising_losses(
 class ChainError:
     """Mean squared error of a score along the chain that it generates.
 
-    An observer of `sgm.simulation.simulate_reverse`: at some stages, |s_θ − s|² at the states
-    of the first rows, s the exact score at the stage's time.
+    An observer of `sgm.simulation.simulate_reverse`: at the first evaluation of each of the N
+    time steps, |s_θ − s|² at the points of the first rows, s the exact score at its time.
 
     Parameters
     ----------
@@ -316,21 +316,12 @@ class ChainError:
         The sampler that is simulated.
     n_rows : int
         Rows of each replicate that are looked at.
-    stages : slice, optional
-        Stages that are looked at, such as `Steps.departures`; all by default.
     """
 
-    def __init__(
-        self,
-        process: Process,
-        law: Law,
-        steps: Steps,
-        n_rows: int,
-        stages: slice = slice(None),
-    ) -> None:
+    def __init__(self, process: Process, law: Law, steps: Steps, n_rows: int) -> None:
         self.process, self.law = process, law
         self.times, self.n_rows = steps.score_time, n_rows
-        self.squares: dict[int, list[Array]] = {k: [] for k in range(len(steps))[stages]}
+        self.squares: dict[int, list[Array]] = {k: [] for k in steps.departures.tolist()}
 
     def __call__(self, stage: int, rows: slice, x: Tensor, score: Tensor) -> None:
         """See `sgm.simulation.Observer`."""
@@ -344,6 +335,6 @@ class ChainError:
 
     @property
     def mse(self) -> Array:
-        """E|s_θ − s|² at each of the stages looked at, shape (R, number of them)."""
+        """E|s_θ − s|² at each of the steps, shape (R, N)."""
         squares = (np.concatenate(found, axis=-1) for found in self.squares.values())
         return np.stack([found.mean(axis=-1) for found in squares], axis=-1)

@@ -1,15 +1,15 @@
 """Exact laws of what the samplers produce when the score is affine.
 
-A stage x′ = α x + γ s(τ, x) + ρ z with Uᵀs = A Uᵀx + b acts on each coordinate of the
-basis U of the score as x′ = P x + q + ρ z, P = α + γA, q = γb; or from the coefficients of the
-denoiser, in which the terms of P don't cancel, see `sgm.samplers`. From N(c, w) the output is
-Gaussian; with the suffix products S_k = P_{k+1} ⋯ P_{n−1},
+A stage R′ = M R + g s(τ, c·R) + ρ z with Uᵀs = A Uᵀy + b acts on each coordinate of the
+basis U of the score as R′ = P R + q + ρ z, P = M + A g cᵀ, q = b g; or from the coefficients of
+the denoiser, in which the terms of P don't cancel, see `sgm.samplers`. From N(c, w) the sample,
+register 0, is Gaussian; with the first rows S_k of the suffix products P_{n−1} ⋯ P_{k+1},
 
-    mean = S₋₁ c + Σ_k S_k q_k,     variance = S₋₁² w + Σ_k S_k² ρ_k².
+    mean = S₋₁ e₀ c + Σ_k S_k q_k,     variance = (S₋₁ e₀)² w + Σ_k (S_k ρ_k)².
 
-No Monte Carlo, and no loop over the stages; the laws along the chain come from the same
-recursion run forwards. As the step tends to zero with the exact score, the law of the output
-tends to closed forms of m, v and V = m²λ + v at T.
+No Monte Carlo, and with one register, whose products are numbers, no loop over the stages; the
+laws along the chain come from the same recursion run forwards. As the step tends to zero with the
+exact score, the law of the output tends to closed forms of m, v and V = m²λ + v at T.
 """
 
 from __future__ import annotations
@@ -61,16 +61,9 @@ def sampler_law(steps: Steps, score: GaussianScore, prior: Gaussian) -> Gaussian
     factor, shift = _stages(steps, score)
     start_mean = score.law.rotate(prior.mean)
     with np.errstate(over="ignore", invalid="ignore"):
-        # rows S_{n−1} = 1, S_{n−2}, …, S₀, S₋₁: the suffix products, backwards
-        suffix = np.ones((len(steps) + 1, prior.dimension))
-        np.cumprod(factor[::-1], axis=0, out=suffix[1:])
-        suffix, whole = suffix[-2::-1], suffix[-1]
-        mean = whole * start_mean + np.einsum("kd,kd->d", suffix, shift)
-        variance = np.einsum("k,kd,kd->d", steps.noise**2, suffix, suffix)
-        variance += whole**2 * start_variance
+        mean, variance = _output(factor, shift, steps.noise, start_mean, start_variance)
         if not (np.all(np.isfinite(mean)) and np.all(np.isfinite(variance))):
-            start = np.full_like(start_mean, start_variance)
-            means, variances = _recursion(factor, shift, steps.noise, start_mean, start)
+            means, variances = _recursion(steps, factor, shift, start_mean, start_variance)
             mean, variance = means[-1], variances[-1]
     if not (np.all(np.isfinite(mean)) and np.all(np.isfinite(variance))):
         lost = np.full(prior.dimension, np.inf)
@@ -79,7 +72,10 @@ def sampler_law(steps: Steps, score: GaussianScore, prior: Gaussian) -> Gaussian
 
 
 def chain_laws(steps: Steps, score: GaussianScore, prior: Gaussian) -> Gaussian:
-    """Exact law of the state in which each stage of a sampler finds the chain.
+    """Exact law of the point at which each stage of a sampler evaluates the score.
+
+    Of a scheme in one register it is the state in which the stage finds the chain; of a stage
+    that evaluates nothing, the sample.
 
     Parameters
     ----------
@@ -100,9 +96,8 @@ def chain_laws(steps: Steps, score: GaussianScore, prior: Gaussian) -> Gaussian:
     _require_chain(steps, score, prior)
     factor, shift = _stages(steps, score)
     start_mean = score.law.rotate(prior.mean)
-    start = np.full_like(start_mean, float(prior.eigenvalues[0]))
     with np.errstate(over="ignore", invalid="ignore"):
-        means, variances = _recursion(factor, shift, steps.noise, start_mean, start)
+        means, variances = _recursion(steps, factor, shift, start_mean, float(prior.eigenvalues[0]))
     lost = ~np.all(np.isfinite(means) & np.isfinite(variances), axis=-1)[:-1, None]
     means = np.where(lost, 0.0, means[:-1]) @ score.law.basis.T
     return Gaussian(
@@ -111,11 +106,11 @@ def chain_laws(steps: Steps, score: GaussianScore, prior: Gaussian) -> Gaussian:
 
 
 def chain_error(steps: Steps, score: GaussianScore, law: Gaussian, prior: Gaussian) -> Array:
-    """E|s_θ(τ, X) − s(τ, X)|² for the state X in which each stage finds the chain.
+    """E|s_θ(τ, Y) − s(τ, Y)|² for the point Y at which each stage evaluates the score.
 
     The W₂ theorem's error of the score; `GaussianScore.error_moments` has the one under the
     forward process. With K = UᵀU_θ, A and A_θ the slopes of the two scores, W the variances
-    of X in U_θ, the linear part of the error has second moment Σ K²_ij W_j (A_θj − A_i)².
+    of Y in U_θ, the linear part of the error has second moment Σ K²_ij W_j (A_θj − A_i)².
 
     Parameters
     ----------
@@ -127,7 +122,8 @@ def chain_error(steps: Steps, score: GaussianScore, law: Gaussian, prior: Gaussi
     Returns
     -------
     ndarray, shape (n_stages,)
-        +∞ where the chain has left the range of float64.
+        +∞ where the chain has left the range of float64, NaN where nothing is evaluated.
+        `Steps.departures` are the stages that the theorem speaks of.
     """
     _require_chain(steps, score, prior)
     require_single(score=score.law, law=law)
@@ -136,8 +132,9 @@ def chain_error(steps: Steps, score: GaussianScore, law: Gaussian, prior: Gaussi
     center, variance = (
         np.where(lost[:, None], 0.0, moment) for moment in (chain.mean, chain.eigenvalues)
     )
-    believed, believed_offset = score.coefficients(steps.score_time)
-    true, true_offset = exact(score.process, law).coefficients(steps.score_time)
+    at = np.where(steps.evaluated, steps.score_time, score.process.horizon)
+    believed, believed_offset = score.coefficients(at)
+    true, true_offset = exact(score.process, law).coefficients(at)
     with np.errstate(over="ignore"):
         if law.shares_basis(score.law):
             slope = believed - true
@@ -150,32 +147,29 @@ def chain_error(steps: Steps, score: GaussianScore, law: Gaussian, prior: Gaussi
             weight = (law.basis.T @ score.law.basis) ** 2
             linear = np.sum(weight * variance[:, None, :] * slope**2, axis=(-2, -1))
         error = linear + np.sum(shift**2, axis=-1)
-    return np.asarray(np.where(lost, np.inf, error))
+    return np.where(steps.evaluated, np.where(lost, np.inf, error), np.nan)
 
 
 def _stages(steps: Steps, score: GaussianScore) -> tuple[Array, Array]:
-    """P and q of each stage, shape (n_stages, d)."""
-    known = ~np.isnan(steps.kept)
-    if np.all(known):
-        factor, shift = np.empty((2, len(steps), score.law.dimension))
-    else:
-        factor, shift = score.coefficients(steps.score_time)
-        with np.errstate(over="ignore", invalid="ignore"):
-            factor *= steps.score[:, None]
-            factor += steps.state[:, None]
-            shift *= steps.score[:, None]
-    if np.any(known):
-        slope, offset, *error = score.denoiser(steps.score_time[known])
-        # γ = c v/m, which may overflow, counts only where there is an error
-        with np.errstate(over="ignore"):
-            error_slope, error_offset = (
-                np.multiply(
-                    steps.score[known, None], part, out=np.zeros_like(slope), where=part != 0
-                )
-                for part in error
-            )
-        factor[known] = steps.kept[known, None] + steps.denoiser[known, None] * slope + error_slope
-        shift[known] = steps.denoiser[known, None] * offset + error_offset
+    """P and q of each stage, shapes (n_stages, d, r, r) and (n_stages, d, r)."""
+    n, r, d = len(steps), steps.registers, score.law.dimension
+    state, kept = (m.reshape(n, 1, r, r) for m in (steps.state, steps.kept))
+    gain, denoiser = (g.reshape(n, 1, r) for g in (steps.score, steps.denoiser))
+    factor, shift = np.empty((n, d, r, r)), np.zeros((n, d, r))
+    plain, known = steps.evaluated & ~steps.known, steps.evaluated & steps.known
+    factor[~steps.evaluated] = state[~steps.evaluated]
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.any(plain):
+            slope, offset = score.coefficients(steps.score_time[plain])
+            factor[plain] = _response(slope, gain[plain], steps.point[plain]) + state[plain]
+            shift[plain] = offset[..., None] * gain[plain]
+        if np.any(known):
+            slope, offset, *error = score.denoiser(steps.score_time[known])
+            factor[known] = kept[known] + _response(slope, denoiser[known], steps.point[known])
+            shift[known] = offset[..., None] * denoiser[known]
+            # g = c̄ v/m, which may overflow, counts only where there is an error
+            factor[known] += _response(error[0], gain[known], steps.point[known])
+            shift[known] += _product(error[1][..., None], gain[known])
     return factor, shift
 
 
@@ -187,15 +181,60 @@ def _require_chain(steps: Steps, score: GaussianScore, prior: Gaussian) -> None:
         raise ValueError("prior must be isotropic: its eigenvalues differ")
 
 
-def _recursion(
-    factor: Array, shift: Array, noise: Array, mean: Array, variance: Array
+def _response(slope: Array, gain: Array, point: Array) -> Array:
+    """A g cᵀ of each direction, shape (n, d, r, r)."""
+    return _product(slope[..., None, None], _product(gain[..., None], point[:, None, None]))
+
+
+def _product(first: Array, second: Array) -> Array:
+    """Products in which 0 · ∞ is 0: a term that is not there."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.where((first == 0) | (second == 0), 0.0, first * second)
+
+
+def _output(
+    factor: Array, shift: Array, noise: Array, mean: Array, variance: float
 ) -> tuple[Array, Array]:
-    """Means and variances before each stage and after the last, shape (n_stages + 1, d)."""
-    means, variances = [mean], [variance]
-    for p, q, rho in zip(factor, shift, noise, strict=True):
-        means.append(p * means[-1] + q)
-        variances.append(p**2 * variances[-1] + rho**2)
-    return np.array(means), np.array(variances)
+    """Mean and variance of the sample after the last stage, by suffix products."""
+    n, d, r, _ = factor.shape
+    if r == 1:
+        # rows S_{n−1} = 1, S_{n−2}, …, S₀, S₋₁: the suffix products, backwards
+        products = np.ones((n + 1, d))
+        np.cumprod(factor[::-1, :, 0, 0], axis=0, out=products[1:])
+        suffix, whole = products[-2::-1], products[-1]
+        drawn = np.einsum("k,kd,kd->d", noise**2, suffix, suffix)
+        shifted = np.einsum("kd,kd->d", suffix, shift[..., 0])
+    else:
+        row, shifted, drawn = np.zeros((d, 1, r)), np.zeros(d), np.zeros(d)
+        row[..., 0] = 1.0
+        for p, q, rho in zip(factor[::-1], shift[::-1], noise[::-1], strict=True):
+            shifted += np.sum(row[:, 0] * q, axis=-1)
+            drawn += (row[:, 0] @ rho) ** 2
+            row = row @ p
+        whole = row[:, 0, 0]
+    return whole * mean + shifted, drawn + whole**2 * variance
+
+
+def _recursion(
+    steps: Steps, factor: Array, shift: Array, mean: Array, variance: float
+) -> tuple[Array, Array]:
+    """Means and variances of the point of each stage and of the output, shape (n_stages + 1, d)."""
+    n, d, r, _ = factor.shape
+    noise = steps.noise.reshape(n, r)
+    points = np.concatenate([steps.point, np.eye(r)[:1]])
+    center, covariance = np.zeros((d, r, 1)), np.zeros((d, r, r))
+    center[:, 0, 0], covariance[:, 0, 0] = mean, variance
+    centers, covariances = [center], [covariance]
+    for p, q, rho in zip(factor, shift[..., None], noise, strict=True):
+        if r == 1:
+            covariances.append(p**2 * covariances[-1] + rho**2)
+            centers.append(p * centers[-1] + q)
+        else:
+            covariances.append(p @ covariances[-1] @ p.swapaxes(-1, -2) + np.outer(rho, rho))
+            centers.append(p @ centers[-1] + q)
+    means = np.einsum("kr,kdr->kd", points, np.array(centers)[..., 0], order="C")
+    variances = np.einsum("kr,kdrs,ks->kd", points, np.array(covariances), points)
+    return means, np.maximum(variances, 0.0)
 
 
 def _at_horizon(process: Process, law: Gaussian) -> tuple[float, float, Array]:

@@ -1,7 +1,7 @@
 """Monte-Carlo simulation of a sampler: the only loop over reverse time.
 
-    X ~ π_∞ = N(0, σ²I);   for each stage of `sgm.samplers.Steps`:
-    X ← α X + γ s(τ, X) + ρ Z,   Z ~ N(0, I).
+    R₀ ~ π_∞ = N(0, σ²I), other registers 0;   for each stage of `sgm.samplers.Steps`:
+    R ← M R + g s(τ, c·R) + ρ Z,   Z ~ N(0, I);   the sample is R₀.
 
 R replicates run side by side. The rows of a replicate come in chunks of `CHUNK_ROWS`,
 small enough for the cache, and each chunk draws from its own stream, named by the
@@ -13,9 +13,10 @@ beside them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -29,7 +30,10 @@ CHUNK_ROWS = 512
 """Rows that are simulated together and share a stream; part of the streams' definition."""
 
 Observer = Callable[[int, slice, Tensor, Tensor], None]
-"""(stage, rows, states before the stage, their scores), tensors of shape (R, n_rows, d)."""
+"""(stage, rows, points of the stage, their scores), tensors of shape (R, n_rows, d)."""
+
+Terms = list[tuple[int, float]]
+"""A linear combination: places and factors of what is not zero."""
 
 
 @torch.no_grad()
@@ -66,7 +70,7 @@ def simulate_reverse(
     dtype : torch.dtype
     device : torch.device
     observe : callable, optional
-        Called at every stage of every chunk; it must not change its arguments.
+        Called at every evaluation of every chunk; it must not change its arguments.
 
     Returns
     -------
@@ -79,15 +83,7 @@ def simulate_reverse(
     """
     steps.require_precision(torch.finfo(dtype).eps)
     samples = torch.empty((len(seeds), n_samples, dimension), dtype=dtype, device=device)
-    stages = list(
-        zip(
-            steps.score_time.tolist(),
-            steps.state.tolist(),
-            steps.score.tolist(),
-            steps.noise.tolist(),
-            strict=True,
-        )
-    )
+    stages = list(_stages(steps))
     for chunk, start in enumerate(range(0, n_samples, CHUNK_ROWS)):
         rows = slice(start, min(start + CHUNK_ROWS, n_samples))
         generators = [
@@ -99,16 +95,53 @@ def simulate_reverse(
         # drawn in float32 whatever the dtype: all scores of a seed then meet the same noise
         draws = torch.empty((len(seeds), rows.stop - rows.start, dimension))
         x = _standard_normal(draws, generators).to(device, dtype) * float(np.sqrt(prior_variance))
-        for stage, (t, state, score, noise) in enumerate(stages):
-            s = score_fn(x, t)
-            if observe is not None:
-                observe(stage, rows, x, s)
-            # products and sums apart: a fused one rounds differently at the end of an array
-            x = x * state + s * score
-            if noise:
-                x += _standard_normal(draws, generators).to(device, dtype) * noise
-        samples[:, rows] = x
+        registers = [x, *[torch.zeros_like(x)] * (steps.registers - 1)]
+        for stage, (t, point, drawn, updates) in enumerate(stages):
+            s = z = x  # where a stage has none, its terms don't name it
+            if point is not None:
+                y = _combined(point, registers)
+                s = score_fn(y, t)
+                if observe is not None:
+                    observe(stage, rows, y, s)
+            if drawn:
+                z = _standard_normal(draws, generators).to(device, dtype)
+            parts = [*registers, s, z]
+            registers = [_combined(update, parts) for update in updates]
+        samples[:, rows] = registers[0]
     return samples
+
+
+def _stages(steps: Steps) -> Iterator[tuple[float, Terms | None, bool, list[Terms]]]:
+    """τ, the point, whether noise is drawn, and the new registers, of each stage.
+
+    The new registers are combinations of the old ones, the score and the noise, in this order.
+    """
+    n, r = len(steps), steps.registers
+    state, columns = steps.state.reshape(n, r, r), (steps.score, steps.noise)
+    tables = np.concatenate([state, *(part.reshape(n, r, 1) for part in columns)], axis=2)
+    for t, evaluated, point, table in zip(
+        steps.score_time.tolist(), steps.evaluated, steps.point, tables, strict=True
+    ):
+        updates = [_terms(row) for row in table]
+        yield t, _terms(point) if evaluated else None, bool(np.any(table[:, -1])), updates
+
+
+def _terms(row: npt.NDArray[np.float64]) -> Terms:
+    return [(place, float(row[place])) for place in np.flatnonzero(row).tolist()]
+
+
+def _combined(terms: Terms, parts: Sequence[Tensor]) -> Tensor:
+    """A linear combination, in a tensor of its own or that of a part which stays as it is."""
+    if not terms:
+        return torch.zeros_like(parts[0])
+    (place, factor), *rest = terms
+    if not rest and factor == 1 and place < len(parts) - 1:  # the noise is drawn over
+        return parts[place]
+    # products and sums apart: a fused one rounds differently at the end of an array
+    total = parts[place] * factor
+    for place, factor in rest:
+        total += parts[place] * factor
+    return total
 
 
 def _standard_normal(draws: Tensor, generators: Sequence[torch.Generator]) -> Tensor:

@@ -110,6 +110,12 @@ def test_the_users_file_of_every_family_runs(
     assert grid.attrs["failures"] == "[]"
     own = grid.sel(target="equicorrelated", sampler="probability_flow_exponential")
     assert np.isfinite(own.kl_exact.sel(score="floored_least=0.6", time_grid="uniform")).all()
+    remembers = grid.sel(target="equicorrelated", sampler="adams_bashforth", time_grid="uniform")
+    closer = remembers.kl_exact.sel(score="exact") < own.kl_exact.sel(
+        score="exact", time_grid="uniform"
+    )
+    assert closer.all()  # of second order, at as many evaluations
+    assert (remembers.nfe == 20).all()
     assert np.isfinite(own.kl_terminal_log_sobolev).all()
     assert (own.kl_terminal_log_sobolev >= own.kl_terminal).all()
     assert np.isfinite(grid.kurtosis_excess.sel(target="iris", score="trained")).all()

@@ -1,5 +1,7 @@
 """Exact laws against full-matrix recursions, simulation and the limit of small steps."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from mpmath import mp, mpf
@@ -37,17 +39,85 @@ def process(variance=2.5, a=2.0):
 
 
 def matrix_recursion(steps, vp, law, scale, bias, prior):
-    """Mean and covariance stage by stage, by inverses of full covariance matrices."""
-    d = law.dimension
-    mean, covariance = prior.mean, prior.covariance
-    stages = zip(steps.score_time, steps.state, steps.score, steps.noise, strict=True)
-    for tau, alpha, gamma, rho in stages:
-        m, v = float(vp.mean_scale(tau)), float(vp.kernel_variance(tau))
-        precision = np.linalg.inv(m**2 * law.covariance + v * np.eye(d))
-        propagator = alpha * np.eye(d) - gamma * scale * precision
-        mean = propagator @ mean + gamma * (scale * precision @ (m * law.mean) + bias * np.ones(d))
-        covariance = propagator @ covariance @ propagator.T + rho**2 * np.eye(d)
-    return mean, covariance
+    """Mean and covariance of all registers together, by inverses of full covariance matrices."""
+    n, r, d = len(steps), steps.registers, law.dimension
+    mean, covariance = np.zeros(r * d), np.zeros((r * d, r * d))
+    mean[:d], covariance[:d, :d] = prior.mean, prior.covariance
+    eye = np.eye(d)
+    for k in range(n):
+        move = np.kron(steps.state.reshape(n, r, r)[k], eye)
+        gain, noise = (
+            np.kron(part.reshape(n, r)[k][:, None], eye) for part in (steps.score, steps.noise)
+        )
+        shift = np.zeros(r * d)
+        if steps.evaluated[k]:
+            tau = steps.score_time[k]
+            m, v = float(vp.mean_scale(tau)), float(vp.kernel_variance(tau))
+            precision = np.linalg.inv(m**2 * law.covariance + v * eye)
+            move = move - gain @ (scale * precision) @ np.kron(steps.point[k][None], eye)
+            shift = gain @ (scale * precision @ (m * law.mean) + bias * np.ones(d))
+        mean = move @ mean + shift
+        covariance = move @ covariance @ move.T + noise @ noise.T
+    return mean[:d], covariance[:d, :d]
+
+
+def random_program(n, r, seed):
+    """A scheme that means nothing, but has every kind of stage."""
+    rng = np.random.default_rng(seed)
+    score_time = rng.uniform(0.05, 1.0, n)
+    score_time[1:][rng.uniform(size=n - 1) < 0.3] = np.nan
+    evaluated = ~np.isnan(score_time)
+    noise = rng.standard_normal((n, r)) * (rng.uniform(size=(n, 1)) < 0.5)
+    noise = abs(noise) if r == 1 else noise
+    return samplers.Steps(
+        score_time,
+        rng.standard_normal((n, r, r)) / np.sqrt(r),
+        0.3 * rng.standard_normal((n, r)) * evaluated[:, None],
+        noise,
+        point=rng.standard_normal((n, r)),
+        starts=np.flatnonzero(evaluated & (np.cumsum(evaluated) % 2 == 1)),
+    )
+
+
+@pytest.mark.parametrize("law", [CORRELATED, DIAGONAL], ids=["correlated", "diagonal"])
+@pytest.mark.parametrize("registers", [1, 2, 4])
+def test_law_of_registers_matches_an_independent_matrix_recursion(registers, law):
+    vp, score = process(), scores.GaussianScore(process(), law, scale=1.1, bias=-0.2)
+    for seed in range(5):
+        steps = random_program(12, registers, seed)
+        if registers == 1:
+            steps = replace(
+                steps, state=steps.state[:, 0, 0], score=steps.score[:, 0],
+                noise=steps.noise[:, 0], kept=np.nan, denoiser=np.nan,
+            )  # fmt: skip
+        found = laws.sampler_law(steps, score, vp.prior(4))
+        mean, covariance = matrix_recursion(steps, vp, law, 1.1, -0.2, vp.prior(4))
+        np.testing.assert_allclose(found.mean, mean, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(found.covariance, covariance, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("registers", [2, 4])
+def test_laws_of_the_points_are_those_of_runs_that_end_there(registers):
+    """A run to stage k, and then the point as the sample."""
+    vp, score = process(), scores.biased(process(), CORRELATED, 0.3)
+    steps = random_program(9, registers, 3)
+    chain = laws.chain_laws(steps, score, vp.prior(4))
+    error = laws.chain_error(steps, score, CORRELATED, vp.prior(4))
+    np.testing.assert_array_equal(np.isnan(error), ~steps.evaluated)
+    for k in np.flatnonzero(steps.evaluated):
+        head = np.arange(k + 1)
+        state, gain, noise = steps.state[head], steps.score[head], steps.noise[head]
+        state[-1], gain[-1], noise[-1] = 0.0, 0.0, 0.0
+        state[-1, 0] = steps.point[k]
+        ending = samplers.Steps(
+            steps.score_time[head], state, gain, noise, point=steps.point[head],
+            starts=np.array([0]),
+        )  # fmt: skip
+        mean, covariance = matrix_recursion(ending, vp, CORRELATED, 1.0, 0.3, vp.prior(4))
+        np.testing.assert_allclose(chain.mean[k], mean, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(chain.covariance[k], covariance, rtol=1e-9, atol=1e-12)
+        # s + 0.3 (1, …, 1)
+        assert error[k] == pytest.approx(4 * 0.3**2, rel=1e-12)
 
 
 @pytest.mark.parametrize("law", [CORRELATED, DIAGONAL], ids=["correlated", "diagonal"])
@@ -221,7 +291,8 @@ def test_chain_laws_are_those_of_shorter_runs(name):
     np.testing.assert_allclose(chain.mean[0], 0, atol=1e-15)
     np.testing.assert_allclose(chain.eigenvalues[0], 2.5)
     for k in range(1, len(steps)):
-        first = samplers.Steps(*(getattr(steps, field)[:k] for field in vars(steps)))
+        named = ("score_time", "state", "score", "noise", "kept", "denoiser", "point")
+        first = samplers.Steps(*(getattr(steps, field)[:k] for field in named))
         shorter = laws.sampler_law(first, score, vp.prior(4))
         np.testing.assert_allclose(chain.mean[k], shorter.mean, rtol=1e-11, atol=1e-13)
         np.testing.assert_allclose(chain.eigenvalues[k], shorter.eigenvalues, rtol=1e-11)

@@ -175,7 +175,7 @@ BROKEN = [
     ("time_grid", "horizon, n_steps", "1 / 0",
      r"ZeroDivisionError: division by zero \(.*broken.py, line 5, in mine\)"),
     ("sampler", "process, times", "Steps(times, times, times, times)",
-     "11 stages: must be a multiple of the 10 steps"),
+     "returned 11 steps: must be the 10 of the time grid"),
     ("sampler", "process, times", "Steps(*[times[:-1]] * 3, -times[:-1])",
      r"noise\[0\] = -1.0: must be a number >= 0"),
     ("sampler", "process, times", "Steps(2 * times[:-1], *[times[:-1]] * 3)",
@@ -222,6 +222,21 @@ class Own(NoiseSchedule):
     def integral(self, t):
         return self.total(t)
 """
+
+
+def test_evaluations_that_depend_on_the_schedule_are_refused(tmp_path: Path) -> None:
+    """They are a coordinate over sampler, time grid and steps alone."""
+    twice = "(1 + (process.schedule.a > 0))"
+    value = f"Steps(*[np.repeat(times[:-1], {twice})] * 4, starts={twice} * np.arange(10))"
+    (tmp_path / "broken.py").write_text(
+        "import numpy as np\nfrom sgm.study import register"
+        + CODE.format(kind="sampler", signature="process, times", value=value)
+    )
+    config = tiny(extensions=[str(tmp_path / "broken.py")], samplers=["mine"])
+    with pytest.raises(
+        ValueError, match="samplers: mine: 10 steps evaluate the score 20 times, .* 10 times"
+    ):
+        check(Study.parse(config))
 
 
 @pytest.mark.parametrize(("kind", "signature", "value", "message"), BROKEN)

@@ -155,6 +155,22 @@ def test_steps_too_long_for_a_simulation_are_refused():
     ).require_precision(np.finfo(np.float32).eps)
 
 
+@pytest.mark.parametrize("remembered", [0.0, 1.0])
+def test_rounding_errors_of_saved_scores_count_when_they_arrive_in_the_sample(remembered):
+    """A denoiser at h = 12 has error e¹² ε; what is made of it at m′ counts, not the register."""
+    vp = VPProcess(ConstantSchedule(1.0, 24.0), 1.0)
+    x, saved, _, denoised, _ = samplers.symbols(2)
+    times = np.array([[1.0], [0.9]])
+    stage = samplers.Stage(times, x, [0.9 * x + remembered * saved, denoised])
+    steps = samplers.program(vp, 2, [stage])
+    eps = np.finfo(np.float32).eps
+    if remembered:
+        with pytest.raises(ValueError, match=r"by 1\.63e\+05: must be at most 8e\+04"):
+            steps.require_precision(eps)
+    else:
+        steps.require_precision(eps)
+
+
 def test_predictor_corrector_interleaves():
     vp, times = process(), uniform(1.5, 4)
     predictor = samplers.euler_maruyama(vp, times)
@@ -268,9 +284,82 @@ def test_values_out_of_range_are_named(build, message):
 def test_stages_are_counted_by_steps():
     vp, times = process(), uniform(1.5, 3)
     steps = samplers.predictor_corrector(vp, times, 2, 0.1)
-    np.testing.assert_array_equal(steps.score_time[steps.departures(3)], times[:-1])
-    with pytest.raises(ValueError, match="9 stages: must be a multiple of the 4 steps"):
-        steps.departures(4)
+    assert (len(steps), steps.n_steps, steps.nfe, steps.registers) == (9, 3, 9, 1)
+    np.testing.assert_array_equal(steps.score_time[steps.departures], times[:-1])
+
+
+def test_a_stage_may_evaluate_nothing():
+    """A step departs from its first evaluation, and evaluations are no stages."""
+    silent = [np.nan, 1.0, 0.5, np.nan, 0.25, np.nan]
+    zeros = np.zeros(6)
+    steps = samplers.Steps(silent, zeros + 1, zeros, zeros, starts=np.array([0, 2, 3]))
+    assert (len(steps), steps.n_steps, steps.nfe) == (6, 3, 3)
+    np.testing.assert_array_equal(steps.departures, [1, 2, 4])
+
+
+def two_registers(vp, times, by_denoiser):
+    """Two-step Adams-Bashforth of the probability flow in B, and a stage in the last steps only."""
+    start, stop = times[:-1, None], times[1:, None]
+    step = vp.schedule.integral(start) - vp.schedule.integral(stop)
+    ratio = np.append(0.0, step[1:, 0] / step[:-1, 0])[:, None]
+    x, saved, s, denoised, z = samplers.symbols(2)
+    if by_denoiser:
+        m, v = vp.mean_scale(start), vp.kernel_variance(start)
+        s = (m * denoised - x) / v
+    now = (x / vp.variance + s) / 2
+    moved = x + step * ((1 + ratio / 2) * now - ratio / 2 * saved)
+    multistep = samplers.Stage(start, x, [moved, now])
+    kick = samplers.Stage(None, x, [0.9 * x + 0.1 * z, saved - z], when=stop < 0.5)
+    return samplers.program(vp, len(start), [multistep, kick])
+
+
+def test_a_program_is_a_table_of_its_stages():
+    vp, times = process(), quadratic(1.5, 5)
+    steps = two_registers(vp, times, by_denoiser=False)
+    late = np.flatnonzero(times[1:] < 0.5)
+    assert (steps.n_steps, steps.nfe, len(steps), steps.registers) == (5, 5, 5 + len(late), 2)
+    np.testing.assert_array_equal(steps.score_time[steps.departures], times[:-1])
+    silent = ~steps.evaluated
+    np.testing.assert_allclose(steps.state[silent], [[[0.9, 0], [0, 1]]] * len(late))
+    np.testing.assert_allclose(steps.noise[silent], [[0.1, -1]] * len(late))
+    b = vp.schedule.integral(times)
+    np.testing.assert_allclose(steps.score[0], [(b[0] - b[1]) / 2, 0.5])
+    np.testing.assert_allclose(steps.state[0], [[1 + (b[0] - b[1]) / 5, 0], [0.2, 0]])
+
+
+def test_a_program_of_the_denoiser_is_that_of_the_score():
+    """M = K + c̄ cᵀ/m and g = c̄ v/m."""
+    vp, times = process(), quadratic(1.5, 5)
+    by_score, by_denoiser = (two_registers(vp, times, by) for by in (False, True))
+    for name in ("score_time", "state", "score", "noise", "point", "starts"):
+        first, second = getattr(by_score, name), getattr(by_denoiser, name)
+        np.testing.assert_allclose(first, second, rtol=1e-11, atol=1e-12, err_msg=name)
+    assert np.all(by_denoiser.known)
+    np.testing.assert_array_equal(by_score.known, ~by_score.evaluated)
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([([1.0], 0, [0, 3])], "stage 0: must have 2 registers, and forms of 5 symbols"),
+        ([([1.0], 1, [0, 1]), ([1.0], 0, [0])], "stage 1: must have 2 registers"),
+        ([([1.0], 2, [0, 1])], "stage 0: must not use a score before it is evaluated"),
+        ([([1.0], 0, [0, 1]), (None, 0, [2, 1])], "stage 1: must not use a score before"),
+    ],
+)
+def test_a_program_of_other_symbols_is_refused(stages, message):
+    forms = np.eye(5)
+    if message.startswith("stage 0: must have"):
+        forms = np.eye(4)
+    with pytest.raises(ValueError, match=message):
+        samplers.program(
+            process(),
+            1,
+            [
+                samplers.Stage(None if t is None else np.array([t]), forms[at], forms[then])
+                for t, at, then in stages
+            ],
+        )
 
 
 @pytest.mark.parametrize(
@@ -286,6 +375,22 @@ def test_stages_are_counted_by_steps():
         ({"score_time": [1.0, -0.5]}, r"score_time\[1\] = -0.5: must be a number >= 0"),
         ({"score_time": [[1.0, 0.5]]}, r"score_time has shape \(1, 2\): must be \(n_stages,\)"),
         ({"kept": [1.0]}, r"kept has shape \(1,\): must be \(2,\)"),
+        (
+            {"score_time": [np.nan, 0.5]},
+            r"score\[0\] = 1.0: must be 0 in a stage that evaluates no",
+        ),
+        ({"score_time": [np.inf, 0.5]}, r"score_time\[0\] = inf: must be a number >= 0"),
+        ({"point": [[1.0], [np.inf]]}, r"point\[1, 0\] = inf: must be a finite number"),
+        ({"point": [1.0, 1.0]}, r"point has shape \(2,\): must be \(2, 1\)"),
+        ({"starts": [0, 2]}, "starts: stage 2: must be below 2"),
+        ({"starts": [1]}, "starts = .*: must be integers that increase from 0"),
+        ({"starts": [0.0, 1.0]}, "starts = .*: must be integers"),
+        ({"state": np.ones((2, 3, 3))}, r"score has shape \(2,\): must be \(2, 3\)"),
+        ({"state": np.ones((2, 3, 2))}, r"state has shape \(2, 3, 2\): must be \(2, 2, 2\)"),
+        (
+            {"score_time": [1.0, np.nan], "score": [1.0, 0.0]},
+            "starts: step 1 must evaluate the score",
+        ),
     ],
 )
 def test_steps_are_arrays_of_their_stages(changes, message):

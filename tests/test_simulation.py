@@ -136,6 +136,30 @@ def test_observer_sees_every_stage_of_every_row() -> None:
     assert abs(squares.mean() - 1) < 5 * (2 / squares.numel()) ** 0.5
 
 
+def test_registers_are_combined_as_the_table_says() -> None:
+    """Against plain arithmetic; a register may hold a point, a score, a noise or nothing."""
+    x, saved, drawn, s, _, z = samplers.symbols(3)
+    half = np.array([[0.5]])
+    steps = samplers.program(
+        PROCESS,
+        1,
+        [
+            samplers.Stage(None, x, [x, 0 * x, z]),
+            samplers.Stage(np.array([[1.0]]), x + 0.5 * drawn, [x, s, drawn]),
+            samplers.Stage(np.array([[0.4]]), saved, [s + half * drawn + z, x, saved - drawn]),
+            samplers.Stage(None, x, [x - 2 * saved + drawn, saved, drawn]),
+        ],
+    )
+    found = simulate(EXACT, 20, [0], steps)
+    seen: list[torch.Tensor] = []
+    silent = Steps(np.ones(3), np.zeros(3), np.zeros(3), np.ones(3))
+    simulate(EXACT, 20, [0], silent, lambda stage, rows, y, s: seen.append(y))
+    start, first, second = seen  # what is drawn, in order
+    slope = EXACT(start + 0.5 * first, 1.0)
+    expected = EXACT(slope, 0.4) + 0.5 * first + second - 2 * start + slope - first
+    assert torch.allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_a_failed_network_gives_nan_and_harms_no_other() -> None:
     weights = {k: w.clone() for k, w in NETWORKS.weights.items()}
     for w in weights.values():

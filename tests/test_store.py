@@ -125,6 +125,12 @@ def test_a_likelihood_that_failed_is_among_the_failures(
     }
 
 
+def test_evaluations_are_a_coordinate(grid: xr.Dataset) -> None:
+    assert grid.nfe.dims == ("sampler", "time_grid", "n_steps")
+    assert (grid.nfe == grid.n_steps).all()  # of samplers with one a step
+    assert int(grid.nfe.sel(sampler="euler_arrival", time_grid="uniform", n_steps=20)) == 20
+
+
 def test_proved_flags_belong_to_their_samplers(grid: xr.Dataset) -> None:
     applicable, objection = grid.kl_bound_applicable, grid.kl_bound_objection
     assert (applicable.sel(sampler="exponential_integrator_modified") == 1).all()

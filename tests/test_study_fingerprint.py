@@ -55,7 +55,7 @@ def test_equal_code_gives_equal_fingerprints(edit: Edit) -> None:
         ("schedules.py", "import numpy as np\n", "import numpy as np  # fast\n"),
         ("processes.py", "\n    def drift", "\n\n\n    # a comment\n    def drift"),
         ("schedules.py", "class ConstantSchedule(", "class AnotherSchedule("),
-        ("samplers.py", "def euler_arrival(", "late = 1\n\n\ndef euler_arrival("),
+        ("samplers/one_step.py", "def euler_arrival(", "late = 1\n\n\ndef euler_arrival("),
         ("plots/divergence.py", "import", "import antigravity\nimport"),
         ("study/plan.py", "class Plan", "class Scheme"),
         # rows of a table of choices that the recipe does not name
@@ -84,7 +84,7 @@ def test_prose_and_unrelated_code_change_nothing(edit: Edit, name: str, old: str
         ("architectures.py", "max(1, _CACHED", "max(2, _CACHED", True, False),
         ("architectures.py", "divisor=np.full", "gain=np.full", True, False),
         ("networks.py", "h = h + product(h, ", "h = product(h, ", True, False),
-        ("samplers.py", "def _euler(", "def _euler(extra: int, ", False, True),
+        ("samplers/one_step.py", "def _euler(", "def _euler(extra: int, ", False, True),
         ("laws.py", "def sampler_law(", "def sampler_law(extra: int, ", False, True),
         ("gaussian.py", "value = 0.5 * gap", "value = gap / 2", False, True),
         ("random.py", "digest_size=8", "digest_size=16", True, False),

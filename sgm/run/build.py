@@ -169,8 +169,12 @@ def build_steps(spec: Mapping[str, Any], process: Process, times: npt.NDArray[np
     steps: Steps = build(spec, process=process, times=times)
     with _named(spec):
         require_instance(Steps, returned=steps)
-        steps.departures(len(times) - 1)
-        latest = float(steps.score_time.max())
+        if steps.n_steps != len(times) - 1:
+            raise ValueError(
+                f"returned {steps.n_steps} steps: must be the {len(times) - 1} of the time grid; "
+                "`starts` says where each begins"
+            )
+        latest = float(np.nanmax(steps.score_time))
         if not latest <= process.horizon * (1 + 1e-12):
             raise ValueError(f"score_time = {latest!r}: must be at most T = {process.horizon}")
     return steps

@@ -20,6 +20,7 @@ from sgm.elbo import time_quadrature
 from sgm.gaussian import Gaussian
 from sgm.processes import Process
 from sgm.run.build import build, build_process, build_steps, build_target, build_times
+from sgm.samplers import Steps
 from sgm.schedules import NoiseSchedule
 from sgm.scores import DensityScore, GaussianScore
 from sgm.study import Item, Study
@@ -59,6 +60,7 @@ def check(study: Study) -> None:
         condition(study)
     targets = [(target, _check_target(study, target)) for target in study.targets]
     _check_coordinates(study, targets)
+    evaluations: dict[tuple[str, str, int], int] = {}
     for schedule in study.schedules:
         for horizon in study.horizons:
             with _named("schedules", schedule):
@@ -86,8 +88,12 @@ def check(study: Study) -> None:
                     times, finest = grids[0], grids[-1]
                 for sampler in study.samplers:
                     with _named("samplers", sampler):
-                        used = build_steps(sampler.spec, process, finest).score_time
-                        steps = build_steps(sampler.spec, process, times)
+                        steps, many = (
+                            build_steps(sampler.spec, process, grid) for grid in (times, finest)
+                        )
+                        used = many.score_time
+                        for own in (steps, many):
+                            _check_evaluations(evaluations, sampler, time_grid, own)
                         # networks are simulated in float32, other scores in float64
                         for score in study.scores:
                             if getattr(score.parameters, "sampled", True):
@@ -95,7 +101,7 @@ def check(study: Study) -> None:
                                 steps.require_precision(float(np.finfo(kind).eps))
                         for score, recipe, architecture in networks:
                             with _named("scores", score):
-                                architecture.require(process, steps.score_time.min())
+                                architecture.require(process, np.nanmin(steps.score_time))
                                 _check_time_min(study, recipe, horizon, used)
             if networks and study.likelihood:
                 nodes, cutoff = study.likelihood.nodes, study.likelihood.cutoff
@@ -144,6 +150,18 @@ def _check_time_min(study: Study, recipe: Recipe, horizon: float, used: Array) -
                 f"{EXTRAPOLATION * t / horizon:.3g}, {EXTRAPOLATION} times {name} as a fraction "
                 f"of T = {horizon:g}: no network is trained below it"
             )
+
+
+def _check_evaluations(
+    known: dict[tuple[str, str, int], int], sampler: Item, time_grid: Item, steps: Steps
+) -> None:
+    """The number of evaluations is a coordinate of the grid, which knows no schedule there."""
+    first = known.setdefault((sampler.label, time_grid.label, steps.n_steps), steps.nfe)
+    if steps.nfe != first:
+        raise ValueError(
+            f"{steps.n_steps} steps evaluate the score {steps.nfe} times, and under another "
+            f"schedule or horizon {first} times: must be the same for all"
+        )
 
 
 def _check_supremum(schedule: NoiseSchedule) -> None:

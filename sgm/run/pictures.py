@@ -99,12 +99,12 @@ def _true_rows(target: Target, n: int, generator: np.random.Generator) -> Array:
 
 
 class _Watch:
-    """Keeps the states of the simulation that are nearest to some times."""
+    """Keeps the points at which steps of the simulation depart nearest to some times."""
 
     def __init__(self, steps: Steps, times: Array, end: float) -> None:
-        self.times, self.end = times, end
-        departures = np.append(steps.score_time, end)
-        self.stages = [int(np.argmin(abs(departures - t))) for t in times]
+        stages = np.append(steps.departures, len(steps))
+        departures = np.append(steps.score_time[steps.departures], end)
+        self.stages = [int(stages[np.argmin(abs(departures - t))]) for t in times]
         self.states: dict[int, Array] = {}
 
     def __call__(self, stage: int, rows: slice, x: Any, score: Any) -> None:

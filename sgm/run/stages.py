@@ -206,10 +206,7 @@ def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
             error = None
             if "n_score_error" in spec:
                 assert target.law is not None
-                first = steps.departures(spec["n_steps"])
-                error = evaluation.ChainError(
-                    process, target.law, steps, spec["n_score_error"], first
-                )
+                error = evaluation.ChainError(process, target.law, steps, spec["n_score_error"])
             yield f"samples/{label}", simulated(process, steps, score_fn, dtype, error)
             if "control" in spec:
                 exact = build_score_fn(spec["control"], process, target, None, place)

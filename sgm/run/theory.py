@@ -83,8 +83,8 @@ def exact(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) 
                                 generated = sampler_law(scheme, score, prior)
                                 put(_distances(law, generated, spec["divergences"]), **here)
                                 if spec["chain_bounds"]:
-                                    first = scheme.departures(n_steps)
-                                    along = chain_error(scheme, score, law, prior)[first]
+                                    along = chain_error(scheme, score, law, prior)
+                                    along = along[scheme.departures]
                             context["score_mse_generated"] = along
                             put(measured(spec["chain_bounds"], context), **here)
     labels = np.array([score["label"] for score in spec["scores"]])
@@ -108,6 +108,9 @@ def axes(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -
     time_fraction = np.linspace(0.0, 1.0, 101)
     shape = (len(spec["schedules"]), len(spec["horizons"]), len(time_fraction))
     curves = {name: np.empty(shape) for name in ("beta", "mean_scale", "std")}
+    evaluations = np.empty(
+        (len(spec["samplers"]), len(spec["time_grids"]), len(spec["n_steps"])), dtype=int
+    )
     for s, schedule in enumerate(spec["schedules"]):
         for h, horizon in enumerate(spec["horizons"]):
             process = build_process(spec["process"], schedule, horizon)
@@ -115,11 +118,16 @@ def axes(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -
             curves["beta"][s, h] = process.schedule.beta(t)
             curves["mean_scale"][s, h] = process.mean_scale(t)
             curves["std"][s, h] = process.std(t)
+    # NFE, which is the same for all processes: see `sgm.run.check`
+    for m, g, n in np.ndindex(*evaluations.shape):
+        times = build_times(spec["time_grids"][g], horizon, spec["n_steps"][n])
+        evaluations[m, g, n] = build_steps(spec["samplers"][m], process, times).nfe
     targets = [build_target(target) for target in spec["targets"]]
     samplers = [sampler["build"].rsplit(":", 1)[1] for sampler in spec["samplers"]]
     values: dict[str, Any] = {
         "time_fraction": time_fraction,
         "dimension": [target.dimension for target in targets],
+        "nfe": evaluations,
         "transforms": json.dumps(
             [{"center": c.tolist(), "scale": s.tolist()} for c, s in (t.transform for t in targets)]
         ),

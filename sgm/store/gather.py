@@ -305,6 +305,11 @@ def _coordinates(plan: Plan, axes: Arrays) -> dict[str, Any]:
         **{axis: (axis, text(list(plan.axes[axis]))) for axis in ("score", "sampler", "time_grid")},
         "horizon": ("horizon", np.array(study.horizons), {"long_name": "T", "units": "1"}),
         "n_steps": ("n_steps", np.array(study.n_steps), {"long_name": "solver steps N"}),
+        "nfe": (
+            ("sampler", "time_grid", "n_steps"),
+            axes["nfe"],
+            {"long_name": "evaluations of the score (NFE)", "units": "1"},
+        ),
         "seed": ("seed", np.arange(study.seeds), {"long_name": "replicate"}),
         "time_fraction": ("time_fraction", axes["time_fraction"], {"long_name": "t/T"}),
         "target_family": ("target", text([item.family for item in study.targets])),

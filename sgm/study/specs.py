@@ -108,6 +108,11 @@ def _all_axes(plan: Plan) -> Leaves:
     }
 
 
+def _solvers(plan: Plan) -> Leaves:
+    study = plan.study
+    return {"time_grids": labelled(study.time_grids), "n_steps": list(study.n_steps)}
+
+
 def _data(plan: Plan, labels: Labels) -> Leaves:
     return _target(plan, labels) | {"n_train": plan.study.n_train}
 
@@ -217,7 +222,7 @@ def _exact(plan: Plan, labels: Labels) -> Leaves:
         if item.entry.exact and target.entry.law == "gaussian"
     ]
     told = _target(plan, labels) | _all_axes(plan) | {"scores": labelled(scores)}
-    told |= {"time_grids": labelled(study.time_grids), "n_steps": list(study.n_steps)}
+    told |= _solvers(plan)
     told |= {
         "divergences": divergences,
         "bounds": _measures(item for item in bounds if not item.entry.along_chain),
@@ -242,7 +247,8 @@ def _axes(plan: Plan, labels: Labels) -> Leaves:
         for variable in item.entry.variables
         if item.entry.objection and "objection" in variable.about
     ]
-    return _all_axes(plan) | {"targets": labelled(study.targets), "objections": objections}
+    told = _all_axes(plan) | {"targets": labelled(study.targets), "objections": objections}
+    return told | _solvers(plan)
 
 
 _LEAVES: dict[str, Callable[[Plan, Labels], Leaves]] = {
