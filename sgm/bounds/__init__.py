@@ -1,6 +1,7 @@
 """Upper bounds of what a sampler's output loses against the data's law.
 
-`kl` holds the KL theorem and its sharper forms, `w2` the Wasserstein theorem.
+`kl` holds the KL theorem and its sharper forms, `w2` the Wasserstein theorem, `one_step` a bound
+of W₂ that follows a sampler's own steps.
 """
 
 from sgm.bounds.kl import (
@@ -11,6 +12,7 @@ from sgm.bounds.kl import (
     kl_bound,
     kl_objection,
 )
+from sgm.bounds.one_step import OneStepBound, one_step_w2_bound
 from sgm.bounds.w2 import (
     W2_BOUND_PROVED_FOR,
     W2Bound,
@@ -28,6 +30,7 @@ __all__ = [
     "W2_BOUND_PROVED_FOR",
     "KLBound",
     "KLObjection",
+    "OneStepBound",
     "W2Bound",
     "W2Objection",
     "contraction",
@@ -38,5 +41,6 @@ __all__ = [
     "lipschitz_paper",
     "lipschitz_safe",
     "lipschitz_sharp",
+    "one_step_w2_bound",
     "w2_objection",
 ]
