@@ -8,6 +8,13 @@ PROFILE ?=
 TO ?= published
 FROM ?= published
 FORMATS ?= png
+X ?=
+N ?= 10
+SAMPLER ?= exponential_integrator_modified
+OBJECTIVE ?= kl
+SPACE ?= increments
+VARIANCE ?= 1
+KNOTS ?= 6
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Where the home can't be written to, as on some compute nodes, caches stand here.
 ifneq ($(shell test -w "$${XDG_CACHE_HOME:-$$HOME}" && echo writable),writable)
@@ -15,7 +22,7 @@ export XDG_CACHE_HOME := $(CURDIR)/.cache
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 endif
 
-.PHONY: help study plan status usage clean-stale report publish figures test test-slow test-slurm lint schema clean
+.PHONY: help study plan status usage clean-stale report publish figures check schedule test test-slow test-slurm lint schema clean
 
 .DEFAULT_GOAL := help
 
@@ -61,8 +68,16 @@ clean-stale: $(VENV)/run.stamp  ## files of a study that no cell names: lists th
 publish: $(VENV)/run.stamp    ## write published/<study> from a study that has run to its end [TO=another folder]
 	@python -m sgm.run.publish publish "$(STUDY)" --folder "$(TO)"
 
-figures: $(VENV)/run.stamp    ## draw published studies from their grids, running nothing: all, or make figures STUDY=exact-kl [FORMATS="png pdf"]
-	@python -m sgm.run.publish figures $(if $(filter file,$(origin STUDY)),,"$(STUDY)") --folder "$(FROM)" --formats $(FORMATS) --cores $(CORES)
+figures: $(VENV)/run.stamp    ## draw published studies from their grids, running nothing: all, or make figures STUDY=exact-kl [FORMATS="png pdf"] [X=eta]
+	@python -m sgm.run.publish figures $(if $(filter file,$(origin STUDY)),,"$(STUDY)") --folder "$(FROM)" --formats $(FORMATS) $(if $(X),--x "$(X)") --cores $(CORES)
+
+check: $(VENV)/run.stamp      ## property tests of a family: make check NAME=power FILE=mine.py PARAMETERS='exponent: 2' [or STUDY=mine.yaml; KIND=schedule]
+	@python -m sgm.run.properties "$(NAME)" --file "$(FILE)" --parameters "$(PARAMETERS)" --kind "$(KIND)" \
+	  $(if $(filter file,$(origin STUDY)),,--study "$(STUDY)") $(if $(CELLS),--cells "$(CELLS)")
+
+schedule: $(VENV)/run.stamp   ## the best schedule for a law: make schedule TARGET=isotropic or DATA=mine.csv [N=10 SAMPLER=ddim OBJECTIVE=w2 SPACE=a VARIANCE=1]
+	@python -m sgm.run.schedule --study "$(STUDY)" --target "$(TARGET)" --data "$(DATA)" --steps "$(N)" --sampler "$(SAMPLER)" \
+	  --objective "$(OBJECTIVE)" --space "$(SPACE)" --variance "$(VARIANCE)" --knots "$(KNOTS)"
 
 test: $(VENV)/dev.stamp       ## lint, types, the floors, and the fast tests
 	$(MAKE) --no-print-directory lint

@@ -103,14 +103,14 @@ class Pair:
             for item in study.schedules
             if item.family == "beta_a" and item.parameters.a == float(a)
         )
-        horizon = study.horizons[0]
+        process = build_process(study.process.spec, schedule, study.horizons[0])
         law = build_target(target.spec).law
         assert law is not None
         return cls(
             label,
             law,
-            build_process(study.process.spec, schedule, horizon),
-            build_times(study.time_grids[0].spec, horizon, study.n_steps[0]),
+            process,
+            build_times(study.time_grids[0].spec, process, study.n_steps[0], law),
             law.sample(study.n_train, stream(study.study_seed, "data", target=label, seed=seed)),
         )
 

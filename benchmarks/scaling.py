@@ -38,10 +38,10 @@ import numpy as np
 import yaml
 
 from sgm import plots, tables
+from sgm.gather import gather
 from sgm.plots.style import house_style
 from sgm.run import theory
 from sgm.store.cells import write_cells
-from sgm.store.gather import gather
 from sgm.store.grid import open_grid, write_grid
 from sgm.study import Plan, Study
 

@@ -44,6 +44,7 @@ from sgm.reading import (
     lowest,
     resolved,
     settings,
+    shapes,
     why_empty,
 )
 from sgm.store import FAILED
@@ -203,7 +204,7 @@ def compare(here: xr.Dataset, divergence: Divergence) -> list[Comparison]:
     values = runs.sel(schedule=family).transpose("schedule", "seed").values
     if not np.isfinite(values).any():
         return []
-    a = here["a"].sel(schedule=family).values
+    a = np.sort(shapes(here))[: len(family)]  # NaN last
     picks, half = _cross_fitted(values)
     best = values[picks, np.arange(values.shape[1])]
     plain = estimate == divergence.name  # a coupled estimate lies below the floor
@@ -257,7 +258,7 @@ def _lowest(values: Array) -> int:
 def nothing_compared(here: xr.Dataset) -> str:
     """Why cells, over axes `schedule` and `seed` at least, hold nothing to compare, in words."""
     family, others = in_order(here)
-    at = set(here["a"].sel(schedule=family).values.tolist())
+    at = set(np.sort(shapes(here))[: len(family)].tolist())
     if not family:
         families = ", ".join(dict.fromkeys(map(str, here["family"].values)))
         return f"the study has no schedule of the family beta_a, only of {families}"

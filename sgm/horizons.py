@@ -32,7 +32,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from sgm.reading import finite, over_runs, text_of, unbeaten, units_of
+from sgm.reading import finite, over_runs, parameters, text_of, unbeaten, units_of
 
 __all__ = [
     "BOUNDS",
@@ -220,8 +220,8 @@ MEASURED = {
     "evaluations": "flow_evaluations",
     "seconds": "flow_seconds",
 }
-TABLE_COLUMNS = (
-    "target", "dimension", "schedule", "a", "score", "score_family", "horizon",
+LABELS = ("target", "dimension", "schedule", "score", "score_family", "horizon")
+STATISTICS = (
     *(f"{column}_{kind}" for column in MEASURED for kind in ("mean", "sd")),
     "runs", "loss", "loss_mean", "runs_compared", "best", "plausible",
     "optimal_horizon", "optimal_horizon_interior",
@@ -238,19 +238,21 @@ def horizons_table(grid: xr.Dataset) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        The labels; `_mean` and `_sd` over runs of `bits_per_dimension`,
-        `flow_log_likelihood`, `elbo`, `denoising_elbo`, `evaluations` of the probability
-        flow and its `seconds`; `runs` with a finite loss, the variable that the `loss` is
-        read from, and its `loss_mean`; of the runs that have every T, `runs_compared`, whether
-        this T is the `best` and whether it is `plausible`, in the 95 % confidence set, empty
-        under two such runs; the exact `optimal_horizon`, and whether it is interior.
-        In the order of the grid, T increasing; no rows, but these columns, without any
-        likelihood.
+        The labels, and the parameters of schedules and scores; `_mean` and `_sd` over runs of
+        `bits_per_dimension`, `flow_log_likelihood`, `elbo`, `denoising_elbo`, `evaluations` of
+        the probability flow and its `seconds`; `runs` with a finite loss, the variable that the
+        `loss` is read from, and its `loss_mean`; of the runs that have every T,
+        `runs_compared`, whether this T is the `best` and whether it is `plausible`, in the 95 %
+        confidence set, empty under two such runs; the exact `optimal_horizon`, and whether it
+        is interior. In the order of the grid, T increasing; no rows, but these columns, without
+        any likelihood.
     """
-    return pd.DataFrame(list(_rows(grid)), columns=list(TABLE_COLUMNS))
+    numbers = [a.name for a in parameters(grid) if a.dimension in ("schedule", "score")]
+    columns = [*LABELS[:3], *numbers, *LABELS[3:], *STATISTICS]
+    return pd.DataFrame(list(_rows(grid, numbers)), columns=columns)
 
 
-def _rows(grid: xr.Dataset) -> Iterator[dict[str, Any]]:
+def _rows(grid: xr.Dataset, numbers: Sequence[str]) -> Iterator[dict[str, Any]]:
     names = [*MEASURED.values(), "optimal_horizon", "optimal_horizon_interior"]
     cells = grid[[name for name in names if name in grid]].load()
     if not any(name in cells for name in LIKELIHOODS):
@@ -275,7 +277,7 @@ def _rows(grid: xr.Dataset) -> Iterator[dict[str, Any]]:
                 continue
             yield {
                 **{axis: str(label) for axis, label in zip(axes, labels, strict=True)},
-                **{n: here[n].item() for n in ("dimension", "a", "score_family") if n in here},
+                **{n: here[n].item() for n in (*numbers, "dimension", "score_family") if n in here},
                 "horizon": horizon,
                 **{f"{c}_mean": s.mean[k].item() for c, s in statistics.items()},
                 **{f"{c}_sd": s.sd[k].item() for c, s in statistics.items()},

@@ -29,7 +29,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from sgm.architectures import ALIGNMENT, Architecture, Mixer, from_keys
-from sgm.processes import Process
+from sgm.processes import Process, matching_times
 from sgm.processor import Products, fastest_products
 from sgm.scores import GaussianScore
 
@@ -549,3 +549,47 @@ def score_fn(
         return torch.as_tensor(score(x.double().cpu().numpy(), t)).to(device, dtype)
 
     return evaluate
+
+
+class ReusedScore:
+    """A score that was learned under one noise schedule, as that of a process of another.
+
+    Called as a `ScoreFn`, at times of the process that is sampled.
+
+    Parameters
+    ----------
+    score_fn : ScoreFn
+        Score at the times of `trained`, such as a bound `ScoreEnsemble`.
+    trained, process : Process
+        Under which it was learned, and of which it is to be the score.
+
+    Raises
+    ------
+    ValueError
+        As `sgm.processes.matching_times`, which says why this is the same score.
+    """
+
+    def __init__(self, score_fn: Any, trained: Process, process: Process) -> None:
+        self.score_fn = score_fn
+        self.trained = trained
+        self.process = process
+        self._times = matching_times(process, trained)
+
+    def __getitem__(self, block: slice) -> ReusedScore:
+        """The networks of a slice."""
+        return ReusedScore(self.score_fn[block], self.trained, self.process)
+
+    def to(
+        self, device: torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> ReusedScore:
+        """The same networks on a device or in a floating-point type."""
+        return ReusedScore(self.score_fn.to(device, dtype), self.trained, self.process)
+
+    def __call__(self, x: Tensor, t: float | Tensor) -> Tensor:
+        """Scores, as `ScoreFn`; times in float64, which small ones need."""
+        if isinstance(t, Tensor):
+            times: Any = torch.as_tensor(self._times(t.cpu().double().numpy()), device=t.device)
+        else:
+            times = float(self._times(t))
+        found: Tensor = self.score_fn(x, times)
+        return found

@@ -25,6 +25,7 @@ Song et al. (arXiv 2011.13456), for the names and the priors.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,7 +35,7 @@ from sgm.arguments import require_instance, require_integer, require_positive, s
 from sgm.gaussian import Gaussian
 from sgm.schedules import NoiseSchedule
 
-__all__ = ["Process", "VEProcess", "VPProcess"]
+__all__ = ["Process", "VEProcess", "VPProcess", "matching_times"]
 
 Array = npt.NDArray[np.float64]
 
@@ -185,6 +186,46 @@ class VEProcess(Process):
 
     def noise_variance(self, t: npt.ArrayLike) -> Array:
         return self.kernel_variance(t)
+
+
+def matching_times(process: Process, other: Process) -> Callable[[npt.ArrayLike], Array]:
+    """The times at which another process of the same kind has the noise of this one.
+
+    m and v, hence p_t and its score, depend on t through B(t) alone. So a score learned under
+    `other` is, at the time B_other⁻¹(B(t)), the score at the time t of `process`, without a factor.
+
+    Parameters
+    ----------
+    process, other : Process
+        Both VP of one stationary variance, or both VE.
+
+    Returns
+    -------
+    callable
+        From times of `process` to those of `other`, of the same shape.
+
+    Raises
+    ------
+    ValueError
+        If the processes differ by more than their schedules, or `other` ends with less noise.
+    """
+    if type(process) is not type(other) or process.variance != other.variance:
+        raise ValueError(
+            f"process: {type(process).__name__} of variance {shown(process.variance)}: must be "
+            f"{type(other).__name__} of variance {shown(other.variance)}, as in training"
+        )
+    own, theirs = process.schedule, other.schedule
+    needed, reached = float(own.integral(own.horizon)), float(theirs.integral(theirs.horizon))
+    if not needed <= reached * (1 + 1e-9):
+        raise ValueError(
+            f"B(T) = {needed:.6g}: must be at most {reached:.6g}, that of the schedule of the "
+            "training, which saw no more noise"
+        )
+
+    def times(t: npt.ArrayLike) -> Array:
+        return theirs.inverse_integral(np.minimum(own.integral(t), reached))
+
+    return times
 
 
 def _require_schedule(schedule: NoiseSchedule, variance: float) -> None:

@@ -23,6 +23,7 @@ the finite values of the axis `seed`; standard deviations divide by n − 1.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -34,32 +35,40 @@ import xarray as xr
 from scipy.special import stdtrit
 
 from sgm.store import DONE, FAILED, NOT_RUN
+from sgm.store.axes import AXES, REPLICATE, SETTING, label_without
 
 __all__ = [
     "SETTING",
+    "Along",
     "Bound",
     "Divergence",
+    "NumericAxis",
     "Runs",
+    "along",
     "bound_named",
     "bounds_of",
+    "default_x",
     "divergence_named",
     "divergences_of",
     "finite",
     "in_order",
     "level",
     "lowest",
+    "numeric_axes",
     "objections",
     "over_runs",
+    "parameters",
     "resolved",
     "settings",
+    "shapes",
     "text_of",
     "unbeaten",
     "units_of",
     "why_empty",
     "with_units",
+    "x_axis",
 ]
 
-SETTING = ("target", "horizon", "score", "sampler", "time_grid", "n_steps")
 COMPANIONS = ("floor", "floor_sd", "exact", "unbiased", "standard_error", "coupled", "bound")
 
 
@@ -332,12 +341,143 @@ def why_empty(cells: xr.Dataset) -> str:
     return f"{runs} failed: the grid's attribute `failures` says why"
 
 
+# --- what varies -------------------------------------------------------------------------
+
+#: Dimensions whose numbers a figure can have on its x-axis, the likeliest first.
+X_DIMENSIONS = ("schedule", "horizon", "n_steps", "sampler", "score", "time_grid")
+#: Parameters of grids that don't say which coordinates are: only `a` was one.
+UNTOLD = {"a": {"parameter": "a", "symbol": "a", "long_name": "a of beta_a"}}
+
+
+@dataclass(frozen=True)
+class NumericAxis:
+    """A coordinate of numbers along a dimension: a parameter of its items, T or N.
+
+    Parameters
+    ----------
+    name : str
+        The coordinate.
+    dimension : str
+        Along which it lies.
+    parameter : str
+        What labels call it, as ``a`` in ``beta_a=0.3``; empty where the numbers are the labels.
+    symbol : str
+        The parameter's name if its family declares none.
+    long_name : str
+    """
+
+    name: str
+    dimension: str
+    parameter: str
+    symbol: str
+    long_name: str
+
+    @property
+    def label(self) -> str:
+        """What to write at an axis of a figure; mathtext sets a symbol that is no word."""
+        symbol = self.symbol if re.fullmatch(r"\w\w+", self.symbol) else f"${self.symbol}$"
+        families = self.long_name.partition(" of ")[2]
+        return f"{symbol} of {families}" if self.parameter else f"{self.long_name} {symbol}"
+
+
+@dataclass(frozen=True)
+class Along:
+    """How the labels of a dimension stand along one of its numeric axes.
+
+    Parameters
+    ----------
+    curves : dict of str to list
+        Labels by increasing number, by what they have in common: those of one curve differ in
+        this number alone.
+    others : list
+        Labels without the number, in the order of the grid.
+    """
+
+    curves: dict[str, list[Any]]
+    others: list[Any]
+
+
+def parameters(grid: xr.Dataset) -> tuple[NumericAxis, ...]:
+    """The coordinates that are parameters of items, whether or not they vary; by place and name."""
+    found = []
+    for name, values in grid.coords.items():
+        attrs = values.attrs if "parameter" in values.attrs else UNTOLD.get(str(name))
+        if attrs is not None and values.ndim == 1:
+            dimension = str(values.dims[0])
+            told = (str(attrs[key]) for key in ("parameter", "symbol", "long_name"))
+            place = REPLICATE.index(dimension), int(np.argmax(np.isfinite(values.values))), name
+            found.append((place, NumericAxis(str(name), dimension, *told)))
+    return tuple(axis for _, axis in sorted(found))
+
+
+def numeric_axes(grid: xr.Dataset) -> tuple[NumericAxis, ...]:
+    """The numbers that vary in a grid, in the order in which a figure prefers them.
+
+    Those of schedules first, then the horizon, N, those of samplers, scores and time grids; on one
+    dimension in the order of the grid.
+    """
+    rows = (AXES[name] for name in X_DIMENSIONS if name in grid.coords)
+    found = [NumericAxis(r.name, r.name, "", r.symbol, r.about) for r in rows if r.of_numbers]
+    found += [axis for axis in parameters(grid) if axis.dimension in X_DIMENSIONS]
+    varying = [a for a in found if len(np.unique(grid[a.name].dropna(a.dimension))) > 1]
+    return tuple(sorted(varying, key=lambda axis: X_DIMENSIONS.index(axis.dimension)))
+
+
+def default_x(grid: xr.Dataset) -> NumericAxis | None:
+    """What a figure has on its x-axis unless told: what the study says, else what varies first.
+
+    None if no number varies.
+    """
+    found = {axis.name: axis for axis in numeric_axes(grid)}
+    return found.get(grid.attrs.get("x", ""), next(iter(found.values()), None))
+
+
+def x_axis(grid: xr.Dataset, name: str | None = None) -> NumericAxis | None:
+    """The numeric axis of a name, by default `default_x`.
+
+    Raises
+    ------
+    ValueError
+        If no number of this name varies in the grid; the message lists those that do.
+    """
+    if name is None:
+        return default_x(grid)
+    found = {axis.name: axis for axis in numeric_axes(grid)}
+    if name not in found:
+        known = ", ".join(found) or "none does"
+        raise ValueError(f"x = {name!r}: must be a number that varies in the grid, {known}")
+    return found[name]
+
+
+def along(cells: xr.Dataset, axis: NumericAxis) -> Along:
+    """The labels of `axis.dimension` along its numbers; see `Along`."""
+    labels, numbers = cells[axis.dimension].values.tolist(), cells[axis.name].values.tolist()
+    curves: dict[str, list[tuple[float, Any]]] = {}
+    others = []
+    for label, number in zip(labels, numbers, strict=True):
+        if not np.isfinite(number):
+            others.append(label)
+            continue
+        common = label_without(label, axis.parameter, number) if axis.parameter else ""
+        curves.setdefault(common, []).append((number, label))
+    ordered = {common: [label for _, label in sorted(own)] for common, own in curves.items()}
+    return Along(ordered, others)
+
+
+def shapes(cells: xr.Dataset) -> npt.NDArray[np.float64]:
+    """The a of each schedule, NaN outside the family β_a."""
+    in_family = (cells["family"] == "beta_a").values
+    if not in_family.any():  # the grid may lack the coordinate
+        return np.full(in_family.shape, np.nan)
+    return np.where(in_family, cells["a"].values, np.nan)
+
+
 def in_order(cells: xr.Dataset) -> tuple[list[str], list[str]]:
     """Labels of the β_a schedules by increasing a, and of the others in grid order."""
-    in_family = (cells["family"] == "beta_a").values
+    a = shapes(cells)
     names: npt.NDArray[Any] = np.array([str(s) for s in cells["schedule"].values], dtype=object)
-    by_a = np.argsort(cells["a"].values[in_family], kind="stable")
-    return list(names[in_family][by_a]), list(names[~in_family])
+    by_a = np.argsort(a, kind="stable")[: np.isfinite(a).sum()]
+    return list(names[by_a]), list(names[np.isnan(a)])
 
 
 def settings(grid: xr.Dataset) -> Iterator[dict[str, Any]]:

@@ -31,11 +31,14 @@ from sgm.reading import (
     lowest,
     objections,
     over_runs,
+    parameters,
     resolved,
     settings,
+    shapes,
     unbeaten,
 )
 from sgm.store import DONE, FAILED, NOT_RUN
+from sgm.store.axes import GRID
 from sgm.store.cells import written_whole
 
 __all__ = [
@@ -47,8 +50,6 @@ __all__ = [
     "summary_table",
     "write_tables",
 ]
-
-CELL = ("target", "schedule", "horizon", "score", "sampler", "time_grid", "n_steps")
 
 
 def _mean(grid: xr.Dataset, name: str) -> xr.DataArray:
@@ -78,13 +79,14 @@ def summary_table(grid: xr.Dataset) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        The labels of the cell; `n_failed`, `n_not_run`. Of each divergence, by its
-        figure's name such as `kl`: `kl_runs` with a finite value, `kl_mean`, `kl_sd`,
-        `kl_median`, `kl_standard_error` of the mean over runs, and of its companions
-        `kl_unbiased`, `kl_exact`, `kl_floor`, `kl_floor_sd` and `kl_within_standard_error`
-        (of one run, from its own sample). Of each bound, such as `kl_bound`:
-        `kl_bound_mean` and so on, and `kl_bound_objection`, why the theorem does not apply.
-        Every other variable of the grid, under its own name. All are means over runs.
+        The labels of the cell, and the parameters that are coordinates; `n_failed`,
+        `n_not_run`. Of each divergence, by its figure's name such as `kl`: `kl_runs` with a
+        finite value, `kl_mean`, `kl_sd`, `kl_median`, `kl_standard_error` of the mean over
+        runs, and of its companions `kl_unbiased`, `kl_exact`, `kl_floor`, `kl_floor_sd` and
+        `kl_within_standard_error` (of one run, from its own sample). Of each bound, such as
+        `kl_bound`: `kl_bound_mean` and so on, and `kl_bound_objection`, why the theorem does
+        not apply. Every other variable of the grid, under its own name. All are means over
+        runs.
     """
     grid = grid.drop_dims("time_fraction", errors="ignore").load()
     status = grid["status"]
@@ -117,14 +119,15 @@ def summary_table(grid: xr.Dataset) -> pd.DataFrame:
     columns |= {
         name: _mean(grid, name)
         for name in sorted(set(map(str, grid.data_vars)) - told)
-        if grid[name].dtype.kind == "f" and set(grid[name].dims) <= {*CELL, "seed"}
+        if grid[name].dtype.kind == "f" and set(grid[name].dims) <= {*GRID, "seed"}
     }
-    labels = ("family", "a", "score_family", "recipe", "dimension", "law_known")
+    numbers = [axis.name for axis in parameters(grid)]
+    labels = ("family", *numbers, "score_family", "recipe", "dimension", "law_known", "nfe")
     everywhere = xr.zeros_like(status.isel(seed=0, drop=True))
     table = xr.Dataset({**columns, "_present": present | everywhere.astype(bool)})
-    frame = table.to_dataframe(dim_order=list(CELL))
+    frame = table.to_dataframe(dim_order=list(GRID))
     frame = frame[frame.pop("_present").astype(bool)].reset_index()
-    return frame[[*CELL, *(name for name in labels if name in frame), *columns]]
+    return frame[[*GRID, *(name for name in labels if name in frame), *columns]]
 
 
 def _objection(grid: xr.Dataset, bound: Bound) -> xr.DataArray:
@@ -187,7 +190,7 @@ def _ranking(
         return None
     empirical_error = sampled or not np.isfinite(exact).any()
     error = empirical if empirical_error else exact
-    a = here["a"].where(here["family"] == "beta_a").values
+    a = shapes(here)
     criteria = {
         "exact": exact,
         "exact_score": np.full_like(exact, np.nan)

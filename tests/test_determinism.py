@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from sgm.gather import gather
 from sgm.run.__main__ import main
-from sgm.store.gather import gather
 from sgm.store.grid import open_grid, write_grid
 from sgm.study import Plan, Study
 from sgm.study.plan import PATTERNS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import importlib
+import json
 import os
 import re
 import shlex
@@ -18,14 +19,18 @@ import numpy as np
 import pytest
 import xarray as xr
 import yaml
+from pydantic import BaseModel
 
 import sgm
 from sgm.run import views
 from sgm.run.check import check
-from sgm.store import gather
+from sgm.run.properties import examine
 from sgm.store.grid import open_grid, write_grid
 from sgm.study import Plan, Study
 from sgm.study.document import read_config
+from sgm.study.families import Figures, MLPRecipe, Schedule
+from sgm.study.registry import KINDS
+from sgm.study.variables import CURVES, EXACT_LAW, TRAINING
 from tests.grids import synthetic_grid
 from tests.workflow import ROOT, run_jobs, tiny
 
@@ -72,12 +77,15 @@ ALONE = {
     ("docs/extend.md", "The grid in a notebook"),
     ("docs/extend.md", "Exact mode, without a workflow"),
     ("docs/extend.md", "One job by hand"),
+    ("docs/schedules.md", "A schedule from a file"),
 }
 PARSED = {
+    ("docs/config.md", "The config of a study"),
     ("docs/extend.md", "The config"),
     ("docs/extend.md", "Images in a folder"),
     ("docs/extend.md", "Choose a network"),
     ("docs/cluster.md", "Slurm"),
+    ("docs/schedules.md", "One network for all schedules"),
 }
 
 
@@ -92,14 +100,43 @@ def test_no_block_is_left_out() -> None:
     assert every == 2 * sum(len(blocks(p, "python", "yaml", "bash", "sh", "")) for p in TEXTS)
 
 
-def test_the_users_file_of_every_family_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`mine.py` and its study, as docs/extend.md has them: all jobs, the grid and the figures."""
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The config of docs/extend.md, in a folder with it and `mine.py`."""
     monkeypatch.chdir(tmp_path)
     code = [b.text for b in blocks("docs/extend.md", "python") if b.heading in EXTENSION]
     Path("mine.py").write_text("\n\n".join(code))
-    config = yaml.safe_load(one("docs/extend.md", "yaml", "The config"))
+    config = one("docs/extend.md", "yaml", "The config")
+    Path("mine.yaml").write_text(config)
+    return yaml.safe_load(config)
+
+
+def test_the_users_families_are_checked(mine: dict[str, Any]) -> None:
+    """Every family of `mine.py` has the properties of its kind, as `make check` says."""
+    axes = ("targets", "schedules", "scores", "samplers", "time_grids", "divergences", "bounds")
+    study = Study.parse(mine)
+    items = [item for axis in axes for item in getattr(study, axis)]
+    own = [item for item in items if item.entry.build.startswith("mine.py:")]
+    assert {item.family for item in own} == set(
+        re.findall(r"^@register.*?^(?:def|class) (\w+)", Path("mine.py").read_text(), re.M | re.S)
+    )
+    for item in own:
+        found = list(examine(item, n_cells=100))
+        assert not [finding for finding in found if finding.verdict == "fails"], item.label
+        assert sum(finding.verdict == "holds" for finding in found) > 3, item.label
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for line in SHELL["tests/test_docs.py::test_the_users_families_are_checked"]:
+        # what is installed is not installed again
+        words = ["make", "-f", f"{ROOT}/Makefile", "-o", ".venv/run.stamp", *shlex.split(line)[1:]]
+        shown = subprocess.run(words, env=environment, check=True, capture_output=True, text=True)
+        assert "  holds  " in shown.stdout
+        assert " 0 fail, " in shown.stdout
+
+
+def test_the_users_file_of_every_family_runs(mine: dict[str, Any]) -> None:
+    """`mine.py` and its study, as docs/extend.md has them: all jobs, the grid and the figures."""
+    config = mine
     study = Study.parse(config)
     check(study)
     plan = Plan(study, Path("results/mine"))
@@ -161,6 +198,7 @@ def test_grids_read_as_the_readme_says_can_be_joined(default_study: Path) -> Non
 
 
 def test_fragments_of_configs_are_valid() -> None:
+    check(Study.parse(yaml.safe_load(one("docs/config.md", "yaml", "The config of a study"))))
     images = yaml.safe_load(one("docs/extend.md", "yaml", "Images in a folder"))["targets"]
     Study.parse(tiny(targets=images))
     fragment = yaml.safe_load(one("docs/extend.md", "yaml", "Choose a network"))["recipe"]
@@ -170,11 +208,47 @@ def test_fragments_of_configs_are_valid() -> None:
     check(Study.parse(tiny(targets=images[:1], scores=scores, bounds=[])))
 
 
+def told(model: type[BaseModel]) -> list[str]:
+    """The rows of the table of a model's keys, as they must stand on the page."""
+    rows = []
+    for key, field in model.model_fields.items():
+        value = field.default
+        value = value.model_dump() if isinstance(value, BaseModel) else value
+        text = "required" if field.is_required() else f"`{json.dumps(value)}`"
+        text = text.replace('"', "").replace("1e-05", "0.00001")
+        rows.append(f"| `{key}` | {text} | {field.description} |")
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("heading", "model"),
+    [("Keys", Study), ("Keys of a recipe", MLPRecipe), ("Keys of figures", Figures)],
+)
+def test_every_key_stands_with_its_default_on_its_page(
+    heading: str, model: type[BaseModel]
+) -> None:
+    section = TEXTS["docs/config.md"].split(f"## {heading}\n")[1].split("\n## ")[0]
+    assert [line for line in section.splitlines() if line.startswith("| `")] == told(model)
+
+
 # --- the shell -------------------------------------------------------------------------
 
 #: What runs each line of a block of shell: a script or a test.
 SHELL = {
-    ".ci/run": ["make study", "make test", "make figures STUDY=exact-kl"],
+    ".ci/run": [
+        "make study",
+        "make test",
+        "make figures STUDY=exact-kl",
+        "make check NAME=cosine KIND=schedule PARAMETERS='offset: 0.008, clip: 20'",
+        "make schedule TARGET=correlated N=20 SAMPLER=ancestral",
+    ],
+    "tests/test_docs.py::test_the_users_families_are_checked": [
+        "make check NAME=power FILE=mine.py PARAMETERS='exponent: 2, beta_min: 0.1, beta_max: 20'",
+        "make check NAME=kurtosis STUDY=mine.yaml",
+    ],
+    "tests/test_run_schedule.py::test_the_documented_commands_run": [
+        "python -m sgm.run.schedule --data mine.csv --steps 20 --objective w2",
+    ],
     "tests/slurm/test_slurm.py::test_the_numbers_are_those_of_a_local_run": [
         "make study STUDY=config/studies/paper-kl.yaml PROFILE=profiles/slurm",
         "SNAKEMAKE_PROFILE=site make study PROFILE=profiles/slurm",
@@ -251,6 +325,31 @@ def test_a_job_by_hand_on_the_command_line(default_study: Path) -> None:
     assert Path("data.npz").read_bytes() == own.read_bytes()
 
 
+def test_the_optimal_schedule_is_the_file_of_its_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {}
+    exec(one("docs/schedules.md", "python", "A schedule from a file"), namespace)
+    assert namespace["best"].fun == pytest.approx(0.0821, abs=1e-4)
+    shipped = ROOT / "config/studies/schedules/optimal-isotropic-20.csv"
+    own, theirs = (np.loadtxt(p, delimiter=",", skiprows=1) for p in ("optimal.csv", shipped))
+    np.testing.assert_allclose(own, theirs, rtol=0.01)  # the minimum is flat
+
+
+def test_every_schedule_stands_in_its_table() -> None:
+    """By name, with its parameters; those that may be a list in bold."""
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \|", TEXTS["docs/schedules.md"], flags=re.M)
+    own = {name: entry for name, entry in KINDS["schedule"].items() if ".py" not in entry.build}
+    assert dict(rows).keys() == own.keys()
+    for name, text in rows:
+        parameters = own[name].parameters
+        said = [part.split()[0] for part in text.split(", ")]
+        fields = [key for key in parameters.model_fields if key not in Schedule.model_fields]
+        bold = [f"**{key}**" if key in parameters.axes else key for key in fields]
+        assert sorted(said) == sorted(bold), name
+
+
 # --- names -----------------------------------------------------------------------------
 
 
@@ -318,7 +417,7 @@ def test_modules_that_the_package_names_exist() -> None:
 
 def test_variables_that_the_metrics_page_explains_exist() -> None:
     """The first column of each table that starts with names of variables."""
-    known = {variable.name for variable in (*gather.EXACT_LAW, *gather.TRAINING, *gather.CURVES)}
+    known = {variable.name for variable in (*EXACT_LAW, *TRAINING, *CURVES)}
     for path in (ROOT / "config").rglob("*.yaml"):
         known |= Plan(Study.parse(read_config(path)), Path("none")).variables.keys()
     text = TEXTS["docs/metrics.md"]

@@ -245,9 +245,13 @@ def test_moments_of_other_laws_are_the_closed_forms(law: Law) -> None:
     assert np.all(moments.cross_standard_error < 0.3)
 
 
-def watched(score: GaussianScore, law: Gaussian, n_rows: int) -> ChainError:
+STEPS = samplers.exponential_integrator_modified(PROCESS, TIMES)
+
+
+def watched(
+    score: GaussianScore, law: Gaussian, n_rows: int, steps: samplers.Steps = STEPS
+) -> ChainError:
     """The error along a chain of 2 replicates of 2048 rows."""
-    steps = samplers.exponential_integrator_modified(PROCESS, TIMES)
     error = ChainError(PROCESS, law, steps, n_rows)
     simulate_reverse(
         steps, torch_score(score), PROCESS.variance, 2048, D, 5, [0, 1], {}, torch.float64, CPU,
@@ -257,13 +261,17 @@ def watched(score: GaussianScore, law: Gaussian, n_rows: int) -> ChainError:
 
 
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
-def test_the_error_along_the_chain_is_the_closed_form(law: Gaussian) -> None:
+@pytest.mark.parametrize(
+    "steps",
+    [STEPS, samplers.edm(PROCESS, TIMES, s_churn=6.0), samplers.unipc(PROCESS, TIMES)],
+    ids=["modified", "edm", "unipc"],
+)
+def test_the_error_along_the_chain_is_the_closed_form(law: Gaussian, steps: samplers.Steps) -> None:
+    """At the points where the N steps first ask the score, whatever they evaluate besides."""
     score = scores.plugin(PROCESS, law, 0.3)
-    mse = watched(score, law, 2048).mse
-    exact = chain_error(
-        samplers.exponential_integrator_modified(PROCESS, TIMES), score, law, PROCESS.prior(D)
-    )
-    assert mse.shape == (2, len(exact))
+    mse = watched(score, law, 2048, steps).mse
+    exact = chain_error(steps, score, law, PROCESS.prior(D))[steps.departures]
+    assert mse.shape == (2, len(TIMES) - 1)
     # squares of Gaussians: the deviation of |e|² is at most √2 times its mean
     assert np.all(np.abs(mse / exact - 1) < 5 * np.sqrt(2 / 2048))
 

@@ -22,6 +22,7 @@ import torch
 import xarray as xr
 
 from sgm.architectures import MLP, Architecture
+from sgm.gather import gather
 from sgm.networks import ScoreEnsemble
 from sgm.run.__main__ import main
 from sgm.store.cells import (
@@ -32,7 +33,6 @@ from sgm.store.cells import (
     write_cells,
     written_whole,
 )
-from sgm.store.gather import gather
 from sgm.store.grid import open_grid, write_grid
 from sgm.study import Plan, Study
 from tests.workflow import tiny

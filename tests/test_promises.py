@@ -31,11 +31,26 @@ def test_a_bound_along_the_chain_of_a_sampler_with_more_stages_than_steps(
     config = tiny(samplers=[corrected, "euler_maruyama"], bounds=["kl", "w2"])
     bound = grid_of(config).w2_bound_score
     assert np.all(bound > 0)  # exact for the affine score, watched for the networks
-    plain, same = (bound.sel(sampler=name) for name in ("euler_maruyama", "predictor_corrector"))
+    label = "predictor_corrector_corrector_steps=2_step_size=1e-12"
+    plain, same = (bound.sel(sampler=name) for name in ("euler_maruyama", label))
     affine = {"score": "scaled_eps=0.1"}
     # a corrector that hardly moves: the chain at the departures is the predictor's
     np.testing.assert_allclose(same.sel(affine), plain.sel(affine), rtol=1e-6)
     np.testing.assert_allclose(same, plain, rtol=0.5)  # other draws
+
+
+def test_samplers_with_memory_through_every_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Networks and exact scores, bounds along the chain, pictures and evaluations."""
+    monkeypatch.chdir(tmp_path)
+    own = [{"family": "edm", "s_churn": 3}, {"family": "deis", "order": 3}, "unipc", "heun"]
+    pictures = {"schedules": ["beta_a=-2"], "rows": 5, "times": [1, 0.5, 0], "coordinates": [0]}
+    grid = grid_of(tiny(samplers=own, bounds=["kl", "w2"], pictures=pictures))
+    assert np.all(grid.w2_bound_score > 0)
+    assert np.isfinite(grid.kl_plugin.sel(score="trained")).all()
+    assert np.isfinite(grid.kl_exact.sel(score="scaled_eps=0.1")).all()
+    np.testing.assert_array_equal(grid.nfe.squeeze(), [19, 10, 10, 19])
 
 
 # --- rows of the registry ----------------------------------------------------------------
@@ -79,7 +94,7 @@ def test_what_is_misspelt_in_a_row_is_refused(tmp_path: Path, words: str, messag
         (
             "time_grid",
             "horizon, steps",
-            "steps: not among what a time_grid may ask for: horizon, n",
+            "steps: not among what a time_grid may ask for: process, horizon, n_steps, law, stop",
         ),
         ("target", "dimension: int", "dimension: not among .*: nothing; .*are keyword-only"),
         ("sampler", "process, times, eta", "eta: not among what a sampler may ask for"),
@@ -105,7 +120,7 @@ def test_each_study_has_the_families_of_its_own_files(
 ) -> None:
     """Two files may use one name in two studies, and not in one."""
     paths = [tmp_path / "one.py", tmp_path / "two.py"]
-    for path, end in zip(paths, ("0.0", "0.1"), strict=True):
+    for path, end in zip(paths, ("0.0", "0"), strict=True):
         path.write_text(HEAD + GRIDS.format(end))
     one, two = (Study.parse(tiny(extensions=[str(p)], time_grids=["mine"])) for p in paths)
     for study, path in ((one, paths[0]), (two, paths[1])):
@@ -234,7 +249,7 @@ def test_evaluations_that_depend_on_the_schedule_are_refused(tmp_path: Path) -> 
     )
     config = tiny(extensions=[str(tmp_path / "broken.py")], samplers=["mine"])
     with pytest.raises(
-        ValueError, match="samplers: mine: 10 steps evaluate the score 20 times, .* 10 times"
+        ValueError, match=r"samplers: mine: 10 steps evaluate the score 20 times, .* 10 times"
     ):
         check(Study.parse(config))
 

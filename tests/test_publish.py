@@ -20,6 +20,7 @@ from sgm.run.__main__ import main as run
 from sgm.run.publish import main, publish
 from sgm.store.grid import open_grid, zip_grid
 from sgm.study import Plan, Study
+from sgm.study.document import read_config
 from tests.workflow import ROOT, run_jobs, tiny
 
 STUDIES = published.studies()
@@ -92,6 +93,20 @@ def test_the_figures_are_drawn_as_the_workflow_drew_them(
     assert again == files
     assert Path("samples/isotropic.png") in files  # drawn from a group of the grid
     assert str(drawn.parent) in capsys.readouterr().out
+
+
+def test_what_figures_have_on_the_x_axis_can_be_chosen(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    words = ["figures", "study.yaml", "--folder", "published", "--cores", "1", "--x"]
+    drawn = Path("results/published/tiny/figures/kl/isotropic.csv")
+    drawn.unlink(missing_ok=True)
+    assert main([*words, "eta"]) == 1
+    assert not drawn.exists()  # nothing is drawn before it is refused
+    assert "x = 'eta': must be a number that varies in the grid, a" in capsys.readouterr().err
+    assert main([*words, "a"]) == 0
+    assert drawn.read_bytes() == Path("results/tiny/figures/kl/isotropic.csv").read_bytes()
 
 
 def test_the_published_figures_look_like_the_workflows(folder: Path) -> None:
@@ -193,7 +208,8 @@ def test_a_published_study_is_whole(study: str) -> None:
         published.verified(study, name)
     grid = sgm.load_published(study)
     assert grid.attrs["study"] == study
-    assert Study.parse(yaml.safe_load((root / "config.yaml").read_text())).study == study
+    ran = Study.parse(yaml.safe_load((root / "config.yaml").read_text()))
+    assert ran == Study.parse(read_config(ROOT / f"config/studies/{study}.yaml"))
 
 
 def redrawn(study: str, folder: Path) -> set[str]:

@@ -22,7 +22,7 @@ from sgm.laws import sampler_law
 from sgm.networks import affine_score_fn
 from sgm.processes import VPProcess
 from sgm.samplers import Steps
-from sgm.schedules import NoiseSchedule
+from sgm.schedules import NoiseSchedule, knots, levels
 from sgm.simulation import simulate_reverse
 
 D, N, VARIANCE = 4, 8192, 1.5
@@ -37,17 +37,40 @@ SCHEDULES: dict[str, NoiseSchedule] = {
     "TruncatedSchedule": schedules.TruncatedSchedule(
         2.0, schedules.BetaSchedule(horizon=3.0, a=1.0, beta_min=0.1, beta_max=8.0)
     ),
+    "PolynomialSchedule": schedules.PolynomialSchedule(2.0, 3.0, beta_min=0.1, beta_max=8.0),
+    "SigmoidSchedule": levels.SigmoidSchedule(2.0, VARIANCE, 20.0, start=-3.0, end=3.0, tau=0.9),
+    "PowerCosineSchedule": levels.PowerCosineSchedule(2.0, VARIANCE, 20.0, 0.0, 1.0, tau=1.5),
+    "LaplaceSchedule": levels.LaplaceSchedule(2.0, VARIANCE, 20.0, location=0.5, scale=0.5),
+    "EDMSchedule": levels.EDMSchedule(2.0, VARIANCE, sigma_min=0.01, sigma_max=5.0, rho=3.0),
+    "DiscreteCosineSchedule": levels.DiscreteCosineSchedule(2.0, VARIANCE, 0.008, 50, 0.9),
+    "PiecewiseLinearSchedule": knots.PiecewiseLinearSchedule(2.0, (0, 0.3, 1), (0.1, 3.0, 6.0)),
+    "SplineSchedule": knots.SplineSchedule(2.0, (0, 0.3, 0.6, 1), (0.1, 3.0, 0.5, 6.0)),
+    "IntegralSplineSchedule": knots.IntegralSplineSchedule(2.0, (0, 0.5, 1), (0.0, 1.0, 7.0)),
 }
 SCHEMES: dict[str, Scheme] = {
     "ancestral": samplers.ancestral,
     "ancestral_small": samplers.ancestral_small,
+    "annealed_langevin": partial(samplers.annealed_langevin, langevin_steps=2, step_size=0.1),
     "ddim": partial(samplers.ddim, eta=0.5),
+    "deis": partial(samplers.deis, order=3),
+    "dpm_solver_2s": samplers.dpm_solver_2s,
+    "dpm_solver_pp_2m": partial(samplers.dpm_solver_pp_2m, eta=0.7),
+    "dpm_solver_pp_2s": samplers.dpm_solver_pp_2s,
+    "edm": partial(samplers.edm, s_churn=6.0, s_tmin=0.1, s_tmax=5.0, s_noise=1.1),
     "euler_arrival": samplers.euler_arrival,
     "euler_maruyama": samplers.euler_maruyama,
     "exponential_integrator": samplers.exponential_integrator,
     "exponential_integrator_modified": samplers.exponential_integrator_modified,
+    "exponential_runge_kutta": samplers.exponential_runge_kutta,
+    "exponential_runge_kutta_modified": samplers.exponential_runge_kutta_modified,
+    "heun": samplers.heun,
     "predictor_corrector": partial(samplers.predictor_corrector, corrector_steps=1, step_size=0.01),
+    "predictor_corrector_snr": partial(
+        samplers.predictor_corrector_snr, corrector_steps=1, snr=0.3
+    ),
     "probability_flow_euler": samplers.probability_flow_euler,
+    "restart": partial(samplers.restart, restarts=2, low=0.2, high=0.5),
+    "unipc": samplers.unipc,
 }
 DISTANCE = np.abs(np.subtract.outer(np.arange(D), np.arange(D)))
 TARGETS = {
@@ -57,9 +80,9 @@ TARGETS = {
 
 
 def test_the_tables_cover_all_schedules_and_samplers() -> None:
-    families = set(schedules.__all__) - {"NoiseSchedule"}
-    assert set(SCHEDULES) == families
-    assert set(SCHEMES) == set(samplers.__all__) - {"Steps"}
+    families = {*schedules.__all__, *levels.__all__, *knots.__all__}
+    assert set(SCHEDULES) == families - {"NoiseSchedule", "schedule_file"}  # a file makes these
+    assert set(SCHEMES) == set(samplers.__all__) - {"Stage", "Steps", "program", "symbols"}
 
 
 def statistic(x: npt.NDArray[np.float64], law: Gaussian) -> float:

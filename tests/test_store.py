@@ -18,6 +18,8 @@ import xarray as xr
 import zarr
 
 from sgm.architectures import MLP
+from sgm.gather import gather
+from sgm.gather.grid import _compute_seconds
 from sgm.gaussian import kl_divergence
 from sgm.laws import sampler_law
 from sgm.networks import ScoreEnsemble
@@ -28,7 +30,6 @@ from sgm.samplers import euler_arrival, exponential_integrator_modified
 from sgm.schedules import BetaSchedule
 from sgm.scores import exact, scaled
 from sgm.store.cells import read_cells, read_spec, write_cells, written_whole
-from sgm.store.gather import _compute_seconds, gather
 from sgm.store.grid import open_grid, write_grid
 from sgm.study import Plan, Study, Variable, canonical
 from sgm.targets import correlated, isotropic

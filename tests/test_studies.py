@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 
 from sgm import plots, tables
+from sgm.gather import gather, gather_pictures
 from sgm.run.check import check
 from sgm.store import DONE, FAILED, NOT_APPLICABLE
-from sgm.store.gather import gather
 from sgm.store.grid import open_grid, write_grid
-from sgm.store.pictures import gather_pictures
 from sgm.study import Item, Plan, Study, Variable
 from sgm.study.document import read_config
 from sgm.study.variables import GRID
@@ -23,6 +22,7 @@ from tests.images import with_images
 from tests.workflow import run_jobs
 
 CONFIG = Path(__file__).parents[1] / "config"
+FAST = ("mg25", "schedules")
 STUDIES = sorted([CONFIG / "config.yaml", *(CONFIG / "studies").glob("*.yaml")])
 
 
@@ -31,7 +31,7 @@ def shrunk(config: dict[str, Any]) -> dict[str, Any]:
 
     Of targets of a family that say the same keys, such as one in several dimensions, the first.
     """
-    small = copy.deepcopy(config) | {
+    small = {"horizons": [1.0], "divergences": ["gaussian_kl"]} | copy.deepcopy(config) | {
         "seeds": 2, "seeds_per_job": 2, "schedules_per_job": 2, "n_steps": [6], "n_train": 150,
         "n_samples": 120, "n_reference": 1000, "n_score_error": 10, "device": "cpu",
     }  # fmt: skip
@@ -52,9 +52,12 @@ def shrunk(config: dict[str, Any]) -> dict[str, Any]:
         if isinstance(score.get("eps"), list):
             score["eps"] = score["eps"][:2]
         if "recipe" in score:
-            widths = ("width", "time_width", "channels", "token_width", "channel_width")
-            least = dict.fromkeys(widths, 16) | {"layers": 1, "steps": 3}
-            score["recipe"] |= {key: n for key, n in least.items() if key in score["recipe"]}
+            own = ("channels", "token_width", "channel_width")
+            widths = own if "architecture" in score["recipe"] else ("width",)
+            score["recipe"] |= dict.fromkeys((*widths, "time_width"), 16) | {
+                "layers": 1,
+                "steps": 3,
+            }
     small["divergences"] = [_few(divergence) for divergence in small["divergences"]]
     small["horizons"] = [small["horizons"][0], small["horizons"][-1]]
     if len(set(small["horizons"])) == 1:
@@ -75,9 +78,9 @@ def _few(divergence: Any) -> Any:
 
 
 def every_study() -> list[Any]:
-    """One of a density with networks and pictures; the others are left to `make test-slow`."""
+    """A density with networks and all schedules; the others are left to `make test-slow`."""
     return [
-        pytest.param(path, id=path.stem, marks=[] if path.stem == "mg25" else pytest.mark.slow)
+        pytest.param(path, id=path.stem, marks=[] if path.stem in FAST else pytest.mark.slow)
         for path in STUDIES
     ]
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from sgm.gather import gather
 from sgm.run.check import check
 from sgm.store.cells import canonical, read_cells, read_spec
-from sgm.store.gather import gather
 from sgm.study import Plan, Study
 from sgm.study import fingerprint as fingerprints
 from sgm.study import plan as planning

@@ -203,7 +203,7 @@ BAD = [
         changed(scores=[{"family": "exact", "sampled": True, "targets": ["iso"]}]),
         ["scores", "targets = 'iso'", "isotropic"],
     ),
-    ({k: v for k, v in TINY.items() if k != "n_steps"}, ["n_steps", "required"]),
+    ({k: v for k, v in TINY.items() if k != "schedules"}, ["schedules", "required"]),
 ]
 
 

@@ -12,6 +12,7 @@ from sgm.study import fingerprint as module
 from sgm.study.fingerprint import fingerprint
 
 PACKAGE = Path(__file__).parents[1] / "sgm"
+SCHEDULES = "schedules/__init__.py"
 ROWS = [
     "sgm.architectures:ARCHITECTURES[mlp]",
     "sgm.architectures:OUTPUTS[relative]",
@@ -51,10 +52,10 @@ def test_equal_code_gives_equal_fingerprints(edit: Edit) -> None:
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
-        ("schedules.py", '"""A noise schedule β on', '"""Some schedule β on'),
-        ("schedules.py", "import numpy as np\n", "import numpy as np  # fast\n"),
+        (SCHEDULES, '"""A noise schedule β on', '"""Some schedule β on'),
+        (SCHEDULES, "import numpy as np\n", "import numpy as np  # fast\n"),
         ("processes.py", "\n    def drift", "\n\n\n    # a comment\n    def drift"),
-        ("schedules.py", "class ConstantSchedule(", "class AnotherSchedule("),
+        (SCHEDULES, "class ConstantSchedule(", "class AnotherSchedule("),
         ("samplers/one_step.py", "def euler_arrival(", "late = 1\n\n\ndef euler_arrival("),
         ("plots/divergence.py", "import", "import antigravity\nimport"),
         ("study/plan.py", "class Plan", "class Scheme"),
@@ -75,7 +76,7 @@ def test_prose_and_unrelated_code_change_nothing(edit: Edit, name: str, old: str
 @pytest.mark.parametrize(
     ("name", "old", "new", "train", "exact"),
     [
-        ("schedules.py", "np.expm1(a * t) / np.expm1", "np.exp(a * t) / np.exp", True, False),
+        (SCHEDULES, "np.expm1(a * t) / np.expm1", "np.exp(a * t) / np.exp", True, False),
         ("processes.py", "/ (2 * self.variance)", "/ (3 * self.variance)", True, True),
         ("training.py", "np.cos(np.pi", "np.cos(2 * np.pi", True, False),
         ("training.py", "** 1.5,", "** 1.4,", True, False),
@@ -167,7 +168,11 @@ def test_what_an_extension_takes_of_the_package_counts(
     path = tmp_path / "mine.py"
     path.write_text(form + "def rate(t):\n    return 1\n")
     before = fingerprint([f"{path}:rate"])
-    edit("schedules.py", "class ConstantSchedule(NoiseSchedule):", "class ConstantSchedule(Edit):")
+    edit(
+        SCHEDULES,
+        "class ConstantSchedule(NoiseSchedule):",
+        "class ConstantSchedule(Edit):",
+    )
     assert fingerprint([f"{path}:rate"]) != before
 
 

@@ -16,8 +16,8 @@ import pytest
 import xarray as xr
 import yaml
 
+from sgm.gather import gather
 from sgm.store.cells import read_cells
-from sgm.store.gather import gather
 from sgm.study import Plan, Study
 from tests.workflow import ROOT, Workflow, tiny
 
@@ -238,7 +238,7 @@ EDITS = {
     "docstring": ("training.py", '"""', '"""Reworded. ', {}),
     "training": ("training.py", "np.cos(np.pi", "np.cos(2 * np.pi", times(2, CHAIN) | VIEWS),
     "comment": ("processes.py", "import numpy as np\n", "import numpy as np  # fast\n", {}),
-    "unused": ("schedules.py", "class ConstantSchedule", "class SteadySchedule", {}),
+    "unused": ("schedules/__init__.py", "class ConstantSchedule", "class SteadySchedule", {}),
     "divergences": (
         "divergences/moments.py",
         "def plugin_kl(",

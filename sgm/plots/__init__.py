@@ -37,6 +37,7 @@ from sgm.plots.heatmap import map_figure
 from sgm.plots.histogram import histogram_figure
 from sgm.plots.horizon import horizon_figure
 from sgm.plots.horizon_axis import NoNumbersError
+from sgm.plots.optimal_schedule import optimal_schedule_figure
 from sgm.plots.panels import target_title
 from sgm.plots.rows import make_frame
 from sgm.plots.samples import samples_figure
@@ -58,6 +59,7 @@ __all__ = [
     "histogram_figure",
     "horizon_figure",
     "map_figure",
+    "optimal_schedule_figure",
     "samples_figure",
     "save",
     "schedules_figure",
@@ -115,7 +117,7 @@ FIGURES: dict[str, Callable[..., Drawn]] = {
 }
 
 
-def draw(data: xr.Dataset, stem: str) -> Drawn:
+def draw(data: xr.Dataset, stem: str, x: str | None = None) -> Drawn:
     """Draw a figure by the stem of its file.
 
     Parameters
@@ -127,6 +129,8 @@ def draw(data: xr.Dataset, stem: str) -> Drawn:
         ``samples/<target>``, ``elbo/<target>``, ``horizon/<target>``, ``histogram/<target>``,
         ``map/<target>``, ``<figure>/<target>`` for the `figure` of a divergence such as
         ``kl``, and ``kl_decomposition/<target>`` for the bound ``kl_bound``.
+    x : str, optional
+        The number on the x-axis (`sgm.reading.numeric_axes`); by default the study's.
 
     Returns
     -------

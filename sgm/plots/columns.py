@@ -11,7 +11,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from sgm.plots.style import Style, draw_curve
-from sgm.reading import in_order
+from sgm.reading import in_order, shapes
 
 
 def column_positions(family: Sequence[str], others: Sequence[str]) -> npt.NDArray[np.float64]:
@@ -32,7 +32,7 @@ def set_schedule_axis(ax: Axes, rows: pd.DataFrame, cells: xr.Dataset) -> None:
     """Tick labels: a for the β_a family, thinned to at most eleven; names for the others."""
     columns = rows.dropna(subset="x").drop_duplicates("x").sort_values("x")
     family, _ = in_order(cells)
-    a = dict(zip(map(str, cells["schedule"].values), cells["a"].values, strict=True))
+    a = dict(zip(map(str, cells["schedule"].values), shapes(cells), strict=True))
     inside = columns[columns["schedule"].isin(family)]
     outside = columns[~columns["schedule"].isin(family)]
     step = -(-len(inside) // 11)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sgm.plots.style import BLUE, ROUND, SKY, VERMILLION, add_legend, house_style, new_figure
-from sgm.reading import in_order
+from sgm.reading import in_order, shapes
 
 SCHEDULE_PANELS = {
     "schedule_beta": r"noise rate $\beta(t)$",
@@ -38,7 +38,7 @@ def schedules_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
         The numbers drawn; `x` is t = time_fraction · T, `curve` the schedule.
     """
     family, others = in_order(grid)
-    a = dict(zip(map(str, grid["schedule"].values), grid["a"].values, strict=True))
+    a = dict(zip(map(str, grid["schedule"].values), shapes(grid), strict=True))
     horizons = [float(T) for T in grid["horizon"].values]
     rows = []
     for row, T in enumerate(horizons):

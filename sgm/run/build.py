@@ -20,11 +20,12 @@ from sgm.densities import Law
 from sgm.processes import Process
 from sgm.samplers import Steps
 from sgm.schedules import NoiseSchedule, TruncatedSchedule
-from sgm.store import OWN_AXES
+from sgm.store.axes import OWN_AXES
 from sgm.targets import LawTarget, Target
 
 __all__ = [
     "MeasureError",
+    "asks",
     "build",
     "build_process",
     "build_steps",
@@ -65,6 +66,11 @@ def build(spec: Mapping[str, Any], **context: Any) -> Any:
     given = {name: value for name, value in context.items() if name in asked}
     with _named(spec):
         return builder(**given, **spec["parameters"])
+
+
+def asks(spec: Mapping[str, Any], name: str) -> bool:
+    """Whether a builder names something of the context among its arguments."""
+    return name in inspect.signature(resolve(spec["build"])).parameters
 
 
 @contextmanager
@@ -147,9 +153,22 @@ def _require_rate(rate: NoiseSchedule, horizon: float) -> None:
         )
 
 
-def build_times(spec: Mapping[str, Any], horizon: float, n_steps: int) -> npt.NDArray[np.float64]:
-    """Decreasing times of the solver, shape (n_steps + 1,)."""
-    returned = build(spec, horizon=horizon, n_steps=n_steps)
+def build_times(
+    spec: Mapping[str, Any], process: Process, n_steps: int, law: Law | None
+) -> npt.NDArray[np.float64]:
+    """Decreasing times of the solver, shape (n_steps + 1,).
+
+    `law` is that of the data, None where it is unknown. With `early_stop` they end there.
+    """
+    horizon, stop = process.horizon, float(spec.get("early_stop", 0.0))
+    if stop and not asks(spec, "stop"):
+        raise ValueError(
+            f"early_stop = {stop!r}: must be left out for {spec['build']}, which does not ask for "
+            "`stop`"
+        )
+    if not stop < horizon:
+        raise ValueError(f"early_stop = {stop!r}: must be below T = {horizon!r}")
+    returned = build(spec, process=process, horizon=horizon, n_steps=n_steps, law=law, stop=stop)
     with _named(spec):
         times = real_array("returned", returned)
         if times.shape != (n_steps + 1,):
@@ -161,6 +180,8 @@ def build_times(spec: Mapping[str, Any], horizon: float, n_steps: int) -> npt.ND
             )
         if not abs(times[0] - horizon) <= 1e-12 * horizon:
             raise ValueError(f"returned times from {times[0]!r} on: must start at T = {horizon}")
+        if stop and times[-1] != stop:
+            raise ValueError(f"returned times down to {times[-1]!r}: must end at stop = {stop!r}")
     return times
 
 

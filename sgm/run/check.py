@@ -10,16 +10,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from sgm.architectures import Architecture, build_architecture, network_keys
 from sgm.arguments import require_instance
+from sgm.densities import Law
 from sgm.elbo import time_quadrature
 from sgm.gaussian import Gaussian
-from sgm.processes import Process
-from sgm.run.build import build, build_process, build_steps, build_target, build_times
+from sgm.processes import Process, matching_times
+from sgm.run.build import (
+    asks,
+    build,
+    build_process,
+    build_steps,
+    build_target,
+    build_times,
+)
 from sgm.samplers import Steps
 from sgm.schedules import NoiseSchedule
 from sgm.scores import DensityScore, GaussianScore
@@ -66,7 +75,7 @@ def check(study: Study) -> None:
             with _named("schedules", schedule):
                 process = build_process(study.process.spec, schedule.spec, horizon)
                 _check_supremum(process.schedule)
-            networks: list[tuple[Item, Recipe, Architecture]] = []
+            networks: list[_Network] = []
             for item, target in targets:
                 for score in study.scores:
                     if not study.runs(item, score):
@@ -78,31 +87,36 @@ def check(study: Study) -> None:
                             continue
                         recipe = score.parameters.recipe
                         architecture = _check_network(recipe, item, target, process)
-                        networks.append((score, recipe, architecture))
+                        learned = _training(study, score, schedule, process)
+                        networks.append(_Network(score, recipe, architecture, *learned))
             for time_grid in study.time_grids:
-                with _named("time_grids", time_grid):
-                    grids = [
-                        build_times(time_grid.spec, horizon, n_steps)
-                        for n_steps in sorted(study.n_steps)
-                    ]
-                    times, finest = grids[0], grids[-1]
-                for sampler in study.samplers:
-                    with _named("samplers", sampler):
-                        steps, many = (
-                            build_steps(sampler.spec, process, grid) for grid in (times, finest)
-                        )
-                        used = many.score_time
-                        for own in (steps, many):
-                            _check_evaluations(evaluations, sampler, time_grid, own)
-                        # networks are simulated in float32, other scores in float64
-                        for score in study.scores:
-                            if getattr(score.parameters, "sampled", True):
-                                kind = np.float32 if score.family == "trained" else np.float64
-                                steps.require_precision(float(np.finfo(kind).eps))
-                        for score, recipe, architecture in networks:
-                            with _named("scores", score):
-                                architecture.require(process, np.nanmin(steps.score_time))
-                                _check_time_min(study, recipe, horizon, used)
+                for law in _laws_of(time_grid, targets):
+                    with _named("time_grids", time_grid):
+                        grids = [
+                            build_times(time_grid.spec, process, n_steps, law)
+                            for n_steps in sorted(study.n_steps)
+                        ]
+                        times, finest = grids[0], grids[-1]
+                        _check_end(study, times)
+                    for sampler in study.samplers:
+                        with _named("samplers", sampler):
+                            steps, many = (
+                                build_steps(sampler.spec, process, grid) for grid in (times, finest)
+                            )
+                            used = many.score_time
+                            for own in (steps, many):
+                                _check_evaluations(evaluations, sampler, time_grid, own)
+                            # networks are simulated in float32, other scores in float64
+                            for score in study.scores:
+                                if getattr(score.parameters, "sampled", True):
+                                    trained = score.family == "trained"
+                                    kind = np.float32 if trained else np.float64
+                                    steps.require_precision(float(np.finfo(kind).eps))
+                            for network in networks:
+                                with _named("scores", network.score):
+                                    first = float(network.times(np.nanmin(steps.score_time)))
+                                    network.architecture.require(network.process, first)
+                                    _check_time_min(study, network, horizon, used)
             if networks and study.likelihood:
                 nodes, cutoff = study.likelihood.nodes, study.likelihood.cutoff
                 with _named("likelihood", schedule):  # of networks as `run.likelihood` calls it
@@ -137,12 +151,56 @@ def _scored(study: Study) -> None:
 CONDITIONS: tuple[Callable[[Study], None], ...] = (_runs, _scored)
 
 
-def _check_time_min(study: Study, recipe: Recipe, horizon: float, used: Array) -> None:
+class _Network(NamedTuple):
+    """A trained score, the process it learns under, and the times there of those of a schedule."""
+
+    score: Item
+    recipe: Recipe
+    architecture: Architecture
+    process: Process
+    times: Callable[[Any], Array]
+
+
+def _training(
+    study: Study, score: Item, schedule: Item, process: Process
+) -> tuple[Process, Callable[[Any], Array]]:
+    """The process under which a network learns what a schedule asks of it, and the times there."""
+    label = getattr(score.parameters, "train_schedule", None)
+    if label is None:
+        return process, np.asarray
+    (spec,) = (item.spec for item in study.schedules if item.label == label)
+    learned = build_process(study.process.spec, spec, process.horizon)
+    try:
+        return learned, matching_times(process, learned)
+    except ValueError as error:
+        raise ValueError(
+            f"train_schedule = {label!r} for schedule {schedule.label!r}: {error}"
+        ) from error
+
+
+def _laws_of(time_grid: Item, targets: list[tuple[Item, Target]]) -> list[Law | None]:
+    """The laws for which a time grid is built: one is enough if it asks for none."""
+    laws = [target.law for _, target in targets]
+    return laws if asks(time_grid.spec, "law") else laws[:1]
+
+
+def _check_end(study: Study, times: Array) -> None:
+    """What stops before the data has bounds of another law than the one it is compared with."""
+    if study.bounds and times[-1] > 0:
+        raise ValueError(
+            f"the grid ends at {times[-1]:.6g}: must end at 0 in a study with bounds "
+            f"({', '.join(bound.label for bound in study.bounds)}), which are about the law at the "
+            "last time"
+        )
+
+
+def _check_time_min(study: Study, network: _Network, horizon: float, used: Array) -> None:
     """A network must have been trained at the times at which it is asked, 0 apart."""
-    start = recipe.time_min * horizon
-    asked = {"the sampler's smallest time": float(used[used > 0].min(initial=horizon))}
+    start = network.recipe.time_min * horizon
+    smallest = network.times(used[used > 0].min(initial=horizon))
+    asked = {"the sampler's smallest time": float(smallest)}
     if study.likelihood:
-        asked["the likelihood's cutoff"] = study.likelihood.cutoff
+        asked["the likelihood's cutoff"] = float(network.times(study.likelihood.cutoff))
     for name, t in asked.items():
         if start > EXTRAPOLATION * t:
             raise ValueError(

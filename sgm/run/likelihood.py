@@ -72,12 +72,13 @@ def _of_schedule(
     """All of one schedule, the one at `place` of its block; `message` has an entry a seed."""
     from sgm import networks
     from sgm.likelihood import bits_per_dimension
+    from sgm.run.score_fns import bind
 
     process = build_process(spec["process"], schedule, spec["horizon"])
     values: Values
     if "network" in inputs:
-        block = slice(place * len(seeds), (place + 1) * len(seeds))
-        ensemble = networks.ScoreEnsemble.load(inputs["network"])[block].bind(process)
+        trained = networks.ScoreEnsemble.load(inputs["network"])
+        ensemble = bind(spec, trained, process, place, len(seeds))
         values = _of_networks(spec, process, target.law, ensemble, seeds, rows, device)
     else:
         assert target.law is not None

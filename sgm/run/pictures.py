@@ -36,19 +36,23 @@ def pictures(
     In the target's original coordinates: all of an image, else one or two, with the exact
     density of the noised rows on a mesh where it is known.
     """
+    import torch
+
     from sgm import networks, simulation
-    from sgm.run.score_fns import build_score_fn, load_networks
+    from sgm.run.score_fns import bind, build_score_fn, load_networks
 
     target = build_target(spec["target"])
     process = build_process(spec["process"], spec["schedule"], spec["horizon"])
-    solver_times = build_times(spec["time_grid"], spec["horizon"], spec["n_steps"])
+    solver_times = build_times(spec["time_grid"], process, spec["n_steps"], target.law)
     times = np.sort(np.array(spec["times"]))[::-1] * spec["horizon"]
     place = networks.resolve_device(device)
     trained = load_networks(spec, inputs, place)
+    score_fn: Any
     if trained is not None:  # that of the schedule and seed 0
         first = spec["place"]["schedule"] * len(trained) // spec["place"]["schedules"]
-        trained = trained[first : first + 1]
-    score_fn, dtype = build_score_fn(spec["score"], process, target, trained, place)
+        score_fn, dtype = bind(spec, trained[first:], process, 0, 1), torch.float32
+    else:
+        score_fn, dtype = build_score_fn(spec["score"], process, target, place)
 
     def reverse(sampler: Mapping[str, Any]) -> Array:
         steps = build_steps(sampler, process, solver_times)

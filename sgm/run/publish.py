@@ -188,8 +188,19 @@ def redraw(
     folder: Path = PUBLISHED,
     formats: Sequence[str] = ("png",),
     processes: int = 1,
+    x: str | None = None,
 ) -> list[Path]:
     """Draw the figures of a published study into ``<results>/<study>/figures``.
+
+    Parameters
+    ----------
+    study : str
+    results, folder : Path
+        Where to draw, and where the study is published.
+    formats : sequence of str
+    processes : int
+    x : str, optional
+        The number on the x-axis (`sgm.reading.numeric_axes`); by default the study's.
 
     Returns
     -------
@@ -199,12 +210,12 @@ def redraw(
     Raises
     ------
     ValueError
-        If no such study is published, or its grid is missing or damaged.
+        If no such study is published, its grid is missing or damaged, or `x` does not vary in it.
     """
     grid = verified(study, GRID, folder)
     figures = [Path(name).with_suffix("") for name in checksums(study, folder)]
     stems = [str(Path(*path.parts[1:])) for path in figures if path.parts[0] == "figures"]
-    spec = {"stems": stems, "formats": formats, "processes": processes}
+    spec = {"stems": stems, "formats": formats, "processes": processes, "x": x}
     return views.figures(spec, {"grid": grid}, {"figures": results / study / "figures"})
 
 
@@ -218,6 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     drawn = commands.choices["figures"]
     drawn.add_argument("study", nargs="?", help="a published study's name or config; else all")
     drawn.add_argument("--formats", nargs="+", choices=["png", "pdf"], default=["png"])
+    drawn.add_argument("--x", help="the number on the x-axis, such as eta; else what varies")
     drawn.add_argument("--cores", default="all")
     options = parser.parse_args(arguments)
     try:
@@ -226,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         processes = int(options.cores) if options.cores.isdecimal() else os.cpu_count() or 1
         for study in [_name(options.study)] if options.study else studies(options.folder):
-            redraw(study, DRAWN, options.folder, options.formats, processes)
+            redraw(study, DRAWN, options.folder, options.formats, processes, options.x)
             print(f"The figures are in {DRAWN / study}.", flush=True)
     except (ValueError, OSError) as error:
         print(f"{options.command}: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Scores as torch evaluates them: a network, or an exact or perturbed score in float64."""
+"""Scores as torch evaluates them: networks, or an exact or perturbed score in float64."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 from sgm import networks
 from sgm.networks import ScoreFn
 from sgm.processes import Process
-from sgm.run.build import build
+from sgm.run.build import build, build_process
 from sgm.scores import GaussianScore
 from sgm.targets import Target
 
-__all__ = ["build_score_fn", "load_networks"]
+__all__ = ["bind", "build_score_fn", "load_networks"]
 
 
 def load_networks(
@@ -28,16 +28,37 @@ def load_networks(
     return trained.for_sampling(spec.get("precision", "float32"))
 
 
-def build_score_fn(
+def bind(
     spec: Mapping[str, Any],
+    trained: networks.ScoreEnsemble,
     process: Process,
-    target: Target,
-    trained: networks.ScoreEnsemble | None,
-    device: torch.device,
+    place: int,
+    n_networks: int,
+) -> networks.ScoreEnsemble | networks.ReusedScore:
+    """The networks of a schedule as scores of its process.
+
+    Parameters
+    ----------
+    spec : mapping
+        Of the job; if it has a `train_schedule`, all schedules share its networks.
+    trained : ScoreEnsemble
+        All networks of the job's input.
+    process : Process
+    place : int
+        Of the schedule in its block.
+    n_networks : int
+        Of a schedule.
+    """
+    if "train_schedule" not in spec:
+        return trained[place * n_networks : (place + 1) * n_networks].bind(process)
+    learned = build_process(spec["process"], spec["train_schedule"], spec["horizon"])
+    return networks.ReusedScore(trained[:n_networks].bind(learned), learned, process)
+
+
+def build_score_fn(
+    spec: Mapping[str, Any], process: Process, target: Target, device: torch.device
 ) -> tuple[ScoreFn, torch.dtype]:
-    """A score as torch evaluates it, and the type of the states that it sees."""
-    if trained is not None:
-        return trained.bind(process), torch.float32
+    """An exact or perturbed score as torch evaluates it, and the type of its states."""
     score = build(spec, process=process, law=target.law)
     make = networks.affine_score_fn if isinstance(score, GaussianScore) else networks.score_fn
     return make(score, torch.float64, device), torch.float64

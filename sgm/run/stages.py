@@ -143,9 +143,9 @@ def reference(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: s
 
     target = build_target(spec["target"])
     process = build_process(spec["process"], spec["schedule"], spec["horizon"])
-    times = build_times(spec["time_grid"], spec["horizon"], spec["n_steps"])
+    times = build_times(spec["time_grid"], process, spec["n_steps"], target.law)
     place = networks.resolve_device(device)
-    score_fn, dtype = build_score_fn(spec["score"], process, target, None, place)
+    score_fn, dtype = build_score_fn(spec["score"], process, target, place)
     (rows,) = simulation.simulate_reverse(
         build_steps(spec["sampler"], process, times),
         score_fn,
@@ -171,11 +171,12 @@ def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
     and if its law is Gaussian ``control_law/LABEL``, the mean and the variances in the basis of
     the target.
     """
+    import torch
+
     from sgm import evaluation, networks, scores, simulation
-    from sgm.run.score_fns import build_score_fn, load_networks
+    from sgm.run.score_fns import bind, build_score_fn, load_networks
 
     target = build_target(spec["target"])
-    times = build_times(spec["time_grid"], spec["horizon"], spec["n_steps"])
     place = networks.resolve_device(device)
     trained = load_networks(spec, inputs, place)
 
@@ -200,16 +201,20 @@ def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
     def generated() -> Iterator[tuple[str, npt.NDArray[Any]]]:
         errors = []
         for s, (label, process) in enumerate(_processes(spec)):
+            times = build_times(spec["time_grid"], process, spec["n_steps"], target.law)
             steps = build_steps(spec["sampler"], process, times)
-            own = None if trained is None else trained[s * len(seeds) : (s + 1) * len(seeds)]
-            score_fn, dtype = build_score_fn(spec["score"], process, target, own, place)
+            score_fn: Any
+            if trained is not None:
+                score_fn, dtype = bind(spec, trained, process, s, len(seeds)), torch.float32
+            else:
+                score_fn, dtype = build_score_fn(spec["score"], process, target, place)
             error = None
             if "n_score_error" in spec:
                 assert target.law is not None
                 error = evaluation.ChainError(process, target.law, steps, spec["n_score_error"])
             yield f"samples/{label}", simulated(process, steps, score_fn, dtype, error)
             if "control" in spec:
-                exact = build_score_fn(spec["control"], process, target, None, place)
+                exact = build_score_fn(spec["control"], process, target, place)
                 yield f"control/{label}", simulated(process, steps, *exact)
                 if isinstance(target.law, Gaussian):
                     score = scores.exact(process, target.law)
@@ -310,10 +315,10 @@ def _chain_bounds(
     """The bounds that need the networks' error along the generated chain, and their failures."""
     forward = read_cells(inputs["bounds"], ERRORS)
     along = read_cells(inputs["samples"], ["score_mse_generated"])
-    times = build_times(spec["time_grid"], spec["horizon"], spec["n_steps"])
     rows, messages = [], np.full((len(spec["schedules"]), n_seeds), "", dtype=object)
     for s, (label, process) in enumerate(_processes(spec)):
         errors = {name: error[s] for name, error in (forward | along).items()}
+        times = build_times(spec["time_grid"], process, spec["n_steps"], target.law)
         context = {"process": process, "law": target.law, "times": times, **errors}
         try:
             rows.append(measured(spec["bounds"], context))
@@ -383,10 +388,9 @@ def bounds(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str)
     import torch
 
     from sgm import evaluation, networks
-    from sgm.run.score_fns import load_networks
+    from sgm.run.score_fns import bind, load_networks
 
     law = known_law(spec)
-    times = build_times(spec["time_grid"], spec["horizon"], spec["n_steps"])
     place = networks.resolve_device(device)
     trained = load_networks(spec, inputs, place)
     assert trained is not None
@@ -394,7 +398,8 @@ def bounds(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str)
     rows: list[dict[str, Any]] = []
     messages = np.full((len(spec["schedules"]), len(seeds)), "", dtype=object)
     for s, (label, process) in enumerate(_processes(spec)):
-        score_fn = trained[s * len(seeds) : (s + 1) * len(seeds)].bind(process)
+        times = build_times(spec["time_grid"], process, spec["n_steps"], law)
+        score_fn = bind(spec, trained, process, s, len(seeds))
         draws = (
             spec["n_score_error"],
             spec["study_seed"],

@@ -61,7 +61,7 @@ def exact(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) 
             for g, time_grid in enumerate(spec["time_grids"]):
                 for n, n_steps in enumerate(spec["n_steps"]):
                     place = {"schedule": s, "horizon": h, "time_grid": g, "n_steps": n}
-                    times = build_times(time_grid, horizon, n_steps)
+                    times = build_times(time_grid, process, n_steps, law)
                     steps = [build_steps(sampler, process, times) for sampler in spec["samplers"]]
                     for c, score in enumerate(scores):
                         mse, cross = score.error_moments(law, times[:-1])
@@ -118,11 +118,11 @@ def axes(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -
             curves["beta"][s, h] = process.schedule.beta(t)
             curves["mean_scale"][s, h] = process.mean_scale(t)
             curves["std"][s, h] = process.std(t)
-    # NFE, which is the same for all processes: see `sgm.run.check`
-    for m, g, n in np.ndindex(*evaluations.shape):
-        times = build_times(spec["time_grids"][g], horizon, spec["n_steps"][n])
-        evaluations[m, g, n] = build_steps(spec["samplers"][m], process, times).nfe
     targets = [build_target(target) for target in spec["targets"]]
+    # NFE, which is the same for all processes and laws: see `sgm.run.check`
+    for m, g, n in np.ndindex(*evaluations.shape):
+        times = build_times(spec["time_grids"][g], process, spec["n_steps"][n], targets[0].law)
+        evaluations[m, g, n] = build_steps(spec["samplers"][m], process, times).nfe
     samplers = [sampler["build"].rsplit(":", 1)[1] for sampler in spec["samplers"]]
     values: dict[str, Any] = {
         "time_fraction": time_fraction,

@@ -27,10 +27,9 @@ Files = Mapping[str, Path]
 
 def grid(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> list[Path]:
     """Gather all cell files of a study into its grid; sweep up after writers that were killed."""
+    from sgm.gather import gather, gather_pictures
     from sgm.store.cells import remove_leftovers
-    from sgm.store.gather import gather
     from sgm.store.grid import write_grid
-    from sgm.store.pictures import gather_pictures
     from sgm.study import Plan, Study
 
     plan = Plan(Study.parse(spec["config"]), Path(spec["root"]))
@@ -43,13 +42,16 @@ def grid(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> list[Path]:
 def figures(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> list[Path]:
     """Draw all figures of a study, each with a CSV of the numbers drawn."""
     from sgm import plots  # imported once, before the processes are forked
+    from sgm.reading import x_axis
 
     folder, store = outputs["figures"], inputs["grid"]
     formats = spec.get("formats", tuple(plots.FORMATS))
-    jobs = [(store, stem, folder / stem, formats) for stem in spec["stems"]]
+    x = spec.get("x")
+    jobs = [(store, stem, folder / stem, formats, x) for stem in spec["stems"]]
     processes = min(spec.get("processes", 1), len(jobs))
     _opened.cache_clear()  # another grid may have stood there
-    _opened(store, None)  # before the processes are forked: none of them reads it again
+    # before the processes are forked: none of them reads it again, or meets an x that is none
+    x_axis(_opened(store, None), x)
     if processes == 1:
         drawn = [_draw(*job) for job in jobs]
     else:
@@ -58,12 +60,12 @@ def figures(spec: Mapping[str, Any], inputs: Files, outputs: Files) -> list[Path
     return [path for paths in drawn for path in paths]
 
 
-def _draw(store: Path, stem: str, path: Path, formats: Sequence[str]) -> list[Path]:
+def _draw(store: Path, stem: str, path: Path, formats: Sequence[str], x: str | None) -> list[Path]:
     """One figure; pictures of samples stand in a group of the grid of their own."""
     from sgm import plots
 
     group = stem.replace("samples/", "pictures/", 1) if stem.startswith("samples/") else None
-    return plots.save(*plots.draw(_opened(store, group), stem), path, formats)
+    return plots.save(*plots.draw(_opened(store, group), stem, x), path, formats)
 
 
 @cache

@@ -12,6 +12,21 @@ for VE in the limit σ² = ∞: h = 0, and each 2σ² φ(h) with φ(h) ~ h is B(
 N counts time steps, NFE evaluations of the score: `Steps.n_steps` and `Steps.nfe`.
 """
 
+from sgm.samplers.langevin import (
+    annealed_langevin,
+    predictor_corrector,
+    predictor_corrector_snr,
+)
+from sgm.samplers.multistage import (
+    dpm_solver_2s,
+    dpm_solver_pp_2s,
+    edm,
+    exponential_runge_kutta,
+    exponential_runge_kutta_modified,
+    heun,
+    restart,
+)
+from sgm.samplers.multistep import deis, dpm_solver_pp_2m, unipc
 from sgm.samplers.one_step import (
     ancestral,
     ancestral_small,
@@ -20,7 +35,6 @@ from sgm.samplers.one_step import (
     euler_maruyama,
     exponential_integrator,
     exponential_integrator_modified,
-    predictor_corrector,
     probability_flow_euler,
 )
 from sgm.samplers.steps import Stage, Steps, program, symbols
@@ -30,13 +44,25 @@ __all__ = [
     "Steps",
     "ancestral",
     "ancestral_small",
+    "annealed_langevin",
     "ddim",
+    "deis",
+    "dpm_solver_2s",
+    "dpm_solver_pp_2m",
+    "dpm_solver_pp_2s",
+    "edm",
     "euler_arrival",
     "euler_maruyama",
     "exponential_integrator",
     "exponential_integrator_modified",
+    "exponential_runge_kutta",
+    "exponential_runge_kutta_modified",
+    "heun",
     "predictor_corrector",
+    "predictor_corrector_snr",
     "probability_flow_euler",
     "program",
+    "restart",
     "symbols",
+    "unipc",
 ]

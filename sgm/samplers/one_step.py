@@ -1,4 +1,4 @@
-"""Schemes of one evaluation a step in one register, and the predictor-corrector.
+"""Schemes of one evaluation a step in one register.
 
 x′ = α x + γ s(τ, x) + ρ z, or a x + c x̂₀ + ρ z in terms of the denoiser. With the exact score
 s = −(x − m μ)/V, V = m²λ + v, the factor of x is P = α − γ/V: the difference of two numbers as
@@ -10,8 +10,8 @@ Sources
 -------
 Strasman, Ocello, Boyer, Le Corff, Lemaire (arXiv 2402.04650) and their code; Le Corff,
 "Most times are used multiple times" (the scheme of the KL theorem); Ho et al. (arXiv
-2006.11239); Song et al. (DDIM, arXiv 2010.02502; VE and predictor-corrector, arXiv
-2011.13456); Conforti and Durmus, lecture 2.
+2006.11239); Song et al. (DDIM, arXiv 2010.02502; VE, arXiv 2011.13456); Conforti and
+Durmus, lecture 2.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from sgm.samplers.increments import (
     squared_growth,
     step_ends,
 )
-from sgm.samplers.steps import Stage, Steps, program, symbols
+from sgm.samplers.steps import Steps
 
 __all__ = [
     "ancestral",
@@ -40,7 +40,6 @@ __all__ = [
     "euler_maruyama",
     "exponential_integrator",
     "exponential_integrator_modified",
-    "predictor_corrector",
     "probability_flow_euler",
 ]
 
@@ -257,44 +256,3 @@ def ddim(process: Process, times: npt.ArrayLike, eta: float = 0.0) -> Steps:
         state = np.exp(half)
         score = state * moved * v
     return Steps(start, state, score, np.sqrt(drawn), np.sqrt(rest / v), m_next * moved)
-
-
-def predictor_corrector(
-    process: Process, times: npt.ArrayLike, corrector_steps: int, step_size: float
-) -> Steps:
-    """Euler-Maruyama predictor, then L Langevin steps at the arrival time.
-
-    Corrector: x ← x + δ s(τ_{k+1}, x) + √(2δ) z.
-
-    Parameters
-    ----------
-    process, times
-        As in `exponential_integrator_modified`.
-    corrector_steps : int
-        L ≥ 0.
-    step_size : float
-        δ > 0.
-
-    Returns
-    -------
-    Steps
-        N (L + 1) stages.
-
-    Raises
-    ------
-    ValueError
-        If `corrector_steps` or `step_size` is out of range.
-    """
-    if corrector_steps < 0:
-        raise ValueError(f"corrector_steps = {corrector_steps!r}: must be >= 0")
-    if not (np.isfinite(step_size) and step_size > 0):
-        raise ValueError(f"step_size = {step_size!r}: must be a positive finite number")
-    predictor = euler_maruyama(process, times)
-    start, stop = (t[:, None] for t in step_ends(times))
-    alpha, gamma, rho = (
-        part[:, None] for part in (predictor.state, predictor.score, predictor.noise)
-    )
-    x, s, _, z = symbols(1)
-    predict = Stage(start, x, [alpha * x + gamma * s + rho * z])
-    correct = Stage(stop, x, [x + step_size * s + np.sqrt(2 * step_size) * z])
-    return program(process, len(start), [predict, *[correct] * corrector_steps])

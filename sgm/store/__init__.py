@@ -1,9 +1,6 @@
-"""Results on disk: cell files (`cells`), gathered into one labelled dataset (`grid`)."""
+"""Results on disk: cell files (`cells`), and the labelled dataset (`grid`) over `axes`."""
 
-__all__ = ["DONE", "FAILED", "NOT_APPLICABLE", "NOT_RUN", "OWN_AXES"]
+__all__ = ["DONE", "FAILED", "NOT_APPLICABLE", "NOT_RUN"]
 
 #: Values of the grid's variable `status`.
 NOT_RUN, DONE, FAILED, NOT_APPLICABLE = range(4)
-
-#: Axes of one family of divergences alone, whose parameters say how long they are.
-OWN_AXES = ("bin", "rows")

@@ -12,8 +12,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from reprlib import Repr
 from typing import Annotated, Any, Literal
 
@@ -27,56 +26,26 @@ from pydantic import (
     model_validator,
 )
 
+from sgm.store.axes import AXES, as_labelled, format_number, label_of
 from sgm.store.cells import canonical
 from sgm.study import families
-from sgm.study.families import Name, Parameters, as_labelled, format_number
-from sgm.study.registry import KINDS, Entry, lookup, use_extensions
+from sgm.study.families import Name
+from sgm.study.items import Coordinate, Item, coordinates
+from sgm.study.registry import KINDS, lookup, use_extensions
 from sgm.study.variables import LIKELIHOOD, RESERVED
 
-__all__ = ["Item", "Study", "canonical", "format_number", "json_schema"]
+__all__ = ["Item", "Study", "canonical", "format_number", "json_schema", "parse_item"]
 
 
+#: What a time grid may need of a target, in words.
+_NEEDED = {
+    "law": "a known law",
+    "gaussian": "a Gaussian law",
+    "density": "a known law that is not Gaussian",
+    "data": "held-out rows",
+}
 #: Kinds that a study may do without.
 MAY_BE_EMPTY = {"bound"}
-
-
-@dataclass(frozen=True)
-class Item:
-    """One value of an axis of the study, such as the schedule ``beta_a=-10``.
-
-    Parameters
-    ----------
-    kind : str
-        Kind of family, such as ``schedule``.
-    label : str
-        Unique on its axis; stands in paths and in the grid.
-    parameters : Parameters
-        As validated from the config.
-    entry : Entry
-        Row of its family.
-    """
-
-    kind: str
-    label: str
-    parameters: Parameters
-    entry: Entry
-
-    @property
-    def family(self) -> str:
-        return self.parameters.family
-
-    @cached_property
-    def spec(self) -> dict[str, Any]:
-        """What a job needs to build it: an address and keyword arguments."""
-        changes = set(self.parameters.changes)
-        exclude: dict[str, Any] = dict.fromkeys((*changes, *self.parameters.context), True)
-        exclude["recipe"] = {"name"}  # shown, and no more
-        return {
-            "build": self.entry.build,
-            "parameters": self.parameters.model_dump(mode="json", exclude=exclude),
-            **({"variables": self.entry.promised} if self.entry.variables else {}),
-            **self.parameters.model_dump(mode="json", include=changes, exclude_none=True),
-        }
 
 
 def _expand(kind: str, raw: Any) -> list[Item]:
@@ -96,10 +65,9 @@ def _expand(kind: str, raw: Any) -> list[Item]:
             )
         except ValidationError as error:
             raise ValueError(f"{raw['family']}: {_sentence(error)}") from None
-        label = parameters.name or parameters.default_name or parameters.family
-        for key in entry.parameters.axes:
-            label += f"_{key}={format_number(getattr(parameters, key))}"
-        items.append(Item(kind, label, parameters, entry))
+        name = parameters.name or parameters.default_name or parameters.family
+        numbers = {key: getattr(parameters, key) for key in entry.parameters.axes}
+        items.append(Item(kind, label_of(name, numbers), parameters, entry))
     return items
 
 
@@ -142,18 +110,25 @@ def _axis(kind: str) -> Any:
     ]
 
 
+def parse_item(kind: str, raw: Any) -> Item:
+    """The item of a family's name, or of a mapping with its keys.
+
+    Raises
+    ------
+    ValueError
+        If there is no such family, a key is wrong, or a parameter has several values.
+    """
+    items = _expand(kind, raw)
+    if len(items) != 1:
+        raise ValueError(f"must be one {kind}, not {len(items)}")
+    return items[0]
+
+
 def _one(kind: str) -> Any:
     """Type of a config key that holds one family."""
-
-    def parse(raw: Any) -> Item:
-        items = _expand(kind, raw)
-        if len(items) != 1:
-            raise ValueError(f"must be one {kind}, not {len(items)}")
-        return items[0]
-
     return Annotated[
         Item,
-        PlainValidator(parse),
+        PlainValidator(partial(parse_item, kind)),
         PlainSerializer(lambda item: item.parameters.model_dump(mode="json")),
         WithJsonSchema({"definition": kind}),
     ]
@@ -163,31 +138,50 @@ Numbers = Annotated[tuple[families.Positive, ...], Field(min_length=1)]
 Counts = Annotated[tuple[families.Count, ...], Field(min_length=1)]
 
 
+def _default(value: Any, description: str) -> Any:
+    """A key that a config may leave out, and what holds then; it is validated like any other."""
+    return Field(default=value, validate_default=True, description=description)
+
+
 class Study(families.Strict):
-    """A validated study. What has no default here is required: the config says what it sets."""
+    """A validated study. What has no default here is required: what the study is about."""
 
     study: Annotated[Name, Field(description="name of the study and of its folder in results/")]
-    study_seed: Annotated[int, Field(ge=0, description="seed of all random streams")]
-    seeds: Annotated[int, Field(ge=1, le=10**5, description="number of replicates: 0 … n − 1")]
-    seeds_per_job: Annotated[
-        int, Field(ge=1, description="replicates in one job; numbers don't depend on it")
-    ] = 10
-    schedules_per_job: Annotated[
-        int, Field(ge=1, description="schedules in one job; numbers don't depend on it")
-    ] = 1
-    process: _one("process")  # type: ignore[valid-type]
-    horizons: Annotated[Numbers, Field(description="values of T")]
-    targets: _axis("target")  # type: ignore[valid-type]
-    schedules: _axis("schedule")  # type: ignore[valid-type]
-    scores: _axis("score")  # type: ignore[valid-type]
-    samplers: _axis("sampler")  # type: ignore[valid-type]
-    time_grids: _axis("time_grid")  # type: ignore[valid-type]
-    n_steps: Annotated[Counts, Field(description="numbers of solver steps N")]
-    n_train: Annotated[int, Field(ge=2, le=10**8, description="training sample of each network")]
-    n_samples: Annotated[int, Field(ge=2, le=10**8, description="generated sample of each run")]
+    targets: Annotated[_axis("target"), Field(description="laws and data sets to be learnt")]  # type: ignore[valid-type]
+    schedules: Annotated[_axis("schedule"), Field(description="noise schedules")]  # type: ignore[valid-type]
+    scores: Annotated[_axis("score"), Field(description="exact, perturbed and trained scores")]  # type: ignore[valid-type]
+    process: _one("process") = _default("vp", "vp or ve")  # type: ignore[valid-type]
+    horizons: Numbers = _default([1.0], "values of T")
+    samplers: _axis("sampler") = _default(  # type: ignore[valid-type]
+        ["exponential_integrator_modified"], "schemes of the backward simulation"
+    )
+    time_grids: _axis("time_grid") = _default(["uniform"], "times of their steps")  # type: ignore[valid-type]
+    n_steps: Counts = _default([500], "numbers of solver steps N")
+    divergences: _axis("divergence") = _default(  # type: ignore[valid-type]
+        ["gaussian_kl"], "what is measured between samples and target"
+    )
+    bounds: _axis("bound") = _default([], "theorems beside it, kl and w2 for vp")  # type: ignore[valid-type]
+    likelihood: Annotated[
+        families.Likelihood | None,
+        Field(description="evidence bound and likelihood of every score, or null for none"),
+    ] = None
+    pictures: Annotated[
+        families.Pictures | None, Field(description="trajectories to draw, or null for none")
+    ] = None
+    figures: Annotated[families.Figures, Field(description="what figures show")] = (
+        families.Figures()
+    )
+    seeds: Annotated[int, Field(ge=1, le=10**5, description="number of replicates: 0 … n − 1")] = 10
+    study_seed: Annotated[int, Field(ge=0, description="seed of all random streams")] = 0
+    n_train: Annotated[
+        int, Field(ge=2, le=10**8, description="training sample of each network")
+    ] = 10_000
+    n_samples: Annotated[int, Field(ge=2, le=10**8, description="generated sample of each run")] = (
+        2000
+    )
     n_score_error: Annotated[
         int, Field(ge=2, le=10**7, description="Monte-Carlo points per time, E2; the most of them")
-    ]
+    ] = 500
     score_error_tolerance: Annotated[
         float | None,
         Field(
@@ -204,15 +198,12 @@ class Study(families.Strict):
             "coupled estimates; null for none"
         ),
     ] = 10_000
-    divergences: _axis("divergence")  # type: ignore[valid-type]
-    bounds: _axis("bound")  # type: ignore[valid-type]
-    likelihood: Annotated[
-        families.Likelihood | None,
-        Field(description="evidence bound and likelihood of every score, or null for none"),
-    ] = None
-    pictures: Annotated[
-        families.Pictures | None, Field(description="trajectories to draw, or null for none")
-    ] = None
+    seeds_per_job: Annotated[
+        int, Field(ge=1, description="replicates in one job; numbers don't depend on it")
+    ] = 10
+    schedules_per_job: Annotated[
+        int, Field(ge=1, description="schedules in one job; numbers don't depend on it")
+    ] = 1
     keep_samples: Annotated[bool, Field(description="keep the generated samples on disk")] = False
     device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="where networks run")] = (
         "auto"
@@ -282,6 +273,20 @@ class Study(families.Strict):
                             f"score, which target {target.label!r} has not; use 'denoising' there, "
                             "or list under `targets` those it is meant for"
                         )
+            label = getattr(score.parameters, "train_schedule", None)
+            if label is not None and label not in [item.label for item in self.schedules]:
+                raise ValueError(
+                    f"scores: train_schedule = {label!r} of {score.label!r} is not a schedule of "
+                    f"the study; its schedules: {', '.join(item.label for item in self.schedules)}"
+                )
+        for time_grid in self.time_grids:
+            for target in self.targets:
+                if not time_grid.entry.suits(target.entry):
+                    raise ValueError(
+                        f"time_grids: {time_grid.label!r} needs {_NEEDED[time_grid.entry.needs]}, "
+                        f"which target {target.label!r} has not: must be in a study of other "
+                        "targets"
+                    )
         histograms = [item.label for item in self.divergences if item.family == "histogram"]
         if len(histograms) > 1:
             raise ValueError(f"divergences: {histograms}: a study can have one histogram")
@@ -291,7 +296,8 @@ class Study(families.Strict):
                     f"bounds: {bound.label!r} needs the stationary law of the process vp, which "
                     f"{self.process.family} has not; `likelihood` gives its evidence bound"
                 )
-        self._require_distinct_variables()
+        self._require_distinct_names()
+        self._require_x()
         if self.likelihood and not self.likelihood.cutoff < min(self.horizons):
             raise ValueError(
                 f"likelihood: cutoff = {self.likelihood.cutoff}: must be below every horizon, "
@@ -306,8 +312,18 @@ class Study(families.Strict):
                 )
         return self
 
-    def _require_distinct_variables(self) -> None:
-        """Refuse two measures that would write one variable of the grid.
+    @property
+    def items(self) -> dict[str, tuple[Item, ...]]:
+        """What is on the axes of items, by their names."""
+        return {axis.name: getattr(self, axis.key) for axis in AXES.values() if not axis.of_numbers}
+
+    @cached_property
+    def coordinates(self) -> tuple[Coordinate, ...]:
+        """The parameters that are coordinates of the grid."""
+        return tuple(coordinates(self.items))
+
+    def _require_distinct_names(self) -> None:
+        """Refuse two measures that would write one variable of the grid, or a coordinate that is.
 
         The very same `Variable` of two families is one number, such as KL(p_T ‖ prior).
         """
@@ -323,6 +339,29 @@ class Study(families.Strict):
                             f"{key}: {item.label!r} ({item.entry.build}) declares the variable "
                             f"{variable.name!r}, which is that of {taken}: names must differ"
                         )
+        names = {name: repr(label) for name, (_, label, _) in owners.items()}
+        names |= dict.fromkeys(RESERVED, "the grid itself")
+        for own in self.coordinates:
+            key = f"the parameter {own.parameter!r} of {own.families[0]!r}"
+            if own.name in names:
+                raise ValueError(
+                    f"{AXES[own.dimension].key}: {key} would be the coordinate {own.name!r} of the "
+                    f"grid, which is that of {names[own.name]}: names must differ"
+                )
+            names[own.name] = key
+
+    def _require_x(self) -> None:
+        """Refuse an x-axis of figures that is no number which varies in the study."""
+        axes = (AXES["horizon"], AXES["n_steps"])
+        varying = [axis.name for axis in axes if len(getattr(self, axis.key)) > 1]
+        own = [coordinate for coordinate in self.coordinates if coordinate.varies]
+        varying += [coordinate.name for coordinate in own if coordinate.dimension != "target"]
+        if self.figures.x not in (None, *varying):
+            known = ", ".join(varying) or "none does"
+            raise ValueError(
+                f"figures: x = {self.figures.x!r}: must be a number that varies in the study, "
+                f"{known}"
+            )
 
     @staticmethod
     def runs(target: Item, score: Item) -> bool:
@@ -363,9 +402,9 @@ def _sentence(error: ValidationError) -> str:
 def json_schema() -> dict[str, Any]:
     """JSON schema of a config with the built-in families, for editors and for checks."""
     schema = Study.model_json_schema(mode="validation")
-    for key, value in schema["properties"].items():
+    for value in schema["properties"].values():
         if "definition" in value:
-            schema["properties"][key] = {"$ref": f"#/$defs/{value['definition']}"}
+            value["$ref"] = f"#/$defs/{value.pop('definition')}"
     definitions = schema.setdefault("$defs", {})
     for kind, rows in KINDS.items():
         options = []

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-__all__ = ["read_config"]
+__all__ = ["read_config", "read_mapping"]
 
 # An integer that YAML 1.1 reads to another base than ten, without a letter to say so; a float to
 # base sixty.
@@ -85,6 +85,33 @@ def read_config(path: str | Path) -> dict[str, Any]:
         config = own | config
         here = None if base is None else here.parent / base
     return config
+
+
+def read_mapping(text: str, key: str) -> dict[str, Any]:
+    """Read ``name: value, …``, a mapping as it stands on a command line; braces may be left out.
+
+    Parameters
+    ----------
+    text : str
+        Empty for an empty mapping.
+    key : str
+        What the text is, in a message.
+
+    Raises
+    ------
+    ValueError
+        If it is none, in one line.
+    """
+    flow = text.strip() if text.strip().startswith("{") else f"{{{text}}}"
+    try:
+        content = yaml.load(flow, _Loader)
+    except yaml.YAMLError as error:
+        reason = getattr(error, "problem", None) or "not YAML"
+        raise ValueError(f"{key} = {text!r}: must be 'name: value, …': {reason}") from error
+    if None in content.values():  # {exponent 2}: a name without a value
+        lost = next(name for name, value in content.items() if value is None)
+        raise ValueError(f"{key} = {text!r}: must be 'name: value, …'; {lost!r} has no value")
+    return dict(content)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ Nothing here imports what it names: a config is validated without NumPy or torch
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -23,17 +23,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-__all__ = ["Parameters", "Recipe", "format_number"]
+from sgm.store.axes import as_labelled
 
-
-def format_number(value: float) -> str:
-    """A number as it stands in labels and paths: 12 significant digits, 1.0 as ``1``."""
-    return f"{value + 0.0:.12g}"
-
-
-def as_labelled(value: float) -> float:
-    """The number that a label names: what is computed is what the label says."""
-    return float(format_number(value))
+__all__ = ["Parameters", "Recipe"]
 
 
 def _not_periodic(name: str) -> str:
@@ -117,9 +109,9 @@ class Parameters(Strict):
 
     Class attributes
     ----------------
-    axes : tuple of str
-        Parameters that may be a list in the config, one cell a value; they are part
-        of the label, as in ``beta_a=-10``.
+    axes : mapping of str to str
+        Numbers that may be a list in the config, one cell a value, and the symbol of each, empty
+        for its name. They are part of the label, as in ``beta_a=-10``, and coordinates of the grid.
     default_name : str
         First part of the label when the config gives no `name`; the family if empty.
     context : tuple of str
@@ -129,7 +121,7 @@ class Parameters(Strict):
         Keys that change what was built: they stand beside its parameters in a spec.
     """
 
-    axes: ClassVar[tuple[str, ...]] = ()
+    axes: ClassVar[Mapping[str, str]] = {}
     default_name: ClassVar[str] = ""
     context: ClassVar[tuple[str, ...]] = ("family", "name")
     changes: ClassVar[tuple[str, ...]] = ()
@@ -140,8 +132,11 @@ class Parameters(Strict):
     @field_validator("*")
     @classmethod
     def _as_labelled(cls, value: Any, info: ValidationInfo) -> Any:
-        on_axis = info.field_name in cls.axes and isinstance(value, float)
-        return as_labelled(value) if on_axis else value
+        if info.field_name not in cls.axes:
+            return value
+        if isinstance(value, int) and as_labelled(value) != value:
+            raise ValueError(f"{value}: must have at most 12 digits, as labels do")
+        return as_labelled(value) if isinstance(value, float) else value
 
 
 # --- targets -------------------------------------------------------------------------
@@ -307,9 +302,9 @@ class Schedule(Parameters):
 
 
 class Beta(Schedule):
-    """The family β_a; `a` is an axis."""
+    """The family β_a."""
 
-    axes = ("a",)
+    axes: ClassVar[Mapping[str, str]] = {"a": "a"}
     default_name = "beta"
     a: Real
     beta_min: Positive
@@ -352,6 +347,88 @@ class Geometric(Schedule):
         return self
 
 
+class Polynomial(Schedule):
+    """β_min + (β_max − β_min) (t/T)^exponent."""
+
+    axes: ClassVar[Mapping[str, str]] = {"exponent": "p"}
+    exponent: Annotated[float, Field(ge=0.01, le=1000)]
+    beta_min: Positive
+    beta_max: Positive
+
+
+class Sigmoid(Schedule):
+    """m² a sigmoid of the time between start/tau and end/tau, clipped."""
+
+    axes: ClassVar[Mapping[str, str]] = {"tau": "τ"}
+    start: Real
+    end: Real
+    tau: Positive
+    clip: Positive
+
+
+class PowerCosine(Schedule):
+    """m² a cosine to the power of 2 tau between two angles, clipped."""
+
+    axes: ClassVar[Mapping[str, str]] = {"tau": "τ"}
+    start: Annotated[float, Field(ge=0, le=1, description="of a quarter turn")]
+    end: Annotated[float, Field(ge=0, le=1, description="of a quarter turn")]
+    tau: Annotated[float, Field(ge=0.01, le=100)]
+    clip: Positive
+
+
+class Laplace(Schedule):
+    """Log-SNR of a Laplace law of some location and scale, clipped."""
+
+    axes: ClassVar[Mapping[str, str]] = {"scale": "b"}
+    location: Annotated[float, Field(ge=-100, le=100)]
+    scale: Annotated[float, Field(ge=0.01, le=10)]
+    clip: Positive
+
+
+class EDM(Schedule):
+    """Noise levels uniform in sigma^(1/rho)."""
+
+    axes: ClassVar[Mapping[str, str]] = {"rho": "ρ"}
+    sigma_min: Annotated[float, Field(ge=0, le=1e9)]
+    sigma_max: Positive
+    rho: Annotated[float, Field(ge=0.5, le=1000)]
+
+
+class DiscreteCosine(Schedule):
+    """The cosine schedule as a chain of `steps` steps, each clipped at `max_beta`."""
+
+    offset: Positive
+    steps: Count
+    max_beta: Annotated[float, Field(gt=0, lt=1)]
+
+
+Knots = Annotated[
+    tuple[Annotated[float, Field(ge=0, le=1)], ...],
+    Field(min_length=2, description="times as fractions of T, from 0 to 1"),
+]
+
+
+class RateKnots(Schedule):
+    """β through `rates` at `knots`: linear between them, or a monotone spline."""
+
+    knots: Knots
+    rates: Annotated[tuple[Positive, ...], Field(min_length=2)]
+
+
+class LevelKnots(Schedule):
+    """B a monotone spline through `levels` at `knots`."""
+
+    knots: Knots
+    levels: Annotated[tuple[Annotated[float, Field(ge=0, le=1e9)], ...], Field(min_length=2)]
+
+
+class ScheduleFile(Schedule):
+    """Knots from a .csv, .json or .npz file: columns time and beta, or time and integral."""
+
+    path: UserPath
+    interpolation: Literal["linear", "monotone"]
+
+
 # --- processes, time grids, samplers -------------------------------------------------
 
 
@@ -362,7 +439,7 @@ class Process(Parameters):
 class VP(Process):
     """Variance preserving, with stationary law N(0, variance·I)."""
 
-    variance: Positive
+    variance: Positive = 1.0
 
 
 class VE(Process):
@@ -370,7 +447,109 @@ class VE(Process):
 
 
 class TimeGrid(Parameters):
-    """A time grid of the solver."""
+    """A time grid of the solver; it ends at 0, or at `early_stop`."""
+
+    changes = ("early_stop",)
+    early_stop: Annotated[
+        Positive | None, Field(description="last time, below every T; null is 0, the data")
+    ] = None
+
+
+class BetaQuantiles(TimeGrid):
+    """Quantiles of the law Beta(alpha, beta) on [0, T]."""
+
+    alpha: Positive
+    beta: Positive
+
+
+class LinearSteps(TimeGrid):
+    """Steps of B that grow linearly, by the factor `ratio` from the data to the noise."""
+
+    axes: ClassVar[Mapping[str, str]] = {"ratio": ""}
+    ratio: Positive
+
+
+class Levels(TimeGrid):
+    """Noise levels down to `sigma_min`, and a last step to 0 or none."""
+
+    sigma_min: Annotated[Positive, Field(description="smallest noise-to-signal ratio")]
+    end: Annotated[
+        Literal["zero", "stop"],
+        Field(description="whether a last step leads from sigma_min to 0, or the grid stops there"),
+    ] = "zero"
+
+    @model_validator(mode="after")
+    def _ends_once(self) -> Levels:
+        if self.end == "stop" and self.early_stop is not None:
+            raise ValueError(
+                f"early_stop = {self.early_stop}: must be null with end = 'stop', where the grid "
+                "stops at sigma_min"
+            )
+        return self
+
+
+class Karras(Levels):
+    """Equal steps in σ^(1/rho)."""
+
+    axes: ClassVar[Mapping[str, str]] = {"rho": "ρ"}
+    rho: Positive
+
+
+class DMN(Levels):
+    """Levels that minimise an error bound of a multistep solver of some order."""
+
+    order: Literal[1, 2, 3]
+    exponent: Positive
+    scale: Positive
+
+
+class Arctangent(TimeGrid):
+    """Equal steps in arctan(σ/scale)."""
+
+    axes: ClassVar[Mapping[str, str]] = {"scale": ""}
+    scale: Positive
+
+
+class CosineLevels(TimeGrid):
+    """The noise levels of the cosine schedule, σ in units of `scale`."""
+
+    offset: Annotated[float, Field(ge=0, le=1e9)]
+    scale: Positive
+
+
+class SigmoidLevels(TimeGrid):
+    """The noise levels of the sigmoid schedule, σ in units of `scale`."""
+
+    start: Real
+    finish: Real
+    temperature: Positive
+    scale: Positive
+
+
+class LaplaceLevels(TimeGrid):
+    """Quantiles of a Laplace law of the log-SNR."""
+
+    location: Real
+    width: Positive
+
+
+class GaussianGeometric(TimeGrid):
+    """Noise levels in geometric sequence, down to one that depends on Tr Σ and N."""
+
+    end: Literal["zero", "stop"] = "zero"
+
+
+class ScoreOptimal(TimeGrid):
+    """Equal Fisher divergences between neighbours, with the velocity 1 or σ."""
+
+    velocity: Literal["unit", "noise"]
+
+
+class ConstantRate(TimeGrid):
+    """Equal changes of the law, measured by W2 of its moments; σ in units of `scale`."""
+
+    exponent: Annotated[float, Field(ge=0, le=100)]
+    scale: Positive
 
 
 class Sampler(Parameters):
@@ -380,14 +559,79 @@ class Sampler(Parameters):
 class DDIM(Sampler):
     """DDIM, from the deterministic sampler (eta = 0) to the ancestral one (eta = 1)."""
 
-    eta: Annotated[float, Field(ge=0, le=1)]
+    axes: ClassVar[Mapping[str, str]] = {"eta": "η"}
+    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
 class PredictorCorrector(Sampler):
     """Euler-Maruyama with Langevin corrector steps."""
 
+    axes: ClassVar[Mapping[str, str]] = {"corrector_steps": "L", "step_size": "δ"}
     corrector_steps: Count
     step_size: Positive
+
+
+class PredictorCorrectorSNR(Sampler):
+    """Euler-Maruyama with Langevin corrector steps set by a signal-to-noise ratio."""
+
+    axes: ClassVar[Mapping[str, str]] = {"corrector_steps": "L", "snr": "r"}
+    corrector_steps: Count
+    snr: Positive
+
+
+class AnnealedLangevin(Sampler):
+    """Langevin steps at each level of the grid, of a size in units of the noise's variance."""
+
+    axes: ClassVar[Mapping[str, str]] = {"langevin_steps": "L", "step_size": "δ"}
+    langevin_steps: Count
+    step_size: Positive
+
+
+class Churn(Sampler):
+    """EDM's stochastic Heun: noise is added between two levels before each step."""
+
+    axes: ClassVar[Mapping[str, str]] = {"s_churn": "S"}
+    s_churn: Annotated[Real, Field(ge=0)]
+    s_tmin: Annotated[Real, Field(ge=0, description="level √v/m below which none is added")] = 0.0
+    s_tmax: Annotated[Positive | None, Field(description="and above which; null is no limit")] = (
+        None
+    )
+    s_noise: Annotated[Positive, Field(description="factor of the noise that is added")] = 1.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Churn:
+        if self.s_tmax is not None and self.s_tmax < self.s_tmin:
+            raise ValueError(f"s_tmax = {self.s_tmax}: must be at least s_tmin = {self.s_tmin}")
+        return self
+
+
+class Restart(Sampler):
+    """Heun, an interval of times gone through again and again."""
+
+    axes: ClassVar[Mapping[str, str]] = {"restarts": "K"}
+    restarts: Annotated[int, Field(ge=0, le=10**4)]
+    low: Annotated[float, Field(ge=0, le=1, description="end of the interval, as a fraction of T")]
+    high: Annotated[float, Field(ge=0, le=1, description="its start")]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Restart:
+        if not self.high > self.low:
+            raise ValueError(f"high = {self.high}: must exceed low = {self.low}")
+        return self
+
+
+class DPMSolverPP2M(Sampler):
+    """DPM-Solver++(2M), from the probability flow (eta = 0) to the backward SDE (eta = 1)."""
+
+    axes: ClassVar[Mapping[str, str]] = {"eta": "η"}
+    eta: Annotated[float, Field(ge=0, le=1)]
+
+
+class DEIS(Sampler):
+    """Exponential Adams-Bashforth in the noise level."""
+
+    axes: ClassVar[Mapping[str, str]] = {"order": "p"}
+    order: Annotated[int, Field(ge=1, le=3)]
 
 
 # --- scores --------------------------------------------------------------------------
@@ -411,41 +655,59 @@ class Affine(Score):
 
 
 class Perturbed(Affine):
-    """A perturbation of size `eps`, which is an axis."""
+    """A perturbation of size `eps`."""
 
-    axes = ("eps",)
+    axes: ClassVar[Mapping[str, str]] = {"eps": "ε"}
     eps: Real
 
 
 class Recipe(Strict):
-    """How a network is built and trained; see `sgm.training.Recipe`.
+    """How a network is built and trained; see `sgm.training.Recipe`."""
 
-    Keys with a default came later than the first studies.
-    """
-
-    name: Name
-    objective: Literal["explicit", "denoising"]
-    weight: Literal["unit", "variance", "variance_squared"]
-    layers: Annotated[int, Field(ge=1, le=1000)]
-    time_width: Width
-    time_scale: Positive
-    time_input: Literal["fraction", "log_noise"] = "fraction"
-    output: Literal["score", "relative", "noise", "preconditioned"]
-    data_std: Positive = 1.0
-    batch_size: Count
-    steps: Annotated[int, Field(ge=1, le=10**9)]
-    learning_rate: Positive
-    learning_rate_schedule: Literal["constant", "cosine"]
-    ema: Annotated[float, Field(ge=0, lt=1)]
-    time_sampling: Literal["uniform", "stratified", "early"]
-    time_min: Annotated[float, Field(ge=0, lt=1)]
+    name: Annotated[Name, Field(description="shown, and no more")] = "default"
+    objective: Annotated[
+        Literal["explicit", "denoising"], Field(description="the loss; denoising takes any target")
+    ] = "denoising"
+    weight: Annotated[
+        Literal["unit", "variance", "variance_squared"], Field(description="of the loss in time")
+    ] = "variance"
+    layers: Annotated[int, Field(ge=1, le=1000, description="residual blocks")] = 3
+    time_width: Annotated[Width, Field(description="width of the embedding of the time")] = 64
+    time_scale: Annotated[Positive, Field(description="factor of the time input")] = 1000.0
+    time_input: Annotated[
+        Literal["fraction", "log_noise"], Field(description="what is embedded")
+    ] = "fraction"
+    output: Annotated[
+        Literal["score", "relative", "noise", "preconditioned"],
+        Field(description="what the network says of the score; relative is refused for VE"),
+    ] = "relative"
+    data_std: Annotated[
+        Positive, Field(description="root mean square of a coordinate of the data")
+    ] = 1.0
+    batch_size: Annotated[Count, Field(description="rows of a step")] = 64
+    steps: Annotated[int, Field(ge=1, le=10**9, description="steps of training")] = 2000
+    learning_rate: Annotated[Positive, Field(description="of Adam, at its start")] = 0.002
+    learning_rate_schedule: Annotated[
+        Literal["constant", "cosine"], Field(description="its course")
+    ] = "cosine"
+    ema: Annotated[
+        float, Field(ge=0, lt=1, description="decay of the average of the weights; 0: none")
+    ] = 0.0
+    time_sampling: Annotated[
+        Literal["uniform", "stratified", "early"], Field(description="law of the training times")
+    ] = "early"
+    time_min: Annotated[
+        float, Field(ge=0, lt=1, description="shortest training time, a fraction of T")
+    ] = 1e-5
 
 
 class MLPRecipe(Recipe):
     """A residual MLP; see `sgm.architectures.MLP`."""
 
-    architecture: Literal["mlp"] = "mlp"
-    width: Width
+    architecture: Annotated[
+        Literal["mlp"], Field(description="mlp, or mixer with keys of its own")
+    ] = "mlp"
+    width: Annotated[Width, Field(description="of the hidden layers, of mlp")] = 128
 
 
 class MixerRecipe(Recipe):
@@ -464,13 +726,24 @@ def _with_architecture(raw: Any) -> Any:
 
 
 class Trained(Score):
-    """Networks trained per (target, schedule, horizon, seed)."""
+    """Networks trained per (target, schedule, horizon, seed).
 
+    Or, with a `train_schedule`, per (target, horizon, seed) under that schedule alone.
+    """
+
+    context = (*Score.context, "train_schedule")
+    train_schedule: Annotated[
+        str | None,
+        Field(
+            description="label of the study's schedule under which the networks of all are "
+            "trained; null trains under each"
+        ),
+    ] = None
     recipe: Annotated[
         MLPRecipe | MixerRecipe,
         Field(discriminator="architecture"),
         BeforeValidator(_with_architecture),
-    ]
+    ] = MLPRecipe()
 
 
 # --- divergences ---------------------------------------------------------------------
@@ -574,3 +847,15 @@ class Pictures(Strict):
         if len(set(value)) < len(value):
             raise ValueError(f"{list(value)}: must be distinct")
         return value
+
+
+# --- figures -------------------------------------------------------------------------
+
+
+class Figures(Strict):
+    """What the figures of a study show."""
+
+    x: Annotated[
+        str | None,
+        Field(description="the number on the x-axis, such as a, horizon or eta; null: what varies"),
+    ] = None

@@ -32,11 +32,11 @@ from sgm.study.blocks import (
     seed_blocks,
     stage_of,
 )
-from sgm.study.config import Item, Study, format_number
+from sgm.study.composition import Composition
 from sgm.study.figures import figures
 from sgm.study.fingerprint import fingerprint
 from sgm.study.registry import KINDS
-from sgm.study.specs import files, labelled, leaves, roots
+from sgm.study.specs import Job, files, labelled, leaves, roots
 from sgm.study.variables import LIKELIHOOD, Variable
 
 __all__ = ["CELLS", "OUTPUTS", "PATTERNS", "Plan"]
@@ -68,7 +68,7 @@ class _Chain(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Composition):
     """Cells, files and specs of a study.
 
     Parameters
@@ -78,28 +78,7 @@ class Plan:
         Folder of the study's results, such as ``results/quick``.
     """
 
-    study: Study
     root: Path
-
-    # --- axes ------------------------------------------------------------------------
-
-    @cached_property
-    def axes(self) -> dict[str, dict[str, Any]]:
-        """Label → value on each axis of the grid but `seed`, in the order of the config."""
-        study = self.study
-        items = {
-            "target": study.targets,
-            "schedule": study.schedules,
-            "score": study.scores,
-            "sampler": study.samplers,
-            "time_grid": study.time_grids,
-        }
-        labelled: dict[str, dict[str, Any]] = {
-            axis: {item.label: item for item in values} for axis, values in items.items()
-        }
-        labelled["horizon"] = {format_number(value): value for value in study.horizons}
-        labelled["n_steps"] = {str(value): value for value in study.n_steps}
-        return labelled
 
     # --- blocks ----------------------------------------------------------------------
 
@@ -123,7 +102,8 @@ class Plan:
         """The files on disk by chain and block of schedules."""
         chains: dict[_Chain, dict[str, list[tuple[str, dict[str, str]]]]] = {}
         for kind, labels in self.on_disk:
-            if "schedules" in labels:
+            shared = stage_of(kind) == "network" and self.train_schedule(labels) is not None
+            if "schedules" in labels and not shared:
                 blocks = chains.setdefault(_Chain.of(labels), {})
                 blocks.setdefault(labels["schedules"], []).append((kind, labels))
         return chains
@@ -152,9 +132,10 @@ class Plan:
 
         Takes what the study does not say of its schedules from the files.
         """
-        target, score = (self._item(axis, chain._asdict()) for axis in ("target", "score"))
+        target, score = (self.item(axis, chain._asdict()) for axis in ("target", "score"))
         first = "divergences" if self.is_sampled(target, score) else "likelihood"
-        first = "network" if score.family == "trained" else first
+        own = score.family == "trained" and score.parameters.train_schedule is None
+        first = "network" if own else first
         for kind, labels in self._chains[chain][name]:
             if kind != first:
                 continue
@@ -218,77 +199,6 @@ class Plan:
 
     # --- cells -----------------------------------------------------------------------
 
-    def is_sampled(self, target: Item, score: Item) -> bool:
-        """Whether replicates of a score are simulated for a target."""
-        return self.study.runs(target, score) and getattr(score.parameters, "sampled", True)
-
-    def has_file(self, kind: str, labels: Mapping[str, str]) -> bool:
-        """Whether a kind of file exists at some labels."""
-        study = self.study
-        target = self.axes["target"][labels["target"]] if "target" in labels else None
-        score = self.axes["score"][labels["score"]] if "score" in labels else None
-        if target is None:
-            return True
-        if score is None:
-            scores = [score for score in study.scores if study.runs(target, score)]
-            sampled = any(self.is_sampled(target, score) for score in scores)
-            match kind:
-                case "data":
-                    return sampled
-                case "exact":
-                    return any(score.family != "trained" for score in scores)
-                case "floors":
-                    return sampled and bool(self.with_floor(target))
-                case "reference":
-                    return any(self.has_reference(target, score) for score in scores)
-            return True
-        match kind:
-            case "network" | "training":
-                return score.family == "trained" and study.runs(target, score)
-            case "bounds":
-                known = target.entry.law_known and bool(study.bounds)
-                return known and self.has_file("network", labels)
-            case "samples" | "divergences":
-                return self.is_sampled(target, score)
-            case "likelihood":
-                return study.likelihood is not None and study.runs(target, score)
-            case "pictures":
-                chosen = study.pictures is not None and labels["schedule"] in (
-                    study.pictures.schedules
-                )
-                return chosen and self.is_sampled(target, score)
-        return True
-
-    def measures(self, kind: str, target: Item) -> tuple[Item, ...]:
-        """Divergences or bounds of the study that a target has what it takes for."""
-        items: tuple[Item, ...] = getattr(self.study, kind)
-        return tuple(item for item in items if item.entry.suits(target.entry))
-
-    def with_floor(self, target: Item) -> tuple[Item, ...]:
-        """Divergences whose floor is measured between true samples."""
-        return tuple(
-            item
-            for item in self.measures("divergences", target)
-            if any(variable.measured_floor for variable in item.entry.variables)
-        )
-
-    def along_chain(self, target: Item, score: Item) -> tuple[Item, ...]:
-        """Bounds that need a network's error along the generated chain."""
-        if score.family != "trained":
-            return ()
-        return tuple(item for item in self.measures("bounds", target) if item.entry.along_chain)
-
-    def is_coupled(self, target: Item, score: Item) -> bool:
-        """Whether the exact-score chain runs beside a network's, for coupled estimates."""
-        measures = self.measures("divergences", target)
-        known = target.entry.law_known and score.family == "trained"
-        return known and any(item.entry.coupled for item in measures)
-
-    def has_reference(self, target: Item, score: Item) -> bool:
-        """Whether a long run of the exact-score chain stands in for its law, which is not known."""
-        known = target.entry.law == "gaussian" or self.study.n_reference is None
-        return not known and self.is_coupled(target, score)
-
     # --- files -----------------------------------------------------------------------
 
     def pattern(self, kind: str) -> str:
@@ -306,7 +216,9 @@ class Plan:
             if "schedules" not in fields(kind):
                 yield cell
                 continue
-            for block in self.schedule_blocks(_Chain.of(cell)):
+            blocks = self.schedule_blocks(_Chain.of(cell))
+            shared = self.train_schedule(cell) if stage_of(kind) == "network" else None
+            for block in blocks if shared is None else (shared,):
                 yield cell | {"schedules": block}
 
     def files(self, kind: str) -> list[str]:
@@ -349,7 +261,7 @@ class Plan:
         """Kind and labels of the files that a job reads, by the names under which it does."""
         needed = {kind: (kind, own) for kind in _INPUTS.get(stage, [])}
         if "score" in own:
-            target, score = self._item("target", own), self._item("score", own)
+            target, score = self.item("target", own), self.item("score", own)
             if score.family == "trained" and stage in ("samples", "likelihood"):
                 needed["network"] = "network", own
             if score.family == "trained" and stage == "pictures":
@@ -361,6 +273,9 @@ class Plan:
                     needed[f"reference_{s}"] = "reference", {**own, "schedule": label}
             if stage == "likelihood" and not target.entry.law_known:
                 needed["data"] = "data", own
+            shared = self.train_schedule(own)
+            if shared is not None and "network" in needed:
+                needed["network"] = "network", {**needed["network"][1], "schedules": shared}
         return needed
 
     # --- specs -----------------------------------------------------------------------
@@ -418,7 +333,7 @@ class Plan:
     def _spec(self, stage: str, labels: Mapping[str, str]) -> str:
         key = (stage, *(labels[name] for name in fields(stage)))
         if key not in self._specs:
-            told = leaves(self, stage, labels)
+            told = leaves(self, stage, self._job(stage, labels))
             if own := files(told):
                 told["files"] = {path: content_of(path) for path in own}
             told["code"] = self._fingerprint(frozenset(roots(stage, told)))
@@ -429,6 +344,16 @@ class Plan:
             self._specs[key] = canonical(told)
         return self._specs[key]
 
+    def _job(self, stage: str, labels: Mapping[str, str]) -> Job:
+        """A job with the schedules that it works on, and the block of its network's file."""
+        if stage == "reference":
+            return Job(labels, [self.schedule(labels)])
+        if stage == "pictures":
+            alone = self.train_schedule(labels) is not None
+            names = labels["schedule"] if alone else self.place(labels)["schedules"]
+            return Job(labels, [], names.split(","))
+        return Job(labels, self.schedules(labels) if "schedules" in labels else [])
+
     @cached_property
     def _specs(self) -> dict[tuple[str, ...], str]:
         """Specs by stage and labels: Snakemake asks several times."""
@@ -438,9 +363,6 @@ class Plan:
     def _fingerprint(self) -> Callable[[frozenset[str]], str]:
         """Digest of the code that some addresses reach: one look a set of addresses."""
         return cache(fingerprint)
-
-    def _item(self, axis: str, labels: Mapping[str, str]) -> Any:
-        return self.axes[axis][labels[axis]]
 
     def notices(self) -> list[str]:
         """What a user should know of the blocks before the jobs start: a sentence each."""

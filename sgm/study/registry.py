@@ -63,8 +63,8 @@ class Entry:
         Of a target, what is known of it: a Gaussian law, so that the laws of samplers are
         exact; a density and the scores of its noised versions; or its data alone.
     needs : {"", "law", "gaussian", "density", "data"}
-        Of a score, a divergence or a bound, what a target must have for it: nothing, a known
-        law, a Gaussian one, one that is not, or held-out data.
+        Of a time grid, a score, a divergence or a bound, what a target must have for it:
+        nothing, a known law, a Gaussian one, one that is not, or held-out data.
     variables : tuple of Variable
         Of a divergence or a bound: the grid variables it computes.
     exact : str
@@ -121,7 +121,7 @@ class Entry:
         return self.law != "unknown"
 
     def suits(self, target: Entry) -> bool:
-        """Whether a target has what this score or divergence needs."""
+        """Whether a target has what this time grid, score or measure needs."""
         match self.needs:
             case "law":
                 return target.law_known
@@ -166,6 +166,20 @@ KINDS: dict[str, dict[str, Entry]] = {
         "constant": Entry("sgm.schedules:ConstantSchedule", families.Constant),
         "cosine": Entry("sgm.schedules:CosineSchedule", families.Cosine),
         "geometric": Entry("sgm.schedules:GeometricSchedule", families.Geometric),
+        "polynomial": Entry("sgm.schedules:PolynomialSchedule", families.Polynomial),
+        "sigmoid": Entry("sgm.schedules.levels:SigmoidSchedule", families.Sigmoid),
+        "power_cosine": Entry("sgm.schedules.levels:PowerCosineSchedule", families.PowerCosine),
+        "laplace": Entry("sgm.schedules.levels:LaplaceSchedule", families.Laplace),
+        "edm": Entry("sgm.schedules.levels:EDMSchedule", families.EDM),
+        "discrete_cosine": Entry(
+            "sgm.schedules.levels:DiscreteCosineSchedule", families.DiscreteCosine
+        ),
+        "piecewise_linear": Entry(
+            "sgm.schedules.knots:PiecewiseLinearSchedule", families.RateKnots
+        ),
+        "spline": Entry("sgm.schedules.knots:SplineSchedule", families.RateKnots),
+        "integral_spline": Entry("sgm.schedules.knots:IntegralSplineSchedule", families.LevelKnots),
+        "schedule_file": Entry("sgm.schedules.knots:schedule_file", families.ScheduleFile),
     },
     "process": {
         "vp": Entry("sgm.processes:VPProcess", families.VP),
@@ -188,17 +202,51 @@ KINDS: dict[str, dict[str, Entry]] = {
             "probability_flow_euler",
             "ancestral",
             "ancestral_small",
+            "heun",
+            "dpm_solver_2s",
+            "dpm_solver_pp_2s",
+            "unipc",
+            "exponential_runge_kutta",
+            "exponential_runge_kutta_modified",
         )
     }
-    | {"ddim": Entry("sgm.samplers:ddim", families.DDIM)}
     | {
+        "ddim": Entry("sgm.samplers:ddim", families.DDIM),
         "predictor_corrector": Entry(
             "sgm.samplers:predictor_corrector", families.PredictorCorrector
-        )
+        ),
+        "predictor_corrector_snr": Entry(
+            "sgm.samplers:predictor_corrector_snr", families.PredictorCorrectorSNR
+        ),
+        "annealed_langevin": Entry("sgm.samplers:annealed_langevin", families.AnnealedLangevin),
+        "edm": Entry("sgm.samplers:edm", families.Churn),
+        "restart": Entry("sgm.samplers:restart", families.Restart),
+        "dpm_solver_pp_2m": Entry("sgm.samplers:dpm_solver_pp_2m", families.DPMSolverPP2M),
+        "deis": Entry("sgm.samplers:deis", families.DEIS),
     },
     "time_grid": {
         "uniform": Entry("sgm.timegrids:uniform", families.TimeGrid),
         "quadratic": Entry("sgm.timegrids:quadratic", families.TimeGrid),
+        "beta_quantiles": Entry("sgm.timegrids:beta_quantiles", families.BetaQuantiles),
+        "linear_steps": Entry("sgm.timegrids:linear_steps", families.LinearSteps),
+        "log_snr": Entry("sgm.timegrids:log_snr", families.Levels),
+        "karras": Entry("sgm.timegrids:karras", families.Karras),
+        "arctangent": Entry("sgm.timegrids:arctangent", families.Arctangent),
+        "cosine": Entry("sgm.timegrids:cosine", families.CosineLevels),
+        "sigmoid": Entry("sgm.timegrids:sigmoid", families.SigmoidLevels),
+        "laplace": Entry("sgm.timegrids:laplace", families.LaplaceLevels),
+        "dmn": Entry("sgm.timegrids:dmn", families.DMN),
+        "gaussian_geometric": Entry(
+            "sgm.timegrids:gaussian_geometric", families.GaussianGeometric, needs="gaussian"
+        ),
+        "entropic": Entry("sgm.timegrids:entropic", families.Levels, needs="law"),
+        "entropic_rescaled": Entry(
+            "sgm.timegrids:entropic_rescaled", families.TimeGrid, needs="law"
+        ),
+        "score_optimal": Entry(
+            "sgm.timegrids:score_optimal", families.ScoreOptimal, needs="gaussian"
+        ),
+        "constant_rate": Entry("sgm.timegrids:constant_rate", families.ConstantRate, needs="law"),
     },
     "divergence": {
         "gaussian_kl": Entry(
@@ -291,7 +339,7 @@ CONTEXT: dict[str, tuple[str, ...]] = {
     "target": (),
     "schedule": ("horizon", "variance"),
     "sampler": ("process", "times"),
-    "time_grid": ("horizon", "n_steps"),
+    "time_grid": ("process", "horizon", "n_steps", "law", "stop"),
     "score": ("process", "law"),
     "divergence": ("sample", "generated", "reference", "target", "train", "heldout"),
     "bound": (
@@ -333,7 +381,7 @@ def lookup(kind: str, family: str) -> Entry:
 def register(
     kind: str,
     *,
-    axes: Sequence[str] = (),
+    axes: Sequence[str] | Mapping[str, str] = (),
     variables: Sequence[Variable] = (),
     law: Law = "gaussian",
     needs: Needs = "",
@@ -344,8 +392,9 @@ def register(
     ----------
     kind : str
         One of `target`, `schedule`, `score`, `sampler`, `time_grid`, `divergence`, `bound`.
-    axes : sequence of str
-        Parameters that a config may give as a list.
+    axes : sequence of str, or mapping of str to str
+        Numbers that a config may give as a list, which become coordinates of the grid; as a
+        mapping, with the symbol of each: ``{"exponent": "p"}``.
     variables : sequence of Variable
         Of a divergence or a bound: what it computes.
     law, needs : str
@@ -383,11 +432,14 @@ def register(
         missing = set(axes) - set(fields)
         if missing:
             raise ValueError(f"axes = {sorted(missing)}: not keyword-only arguments of {name}")
+        for key in axes:
+            if fields[key][0] not in (int, float):
+                raise ValueError(f"axes = {key!r} of {name}: must be a number, float or int")
         base = _BASES[kind]
         if kind == "target" and law == "unknown":
             base = families.Target
         model = create_model(name, __base__=base, __doc__=builder.__doc__, **fields)
-        model.axes = tuple(axes)
+        model.axes = dict(axes) if isinstance(axes, Mapping) else dict(zip(axes, axes, strict=True))
         source = Path(inspect.getsourcefile(builder) or "").resolve()
         entry = Entry(name, model, law, needs, tuple(variables))
         _add(kind, source, entry)
@@ -398,19 +450,21 @@ def register(
     return add
 
 
-def _require_row(
-    kind: str, axes: Sequence[str], variables: Sequence[Variable], law: str, needs: str
-) -> None:
+def _require_row(kind: str, axes: Any, variables: Sequence[Variable], law: str, needs: str) -> None:
     """Refuse a row that its kind can't have: what is misspelt would be ignored."""
     measure = kind in ("divergence", "bound")
     if isinstance(axes, str):
         raise ValueError(f"axes = {axes!r}: must be a list of names")
+    for symbol in axes.values() if isinstance(axes, Mapping) else ():
+        if not (isinstance(symbol, str) and symbol and "$" not in symbol):
+            raise ValueError(f"axes = {axes!r}: a symbol must be a text without $, such as 'p'")
     if law not in get_args(Law) or (law != "gaussian" and kind != "target"):
         allowed = ", ".join(get_args(Law)) if kind == "target" else "left out, but for a target"
         raise ValueError(f"law = {law!r} of a {kind}: must be {allowed}")
-    if needs not in get_args(Needs) or (needs and not (measure or kind == "score")):
-        allowed = "left out, but for a score, a divergence or a bound"
-        if measure or kind == "score":
+    of_target = measure or kind in ("score", "time_grid")
+    if needs not in get_args(Needs) or (needs and not of_target):
+        allowed = "left out, but for a time grid, a score, a divergence or a bound"
+        if of_target:
             allowed = f"one of {', '.join(map(repr, get_args(Needs)))}"
         raise ValueError(f"needs = {needs!r} of a {kind}: must be {allowed}")
     if not (isinstance(variables, Sequence) and all(isinstance(v, Variable) for v in variables)):

@@ -6,29 +6,43 @@ stands as ``build``, an address, with ``parameters``, its keyword arguments.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from sgm.store.cells import canonical
+from sgm.study.composition import Composition
 from sgm.study.config import Item
 from sgm.study.variables import EXACT_LAW
 
-if TYPE_CHECKING:
-    from sgm.study.plan import Plan
+__all__ = ["Job", "files", "labelled", "leaves", "roots"]
 
-__all__ = ["files", "labelled", "leaves", "roots"]
-
-Labels = Mapping[str, str]
 
 #: The score of the chain that runs beside a network's.
 EXACT = {"build": "sgm.scores:exact", "parameters": {}}
 Leaves = dict[str, Any]
 
 
-def leaves(plan: Plan, stage: str, labels: Labels) -> Leaves:
+class Job(NamedTuple):
+    """A job: the labels of what it makes, and what only the plan knows of its schedules.
+
+    Parameters
+    ----------
+    labels : mapping of str to str
+    schedules : list of dict
+        Specs of the schedules of its block: the study may lack some of a block on disk.
+    block : list of str
+        Labels of the schedules that share the file of networks which a picture reads.
+    """
+
+    labels: Mapping[str, str]
+    schedules: list[Leaves]
+    block: Sequence[str] = ()
+
+
+def leaves(cells: Composition, stage: str, job: Job) -> Leaves:
     """Leaves of the config that a job reads."""
-    return _LEAVES[stage](plan, labels)
+    return _LEAVES[stage](cells, job)
 
 
 def roots(stage: str, told: Mapping[str, Any]) -> set[str]:
@@ -73,33 +87,29 @@ def _measures(items: Iterable[Item]) -> list[Leaves]:
     return sorted((item.spec for item in items), key=canonical)
 
 
-def _item(plan: Plan, axis: str, labels: Labels) -> Any:
-    return plan.axes[axis][labels[axis]]
-
-
-def _target(plan: Plan, labels: Labels) -> Leaves:
-    target = _item(plan, "target", labels)
+def _target(cells: Composition, job: Job) -> Leaves:
+    target = cells.item("target", job.labels)
     spec = target.spec | {"label": target.label}
-    return {"study_seed": plan.study.study_seed, "target": spec}
+    return {"study_seed": cells.study.study_seed, "target": spec}
 
 
-def _processes(plan: Plan, labels: Labels) -> Leaves:
+def _processes(cells: Composition, job: Job) -> Leaves:
     return {
-        "process": plan.study.process.spec,
-        "schedules": plan.schedules(labels),
-        "horizon": _item(plan, "horizon", labels),
+        "process": cells.study.process.spec,
+        "schedules": job.schedules,
+        "horizon": cells.item("horizon", job.labels),
     }
 
 
-def _solver(plan: Plan, labels: Labels) -> Leaves:
+def _solver(cells: Composition, job: Job) -> Leaves:
     return {
-        "time_grid": _item(plan, "time_grid", labels).spec,
-        "n_steps": _item(plan, "n_steps", labels),
+        "time_grid": cells.item("time_grid", job.labels).spec,
+        "n_steps": cells.item("n_steps", job.labels),
     }
 
 
-def _all_axes(plan: Plan) -> Leaves:
-    study = plan.study
+def _all_axes(cells: Composition) -> Leaves:
+    study = cells.study
     return {
         "process": study.process.spec,
         "schedules": labelled(study.schedules),
@@ -108,61 +118,70 @@ def _all_axes(plan: Plan) -> Leaves:
     }
 
 
-def _solvers(plan: Plan) -> Leaves:
-    study = plan.study
+def _solvers(cells: Composition) -> Leaves:
+    study = cells.study
     return {"time_grids": labelled(study.time_grids), "n_steps": list(study.n_steps)}
 
 
-def _data(plan: Plan, labels: Labels) -> Leaves:
-    return _target(plan, labels) | {"n_train": plan.study.n_train}
+def _data(cells: Composition, job: Job) -> Leaves:
+    return _target(cells, job) | {"n_train": cells.study.n_train}
 
 
-def _network(plan: Plan, labels: Labels) -> Leaves:
-    score = {"score": _item(plan, "score", labels).spec}
-    return _target(plan, labels) | _processes(plan, labels) | score
+def _network(cells: Composition, job: Job) -> Leaves:
+    score = {"score": cells.item("score", job.labels).spec}
+    return _target(cells, job) | _processes(cells, job) | score
 
 
-def _precision(plan: Plan, labels: Labels) -> Leaves:
+def _precision(cells: Composition, job: Job) -> Leaves:
     """The type that networks are sampled in, told where it is not the usual one."""
-    trained = _item(plan, "score", labels).family == "trained"
-    usual = plan.study.precision == type(plan.study).model_fields["precision"].default
-    return {"precision": plan.study.precision} if trained and not usual else {}
+    trained = cells.item("score", job.labels).family == "trained"
+    usual = cells.study.precision == type(cells.study).model_fields["precision"].default
+    return {"precision": cells.study.precision} if trained and not usual else {}
 
 
-def _samples(plan: Plan, labels: Labels) -> Leaves:
-    told = _network(plan, labels) | _solver(plan, labels) | _precision(plan, labels)
-    told |= {"sampler": _item(plan, "sampler", labels).spec, "n_samples": plan.study.n_samples}
-    if plan.along_chain(_item(plan, "target", labels), _item(plan, "score", labels)):
-        told["n_score_error"] = plan.study.n_score_error
-    if plan.is_coupled(_item(plan, "target", labels), _item(plan, "score", labels)):
+def _trained_under(cells: Composition, job: Job) -> Leaves:
+    """The schedule under which all networks of a score were trained, if it names one."""
+    label = cells.train_schedule(job.labels)
+    if label is None:
+        return {}
+    return {"train_schedule": labelled([cells.axes["schedule"][label]])[0]}
+
+
+def _samples(cells: Composition, job: Job) -> Leaves:
+    told = _network(cells, job) | _solver(cells, job) | _precision(cells, job)
+    told |= _trained_under(cells, job)
+    told |= {"sampler": cells.item("sampler", job.labels).spec, "n_samples": cells.study.n_samples}
+    if cells.along_chain(cells.item("target", job.labels), cells.item("score", job.labels)):
+        told["n_score_error"] = cells.study.n_score_error
+    if cells.is_coupled(cells.item("target", job.labels), cells.item("score", job.labels)):
         told["control"] = EXACT
     return told
 
 
-def _reference(plan: Plan, labels: Labels) -> Leaves:
-    told = _target(plan, labels) | _solver(plan, labels)
+def _reference(cells: Composition, job: Job) -> Leaves:
+    told = _target(cells, job) | _solver(cells, job)
     return told | {
-        "process": plan.study.process.spec,
-        "schedule": plan.schedule(labels),
-        "horizon": _item(plan, "horizon", labels),
-        "sampler": _item(plan, "sampler", labels).spec,
+        "process": cells.study.process.spec,
+        "schedule": job.schedules[0],
+        "horizon": cells.item("horizon", job.labels),
+        "sampler": cells.item("sampler", job.labels).spec,
         "score": EXACT,
-        "n_reference": plan.study.n_reference,
+        "n_reference": cells.study.n_reference,
     }
 
 
-def _divergences(plan: Plan, labels: Labels) -> Leaves:
-    target = _item(plan, "target", labels)
-    told = _target(plan, labels) | _processes(plan, labels)
-    told |= {"divergences": _measures(plan.measures("divergences", target))}
-    bounds = plan.along_chain(target, _item(plan, "score", labels))
+def _divergences(cells: Composition, job: Job) -> Leaves:
+    target = cells.item("target", job.labels)
+    told = _target(cells, job) | _processes(cells, job)
+    told |= {"divergences": _measures(cells.measures("divergences", target))}
+    bounds = cells.along_chain(target, cells.item("score", job.labels))
     if bounds:
-        told |= _solver(plan, labels) | {"bounds": _measures(bounds)}
+        told |= _solver(cells, job) | {"bounds": _measures(bounds)}
     return told
 
 
-def _floors(plan: Plan, labels: Labels) -> Leaves:
-    items = plan.with_floor(_item(plan, "target", labels))
+def _floors(cells: Composition, job: Job) -> Leaves:
+    items = cells.with_floor(cells.item("target", job.labels))
     measured = {
         variable.name: variable.floor.name
         for item in items
@@ -170,59 +189,61 @@ def _floors(plan: Plan, labels: Labels) -> Leaves:
         if variable.measured_floor
     }
     told = {"divergences": _measures(items), "floors": measured}
-    return _target(plan, labels) | told | {"n_samples": plan.study.n_samples}
+    return _target(cells, job) | told | {"n_samples": cells.study.n_samples}
 
 
-def _bounds(plan: Plan, labels: Labels) -> Leaves:
-    told = _target(plan, labels) | _processes(plan, labels) | _solver(plan, labels)
-    bounds = plan.measures("bounds", _item(plan, "target", labels))
-    told |= {"bounds": _measures(bounds), "n_score_error": plan.study.n_score_error}
-    if plan.study.score_error_tolerance is not None:
-        told["score_error_tolerance"] = plan.study.score_error_tolerance
+def _bounds(cells: Composition, job: Job) -> Leaves:
+    told = _target(cells, job) | _processes(cells, job) | _solver(cells, job)
+    bounds = cells.measures("bounds", cells.item("target", job.labels))
+    told |= {"bounds": _measures(bounds), "n_score_error": cells.study.n_score_error}
+    if cells.study.score_error_tolerance is not None:
+        told["score_error_tolerance"] = cells.study.score_error_tolerance
         told["largest_score_error"] = any(item.entry.along_chain for item in bounds)
-    return told | _precision(plan, labels)
+    return told | _precision(cells, job) | _trained_under(cells, job)
 
 
-def _likelihood(plan: Plan, labels: Labels) -> Leaves:
-    assert plan.study.likelihood is not None
-    return _network(plan, labels) | {"likelihood": plan.study.likelihood.model_dump(mode="json")}
+def _likelihood(cells: Composition, job: Job) -> Leaves:
+    assert cells.study.likelihood is not None
+    told = _network(cells, job) | _trained_under(cells, job)
+    return told | {"likelihood": cells.study.likelihood.model_dump(mode="json")}
 
 
-def _pictures(plan: Plan, labels: Labels) -> Leaves:
-    study, pictures = plan.study, plan.study.pictures
+def _pictures(cells: Composition, job: Job) -> Leaves:
+    study, pictures = cells.study, cells.study.pictures
     assert pictures is not None
-    score = _item(plan, "score", labels)
-    told = _target(plan, labels) | {
+    score = cells.item("score", job.labels)
+    told = _target(cells, job) | {
         "score": score.spec,
         "process": study.process.spec,
-        "schedule": _item(plan, "schedule", labels).spec,
+        "schedule": cells.item("schedule", job.labels).spec,
         "horizon": study.horizons[0],
         "time_grid": study.time_grids[0].spec,
         "n_steps": max(study.n_steps),
         "samplers": labelled(study.samplers),
     }
+    told |= _trained_under(cells, job)
     if score.family == "trained":
-        block = plan.place(labels)["schedules"].split(",")
-        told["place"] = {"schedule": block.index(labels["schedule"]), "schedules": len(block)}
-    told |= _precision(plan, labels)
+        place = job.block.index(job.labels["schedule"])
+        told["place"] = {"schedule": place, "schedules": len(job.block)}
+    told |= _precision(cells, job)
     return told | pictures.model_dump(mode="json", exclude={"schedules"})
 
 
-def _exact(plan: Plan, labels: Labels) -> Leaves:
-    study, target = plan.study, _item(plan, "target", labels)
+def _exact(cells: Composition, job: Job) -> Leaves:
+    study, target = cells.study, cells.item("target", job.labels)
     scores = [s for s in study.scores if s.family != "trained" and study.runs(target, s)]
-    bounds = plan.measures("bounds", target)
+    bounds = cells.measures("bounds", target)
     divergences = [
         {
             "build": item.entry.exact,
             "parameters": item.spec["parameters"],
             "variables": item.entry.promised_exactly,
         }
-        for item in plan.measures("divergences", target)
+        for item in cells.measures("divergences", target)
         if item.entry.exact and target.entry.law == "gaussian"
     ]
-    told = _target(plan, labels) | _all_axes(plan) | {"scores": labelled(scores)}
-    told |= _solvers(plan)
+    told = _target(cells, job) | _all_axes(cells) | {"scores": labelled(scores)}
+    told |= _solvers(cells)
     told |= {
         "divergences": divergences,
         "bounds": _measures(item for item in bounds if not item.entry.along_chain),
@@ -230,13 +251,13 @@ def _exact(plan: Plan, labels: Labels) -> Leaves:
     }
     terms = (term for item in bounds for term in item.entry.terms)
     exact = {variable.name: variable.axes for variable in (*EXACT_LAW, *terms)}
-    for item in plan.measures("divergences", target):
+    for item in cells.measures("divergences", target):
         exact |= item.entry.promised_exactly
     return told | {"variables": exact}
 
 
-def _axes(plan: Plan, labels: Labels) -> Leaves:
-    study = plan.study
+def _axes(cells: Composition, job: Job) -> Leaves:
+    study = cells.study
     objections = [
         {
             "build": item.entry.objection,
@@ -247,11 +268,11 @@ def _axes(plan: Plan, labels: Labels) -> Leaves:
         for variable in item.entry.variables
         if item.entry.objection and "objection" in variable.about
     ]
-    told = _all_axes(plan) | {"targets": labelled(study.targets), "objections": objections}
-    return told | _solvers(plan)
+    told = _all_axes(cells) | {"targets": labelled(study.targets), "objections": objections}
+    return told | _solvers(cells)
 
 
-_LEAVES: dict[str, Callable[[Plan, Labels], Leaves]] = {
+_LEAVES: dict[str, Callable[[Composition, Job], Leaves]] = {
     "data": _data,
     "network": _network,
     "reference": _reference,

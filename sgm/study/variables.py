@@ -23,12 +23,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sgm.store import OWN_AXES
+from sgm.store.axes import GRID, OWN_AXES, REPLICATE
 
 __all__ = ["GRID", "REPLICATE", "RUN", "THEORY", "VERDICT", "Variable"]
 
-GRID = ("target", "schedule", "horizon", "score", "sampler", "time_grid", "n_steps")
-REPLICATE = (*GRID, "seed")
 AXES = (*REPLICATE, "time_fraction", *OWN_AXES)
 THEORY = ("target", "schedule", "horizon", "score", "time_grid", "n_steps", "seed")
 RUN = ("target", "seed")
@@ -600,6 +598,6 @@ CURVES = tuple(
 
 #: Names that every grid gives a meaning of its own.
 RESERVED = {
-    *AXES, "status", "target_family", "dimension", "law_known", "family", "a", "full_horizon",
+    *AXES, "status", "target_family", "dimension", "law_known", "family", "full_horizon",
     "score_family", "recipe", *(variable.name for variable in (*EXACT_LAW, *TRAINING, *CURVES)),
 }  # fmt: skip

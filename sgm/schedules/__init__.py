@@ -12,6 +12,9 @@ Sources
 Strasman, Ocello, Boyer, Le Corff, Lemaire (arXiv 2402.04650), the β_a family;
 Nichol & Dhariwal (arXiv 2102.09672), the cosine schedule in discrete time;
 Song et al. (arXiv 2011.13456), the geometric one.
+
+`sgm.schedules.levels` holds those that their sources prescribe by a noise level,
+`sgm.schedules.knots` those with free knots.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from sgm.arguments import (
     require_instance,
     require_integer,
     require_positive,
+    require_within,
 )
 
 __all__ = [
@@ -42,6 +46,7 @@ __all__ = [
     "GeometricSchedule",
     "NoiseSchedule",
     "NumericalSchedule",
+    "PolynomialSchedule",
     "TruncatedSchedule",
 ]
 
@@ -209,6 +214,47 @@ class BetaSchedule(NoiseSchedule):
                 late_part = np.exp(a * (t - horizon)) - np.exp(-a * horizon) * (1 + a * t)
                 early_part = np.where(late, late_part / (-a * np.expm1(-a * horizon)), early_part)
         return np.asarray(self.beta_min * t + (self.beta_max - self.beta_min) * early_part)
+
+
+@dataclass(frozen=True)
+class PolynomialSchedule(NoiseSchedule):
+    """A power of the time, from β_min to β_max.
+
+        β(t) = β_min + (β_max − β_min) (t/T)^p,
+        B(t) = β_min t + (β_max − β_min) t (t/T)^p/(p + 1).
+
+    p = 1 is the linear schedule of Ho et al. (arXiv 2006.11239) and Song et al.
+
+    Parameters
+    ----------
+    horizon : float
+    exponent : float
+        p from 0.01 to 1000.
+    beta_min, beta_max : float
+        0 < β_min ≤ β_max.
+    """
+
+    exponent: float
+    beta_min: float
+    beta_max: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_within(0.01, 1000, exponent=self.exponent)
+        require_positive(beta_min=self.beta_min, beta_max=self.beta_max)
+        if self.beta_max < self.beta_min:
+            raise ValueError(
+                f"beta_max = {self.beta_max!r}: must be at least beta_min = {self.beta_min!r}"
+            )
+
+    def beta(self, t: npt.ArrayLike) -> Array:
+        power = (self.times(t) / self.horizon) ** self.exponent
+        return np.asarray(self.beta_min + (self.beta_max - self.beta_min) * power)
+
+    def integral(self, t: npt.ArrayLike) -> Array:
+        t = self.times(t)
+        mean = (t / self.horizon) ** self.exponent / (self.exponent + 1)
+        return np.asarray(t * (self.beta_min + (self.beta_max - self.beta_min) * mean))
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from sgm.store import DONE, FAILED, NOT_APPLICABLE, NOT_RUN, OWN_AXES
+from sgm.store import DONE, FAILED, NOT_APPLICABLE, NOT_RUN
+from sgm.store.axes import AXES, OWN_AXES, REPLICATE
 from sgm.store.cells import Arrays, seed_range
 from sgm.store.grid import content_digest
 from sgm.study import Plan
-from sgm.study.variables import CURVES, EXACT_LAW, REPLICATE, TRAINING
+from sgm.study.variables import CURVES, EXACT_LAW, TRAINING
 
 if TYPE_CHECKING:
     import xarray as xr  # imported where used: most jobs read and write cell files alone
@@ -281,6 +282,7 @@ def gather(plan: Plan, provenance: Mapping[str, str]) -> xr.Dataset:
         "transforms": axes["transforms"].item(),
         "n_train": study.n_train,
         "n_samples": study.n_samples,
+        **({"x": study.figures.x} if study.figures.x else {}),
         "failures": json.dumps(grid.failures),
         "compute_seconds": _compute_seconds(plan.root / "benchmarks"),
         "content_sha256": content_digest(dataset),
@@ -291,46 +293,48 @@ def gather(plan: Plan, provenance: Mapping[str, str]) -> xr.Dataset:
 
 def _coordinates(plan: Plan, axes: Arrays) -> dict[str, Any]:
     """Coordinates of the grid: labels, and what stands behind them."""
-    study, own = plan.study, _own_axes(plan)
-    told = {"bin": "centre of the bin", "rows": "rows of an estimate"}
+    study = plan.study
 
-    def text(values: list[str]) -> npt.NDArray[np.object_]:
-        return np.array(values, dtype=object)
+    def text(values: Iterable[str]) -> npt.NDArray[np.object_]:
+        return np.array(list(values), dtype=object)
 
     def recipe(parameters: Any) -> str:
         return str(parameters.recipe.name) if hasattr(parameters, "recipe") else ""
 
+    labels = {
+        name: (name, text(items), {"long_name": AXES[name].about})
+        for name, items in plan.axes.items()
+    }
+    numbers = {"horizon": study.horizons, "n_steps": study.n_steps, "seed": range(study.seeds)}
+    for name, values in numbers.items():
+        told = {"long_name": AXES[name].about, "symbol": AXES[name].symbol, "units": "1"}
+        labels[name] = (name, np.array(values), told)
     return {
-        **{axis: (axis, text(list(plan.axes[axis]))) for axis in REPLICATE[:2]},
-        **{axis: (axis, text(list(plan.axes[axis]))) for axis in ("score", "sampler", "time_grid")},
-        "horizon": ("horizon", np.array(study.horizons), {"long_name": "T", "units": "1"}),
-        "n_steps": ("n_steps", np.array(study.n_steps), {"long_name": "solver steps N"}),
+        **labels,
+        **{
+            own.name: (own.dimension, np.array(own.values), own.attributes)
+            for own in study.coordinates
+        },
         "nfe": (
             ("sampler", "time_grid", "n_steps"),
             axes["nfe"],
-            {"long_name": "evaluations of the score (NFE)", "units": "1"},
+            {"long_name": "evaluations of the score", "symbol": "NFE", "units": "1"},
         ),
-        "seed": ("seed", np.arange(study.seeds), {"long_name": "replicate"}),
         "time_fraction": ("time_fraction", axes["time_fraction"], {"long_name": "t/T"}),
-        "target_family": ("target", text([item.family for item in study.targets])),
+        "target_family": ("target", text(item.family for item in study.targets)),
         "dimension": ("target", axes["dimension"], {"long_name": "d"}),
         "law_known": ("target", np.array([t.entry.law_known for t in study.targets])),
-        "family": ("schedule", text([item.family for item in study.schedules])),
-        "a": (
-            "schedule",
-            np.array([getattr(item.parameters, "a", np.nan) for item in study.schedules]),
-            {"long_name": "a of beta_a, NaN outside the family"},
-        ),
+        "family": ("schedule", text(item.family for item in study.schedules)),
         "full_horizon": (
             "schedule",
             np.array([item.parameters.full_horizon or np.nan for item in study.schedules]),
             {"long_name": "horizon of a schedule that is cut at T, NaN if it stretches to T"},
         ),
-        "score_family": ("score", text([item.family for item in study.scores])),
-        "recipe": ("score", text([recipe(item.parameters) for item in study.scores])),
+        "score_family": ("score", text(item.family for item in study.scores)),
+        "recipe": ("score", text(recipe(item.parameters) for item in study.scores)),
         **{
-            axis: (axis, np.array(labels), {"long_name": told[axis]})
-            for axis, labels in own.items()
+            axis: (axis, np.array(labels), {"long_name": OWN_AXES[axis]})
+            for axis, labels in _own_axes(plan).items()
             if labels
         },
     }

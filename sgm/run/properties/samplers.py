@@ -1,0 +1,210 @@
+"""Properties of a sampler: consistency, measured weak order, and its simulation.
+
+With the exact score every consistent scheme, deterministic or not, carries p_T to the law of the
+data as the step tends to zero. The start must be isotropic for its law to be exact, so each
+variance λ of the data is a one-dimensional case of its own. Started at the prior instead, a
+scheme tends to the law of the backward SDE or of the probability flow, or, if it adds another
+amount of noise than the SDE, to one in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sgm import laws, scores
+from sgm.gaussian import Gaussian, wasserstein2
+from sgm.processes import Process, VEProcess, VPProcess
+from sgm.run.build import build_steps
+from sgm.run.properties.findings import (
+    InapplicableError,
+    Property,
+    PropertyError,
+    require_mean,
+    require_where,
+)
+from sgm.schedules import BetaSchedule, GeometricSchedule
+from sgm.study import Item
+from sgm.timegrids import uniform
+
+__all__ = ["PROPERTIES", "Scheme", "subjects"]
+
+Array = npt.NDArray[np.float64]
+
+#: Numbers of steps N over which the order is measured.
+COUNTS = tuple(16 * 4**k for k in range(6))
+#: The least order of a scheme that converges, and the W2 below which it is exact to rounding.
+LEAST_ORDER, ROUNDING = 0.4, 1e-10
+#: How far a converging scheme may be from its limit at the largest N, in standard deviations.
+FAR = 0.05
+VARIANCES = (0.1, 0.7, 3.0)
+HORIZON = 1.3
+VP = VPProcess(BetaSchedule(HORIZON, 1.5, 0.1, 6.0), 2.0)
+VE = VEProcess(GeometricSchedule(HORIZON, 0.3, 4.0))
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A sampler of the config."""
+
+    spec: Mapping[str, Any]
+
+    def output(self, process: Process, law: Gaussian, start: Gaussian, n_steps: int) -> Gaussian:
+        """Exact law of its output with the exact score."""
+        steps = build_steps(self.spec, process, uniform(process.horizon, n_steps))
+        return laws.sampler_law(steps, scores.exact(process, law), start)
+
+
+def subjects(item: Item) -> Mapping[str, Callable[[], Scheme]]:
+    """The sampler on VP, with N = 10 as a first trial."""
+
+    def build() -> Scheme:
+        build_steps(item.spec, VP, uniform(HORIZON, 10))
+        return Scheme(item.spec)
+
+    return {f"T = {HORIZON:g}": build}
+
+
+def _order(errors: Array, name: str) -> str:
+    """The slope of the errors over N, in words; refused if they don't vanish.
+
+    Errors of the shape of `COUNTS`, in standard deviations of the limit.
+    """
+    require_where(np.isfinite(errors), lambda k: f"W2 to {name} is {errors[k]} at N = {COUNTS[k]}")
+    resolved = int(np.argmax(errors < ROUNDING)) if np.any(errors < ROUNDING) else len(errors)
+    if resolved < 2:
+        return f"{name} is reached to rounding, W2 = {errors[-1]:.1e} at N = {COUNTS[-1]}"
+    last = resolved - 1
+    order = np.log(errors[last - 1] / errors[last]) / np.log(COUNTS[last] / COUNTS[last - 1])
+    words = f"W2 to {name} is {errors[last - 1]:.3g} at N = {COUNTS[last - 1]} and "
+    words += f"{errors[last]:.3g} at N = {COUNTS[last]} standard deviations"
+    if not (order >= LEAST_ORDER and errors[last] <= FAR):
+        raise PropertyError(f"{words}: it does not vanish")
+    return f"weak order {order:.2f}: {words}"
+
+
+def _to_the_data(scheme: Scheme, process: Process) -> str:
+    worst = np.zeros(len(COUNTS))
+    for variance in VARIANCES:
+        law = Gaussian.diagonal([0.8], [variance])
+        start = process.marginal(law, process.horizon)
+        outputs = [scheme.output(process, law, start, n) for n in COUNTS]
+        errors = [float(wasserstein2(law, output)) for output in outputs]
+        worst = np.maximum(worst, np.array(errors) / np.sqrt(variance))
+    return _order(worst, "the law of the data")
+
+
+def is_consistent(scheme: Scheme) -> str:
+    """On VP, started at p_T with the exact score, its law tends to that of the data."""
+    return _to_the_data(scheme, VP)
+
+
+def is_consistent_for_ve(scheme: Scheme) -> str:
+    """On VE it is refused, or its law tends to that of the data too."""
+    try:
+        build_steps(scheme.spec, VE, uniform(HORIZON, COUNTS[0]))
+    except ValueError as error:
+        raise InapplicableError(f"it refuses VE: {error}") from error
+    return _to_the_data(scheme, VE)
+
+
+def tends_to_a_known_limit(scheme: Scheme) -> str:
+    """On VP, started at the prior, it tends to the law of the backward SDE or of the flow."""
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.standard_normal((3, 3)))[0]
+    law = Gaussian(np.array([1.0, -0.5, 0.3]), np.array(VARIANCES), basis)
+    prior = VP.prior(law.dimension)
+    outputs = [scheme.output(VP, law, prior, n) for n in COUNTS]
+    limits = {
+        "the law of the backward SDE": laws.reverse_sde_limit(VP, law),
+        "the law of the probability flow": laws.probability_flow_limit(VP, law),
+    }
+    scale = np.sqrt(law.eigenvalues.mean())
+    errors = {
+        name: np.array([float(wasserstein2(limit, output)) / scale for output in outputs])
+        for name, limit in limits.items()
+    }
+    nearest = min(errors, key=lambda name: errors[name][-1])
+    try:
+        return _order(errors[nearest], nearest)
+    except PropertyError:
+        far = ", ".join(f"{error[-1]:.3g} to {name}" for name, error in errors.items())
+        words = f"its limit is neither: W2 is {far} at N = {COUNTS[-1]}"
+    try:
+        _to_the_data(scheme, VP)
+    except PropertyError:
+        raise PropertyError(f"{words}; nor is it consistent") from None
+    raise InapplicableError(f"{words}: it adds another amount of noise than the SDE")
+
+
+def asks_the_score_within_the_horizon(scheme: Scheme) -> str:
+    """It asks for the score at times in [0, T] alone, also with one step."""
+    import torch
+
+    from sgm.simulation import simulate_reverse
+
+    count, late = 0, 0.0
+    for n_steps in (1, 2, 10):
+        asked: list[float] = []
+
+        def score(x: torch.Tensor, t: float, asked: list[float] = asked) -> torch.Tensor:
+            asked.append(t)
+            return -x
+
+        steps = build_steps(scheme.spec, VP, uniform(HORIZON, n_steps))
+        simulate_reverse(
+            steps, score, VP.prior_variance, 1, 1, 0, [0], {}, torch.float64, torch.device("cpu")
+        )
+        times = np.array(asked)
+        require_where(
+            (times >= 0) & (times <= HORIZON * (1 + 1e-12)),
+            lambda k, times=times, n=n_steps: (
+                f"t = {float(times[k])!r} in evaluation {k} of N = {n}: must lie in [0, {HORIZON}]"
+            ),
+        )
+        count, late = len(times), float(times.min())
+    return f"{count} evaluations in 10 steps, the earliest at t = {late:.3g}"
+
+
+def simulation_has_the_exact_law(scheme: Scheme) -> str:
+    """Simulated rows have the moments of the exact law, within their standard errors."""
+    import torch
+
+    from sgm.networks import affine_score_fn
+    from sgm.simulation import simulate_reverse
+
+    law = Gaussian.diagonal([1.0, -0.5, 0.3], VARIANCES)
+    process, n_steps = VP, 20
+    steps = build_steps(scheme.spec, process, uniform(HORIZON, n_steps))
+    score, place = scores.exact(process, law), torch.device("cpu")
+    (rows,) = simulate_reverse(
+        steps,
+        affine_score_fn(score, torch.float64, place),
+        process.prior_variance,
+        4000,
+        law.dimension,
+        0,
+        [0],
+        {"target": "check"},
+        torch.float64,
+        place,
+    ).numpy()
+    output = laws.sampler_law(steps, score, process.prior(law.dimension))
+    gap = require_mean("mean", output.mean, rows)
+    centred = rows - output.mean
+    products = centred[:, :, None] * centred[:, None, :]
+    gap = max(gap, require_mean("covariance", output.covariance, products))
+    return f"{len(rows)} rows, N = {n_steps}: {gap:.1f} standard errors at most"
+
+
+PROPERTIES: tuple[Property, ...] = (
+    asks_the_score_within_the_horizon,
+    is_consistent,
+    tends_to_a_known_limit,
+    is_consistent_for_ve,
+    simulation_has_the_exact_law,
+)

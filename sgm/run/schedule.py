@@ -1,0 +1,252 @@
+"""The best noise schedule for a law: ``python -m sgm.run.schedule``, which `make schedule` calls.
+
+Prints what it gains over the usual schedules, by exact laws, and writes into a folder
+
+    schedule.json      its knots, which a study reads as family `schedule_file`
+    certificate.json   what was minimised for which law, from which starts, to which gradient
+    figure.png, .pdf   β, the signal-to-noise ratio and the objective, beside the usual ones
+    figure.csv         the numbers drawn
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile, is_zipfile
+
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+os.environ["MPLBACKEND"] = "agg"  # Jupyter exports one that is importable in its kernel alone
+
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+import yaml  # noqa: E402
+
+from sgm.gaussian import Gaussian  # noqa: E402
+from sgm.optimal_schedule import (  # noqa: E402
+    OBJECTIVES,
+    NotConvergedError,
+    OptimalSchedule,
+    find_schedule,
+    reference_schedules,
+)
+from sgm.run.build import build_target  # noqa: E402
+from sgm.run.status import format_table  # noqa: E402
+from sgm.store.cells import written_whole  # noqa: E402
+from sgm.study import Item, Study  # noqa: E402
+from sgm.study.config import parse_item  # noqa: E402
+from sgm.study.document import read_config  # noqa: E402
+
+__all__ = ["main", "write_schedule"]
+
+RESULTS = Path("results/schedules")
+
+
+def _from_target(target: str, study: Path) -> Item:
+    """A target of a study by its label, or one that is spelled out in YAML."""
+    if not target.lstrip().startswith("{"):
+        items: dict[str, Item] = {
+            item.label: item for item in Study.parse(read_config(study)).targets
+        }
+        if target not in items:
+            raise ValueError(
+                f"TARGET = {target!r}: must be a target of {study}, which has {', '.join(items)}, "
+                "or a family with its keys, such as '{family: isotropic, dimension: 50, mean: 1.0, "
+                "variance: 0.5}'"
+            )
+        return items[target]
+    try:
+        raw = yaml.safe_load(target)
+    except yaml.YAMLError as error:
+        raise ValueError(f"TARGET = {target!r}: must be YAML: {_line(error)}") from None
+    return parse_item("target", raw)
+
+
+def _from_data(path: Path) -> Item:
+    """The user's rows, or mean and covariance in an .npz file."""
+    if not path.exists():
+        raise ValueError(f"DATA = {str(path)!r}: there is no such file")
+    moments = False
+    if path.suffix == ".npz" and is_zipfile(path):
+        with ZipFile(path) as archive:
+            moments = "covariance.npy" in archive.namelist()
+    if moments:
+        return parse_item("target", {"family": "gaussian_file", "path": str(path)})
+    rows = {"heldout_fraction": 0.5, "standardise": False, "dequantise": False}
+    return parse_item("target", {"family": "data_file", "path": str(path), **rows})
+
+
+def _law(item: Item) -> Gaussian:
+    if item.entry.law == "density":
+        raise ValueError(
+            f"TARGET = {item.label!r}: must be Gaussian, or data, of which the moments count: the "
+            "law of an output is exact for these alone"
+        )
+    return build_target(item.spec).reference
+
+
+def write_schedule(found: OptimalSchedule, label: str, folder: Path) -> None:
+    """Write the schedule, its certificate and a figure.
+
+    Parameters
+    ----------
+    found : OptimalSchedule
+    label : str
+        Of the target.
+    folder : Path
+        Made if need be; files in it are replaced.
+    """
+    from sgm import plots  # slow to import
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tables: dict[str, Any] = {"certificate": {"target": label, **found.certificate()}}
+    if not found.parameters:  # β_a needs no file
+        tables["schedule"] = found.knots()
+    for name, table in tables.items():
+        with written_whole(folder / f"{name}.json") as aside:
+            aside.write_text(json.dumps(table, indent=1, allow_nan=False) + "\n")
+    frame = _frame(found)
+    title = f"{label}, {found.sampler}, N = {found.n_steps}"
+    figure = plots.optimal_schedule_figure(frame, title, OBJECTIVES[found.objective])
+    plots.save(figure, frame, folder / "figure")
+
+
+def _frame(found: OptimalSchedule) -> pd.DataFrame:
+    """The curves of the figure; of an optimum of which B alone counts, β is the mean of a step."""
+    variance, n = found.spectrum.variance, found.n_steps
+    values = {"optimum": found.value, **found.references}
+    knots, fractions = np.linspace(0.0, 1.0, n + 1), np.linspace(0.0, 1.0, 301)
+    steps = np.repeat(np.diff(found.integral) * n, 2)
+    rates = {"optimum": (np.repeat(knots, 2)[1:-1], steps)}
+    if found.rates is not None:
+        rates["optimum"] = knots, found.rates
+    integrals = {"optimum": np.interp(fractions, knots, found.integral)}
+    for name, schedule in reference_schedules(variance, found.best_a).items():
+        rates[name] = fractions, np.asarray(schedule.beta(fractions))
+        integrals[name] = np.asarray(schedule.integral(fractions))
+    parts: list[dict[str, Any]] = []
+    for name, value in values.items():
+        curve = (
+            rf"best $\beta_a$, a = {found.best_a:.3g}" if name == "best_beta_a" else LABELS[name]
+        )
+        x, y = rates[name]
+        # m²/v = 1/(e^u − 1); at t = 0 there is no noise
+        ratio = 1 / np.expm1(integrals[name][1:] / variance)
+        for panel, (axis, a, b) in enumerate(
+            (("rate", x, y), ("snr", fractions[1:], ratio), ("objective", [np.nan], [value]))
+        ):
+            parts.append({"panel": panel, "axis": axis, "curve": curve, "x": a, "y": b})
+    return pd.concat([pd.DataFrame(part) for part in parts], ignore_index=True)
+
+
+LABELS = {"optimum": "optimum", "vp_linear": "VP linear, a = 0", "cosine": "cosine"}
+
+
+def _report(found: OptimalSchedule, label: str, folder: Path) -> Iterator[str]:
+    spectrum = found.spectrum
+    yield (
+        f"{label}: d = {spectrum.dimension}, variances from "
+        f"{spectrum.variances[0] * spectrum.variance:.4g} to "
+        f"{spectrum.variances[-1] * spectrum.variance:.4g}; "
+        f"{found.sampler}, N = {found.n_steps}, the exact score"
+    )
+    totals: dict[str, float] = {
+        name: float(schedule.integral(1.0))
+        for name, schedule in reference_schedules(spectrum.variance, found.best_a).items()
+    }
+    rows = [("optimum", f"{found.value:.4g}", "", f"{found.integral[-1]:.4g}")]
+    for name, value in sorted(found.references.items(), key=lambda pair: pair[1]):
+        name_of = f"best beta_a, a = {found.best_a:.3g}" if name == "best_beta_a" else LABELS[name]
+        excess = f"+{100 * (value / found.value - 1):.0f} %"
+        rows.append((name_of, f"{value:.4g}", excess, f"{totals[name]:.4g}"))
+    yield format_table(("schedule", OBJECTIVES[found.objective], "more", "B(T)"), rows)
+    yield f"Exactly: KL {found.kl:.4g}, W2 {found.w2:.4g}."
+    yield (
+        f"{found.agreeing} of {len(found.starts)} starts agree; gradient of the logarithm "
+        f"{found.gradient:.1e}."
+    )
+    yield f"Files: {', '.join(sorted(path.name for path in folder.iterdir()))} in {folder}."
+    if found.parameters:
+        low, high = 0.1 * spectrum.variance, 20.0 * spectrum.variance
+        where = f"horizons: [{found.parameters.get('horizon', 1.0):.12g}]"
+        entry = (
+            f"{{family: beta_a, a: {found.parameters['a']:.12g}, beta_min: {low:.12g}, "
+            f"beta_max: {high:.12g}}}"
+        )
+    else:
+        where = "horizons: [1.0]"
+        entry = (
+            f"{{family: schedule_file, path: {folder / 'schedule.json'}, interpolation: "
+            f"{'monotone' if found.rates is None else 'linear'}}}"
+        )
+    yield f"In a study, with {where}, time_grids: [uniform] and n_steps: [{found.n_steps}]:"
+    yield f"  - {entry}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Find a schedule; exit status 1 with one line if there is none or something can't be."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.data and options.target:
+            raise ValueError(f"TARGET = {options.target!r}: must be left out if DATA is given")
+        item = (
+            _from_data(Path(options.data))
+            if options.data
+            else _from_target(options.target or "isotropic", options.study)
+        )
+        label = Path(options.data).stem if options.data else item.label
+        found = find_schedule(
+            _law(item),
+            n_steps=_number("N", options.steps, int),
+            objective=options.objective,
+            sampler=options.sampler,
+            variance=_number("VARIANCE", options.variance, float),
+            space=options.space,
+            knots=_number("KNOTS", options.knots, int),
+        )
+        parts = (label, found.sampler, found.objective, found.space.replace(",", ""))
+        folder = options.folder / re.sub(r"[^\w.=-]", "_", "-".join((*parts, f"N={found.n_steps}")))
+        write_schedule(found, label, folder)
+        print("\n".join(_report(found, label, folder)))
+    except (ValueError, OSError, NotConvergedError) as error:
+        print(f"schedule: {_line(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _number(key: str, text: str, kind: type[int] | type[float]) -> Any:
+    """A number of the command line."""
+    try:
+        return kind(text)
+    except ValueError:
+        what = "an integer" if kind is int else "a number"
+        raise ValueError(f"{key} = {text!r}: must be {what}") from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sgm.run.schedule", description=__doc__)
+    parser.add_argument("--target", default="", help="a target of the study, or its YAML")
+    parser.add_argument("--data", default="", help="rows, or an .npz file of mean and covariance")
+    parser.add_argument("--study", type=Path, default=Path("config/config.yaml"))
+    parser.add_argument("--steps", default="10", help="N")
+    parser.add_argument("--sampler", default="exponential_integrator_modified")
+    parser.add_argument("--objective", default="kl", help=", ".join(OBJECTIVES))
+    parser.add_argument("--space", default="increments")
+    parser.add_argument("--variance", default="1.0", help="of the stationary law")
+    parser.add_argument("--knots", default="6", help="of a spline")
+    parser.add_argument("--folder", type=Path, default=RESULTS)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

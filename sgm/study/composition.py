@@ -1,0 +1,120 @@
+"""What a study is composed of: its axes, and which of its cells have which files and measures.
+
+All of it follows from the config alone; what is on disk is the plan's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from sgm.store.axes import AXES, GRID, format_number
+from sgm.study.config import Item, Study
+
+__all__ = ["Composition"]
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Axes and cells of a study.
+
+    Parameters
+    ----------
+    study : Study
+    """
+
+    study: Study
+
+    @cached_property
+    def axes(self) -> dict[str, dict[str, Any]]:
+        """Label → value on each axis of the grid but `seed`, in the order of the config."""
+        return {
+            name: {
+                format_number(value) if AXES[name].of_numbers else value.label: value
+                for value in getattr(self.study, AXES[name].key)
+            }
+            for name in GRID
+        }
+
+    def item(self, axis: str, labels: Mapping[str, str]) -> Any:
+        """What stands on an axis at some labels."""
+        return self.axes[axis][labels[axis]]
+
+    def is_sampled(self, target: Item, score: Item) -> bool:
+        """Whether replicates of a score are simulated for a target."""
+        return self.study.runs(target, score) and getattr(score.parameters, "sampled", True)
+
+    def has_file(self, kind: str, labels: Mapping[str, str]) -> bool:
+        """Whether a kind of file exists at some labels."""
+        study = self.study
+        target = self.axes["target"][labels["target"]] if "target" in labels else None
+        score = self.axes["score"][labels["score"]] if "score" in labels else None
+        if target is None:
+            return True
+        if score is None:
+            scores = [score for score in study.scores if study.runs(target, score)]
+            sampled = any(self.is_sampled(target, score) for score in scores)
+            match kind:
+                case "data":
+                    return sampled
+                case "exact":
+                    return any(score.family != "trained" for score in scores)
+                case "floors":
+                    return sampled and bool(self.with_floor(target))
+                case "reference":
+                    return any(self.has_reference(target, score) for score in scores)
+            return True
+        match kind:
+            case "network" | "training":
+                return score.family == "trained" and study.runs(target, score)
+            case "bounds":
+                known = target.entry.law_known and bool(study.bounds)
+                return known and self.has_file("network", labels)
+            case "samples" | "divergences":
+                return self.is_sampled(target, score)
+            case "likelihood":
+                return study.likelihood is not None and study.runs(target, score)
+            case "pictures":
+                chosen = study.pictures is not None and labels["schedule"] in (
+                    study.pictures.schedules
+                )
+                return chosen and self.is_sampled(target, score)
+        return True
+
+    def measures(self, kind: str, target: Item) -> tuple[Item, ...]:
+        """Divergences or bounds of the study that a target has what it takes for."""
+        items: tuple[Item, ...] = getattr(self.study, kind)
+        return tuple(item for item in items if item.entry.suits(target.entry))
+
+    def with_floor(self, target: Item) -> tuple[Item, ...]:
+        """Divergences whose floor is measured between true samples."""
+        return tuple(
+            item
+            for item in self.measures("divergences", target)
+            if any(variable.measured_floor for variable in item.entry.variables)
+        )
+
+    def along_chain(self, target: Item, score: Item) -> tuple[Item, ...]:
+        """Bounds that need a network's error along the generated chain."""
+        if score.family != "trained":
+            return ()
+        return tuple(item for item in self.measures("bounds", target) if item.entry.along_chain)
+
+    def is_coupled(self, target: Item, score: Item) -> bool:
+        """Whether the exact-score chain runs beside a network's, for coupled estimates."""
+        measures = self.measures("divergences", target)
+        known = target.entry.law_known and score.family == "trained"
+        return known and any(item.entry.coupled for item in measures)
+
+    def has_reference(self, target: Item, score: Item) -> bool:
+        """Whether a long run of the exact-score chain stands in for its law, which is not known."""
+        known = target.entry.law == "gaussian" or self.study.n_reference is None
+        return not known and self.is_coupled(target, score)
+
+    def train_schedule(self, labels: Mapping[str, str]) -> str | None:
+        """Label of the schedule under which all networks of a score are trained, if it has one."""
+        score = self.axes["score"].get(labels.get("score", ""))
+        label: str | None = getattr(score.parameters, "train_schedule", None) if score else None
+        return label
