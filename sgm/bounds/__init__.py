@@ -12,7 +12,12 @@ from sgm.bounds.kl import (
     kl_bound,
     kl_objection,
 )
-from sgm.bounds.one_step import OneStepBound, one_step_w2_bound
+from sgm.bounds.one_step import (
+    OneStepBound,
+    OneStepObjection,
+    one_step_objection,
+    one_step_w2_bound,
+)
 from sgm.bounds.w2 import (
     W2_BOUND_PROVED_FOR,
     W2Bound,
@@ -31,6 +36,7 @@ __all__ = [
     "KLBound",
     "KLObjection",
     "OneStepBound",
+    "OneStepObjection",
     "W2Bound",
     "W2Objection",
     "contraction",
@@ -41,6 +47,7 @@ __all__ = [
     "lipschitz_paper",
     "lipschitz_safe",
     "lipschitz_sharp",
+    "one_step_objection",
     "one_step_w2_bound",
     "w2_objection",
 ]

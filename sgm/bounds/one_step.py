@@ -33,15 +33,32 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sgm.bounds.objection import Objection
+from sgm.densities.base import Law
 from sgm.gaussian import Gaussian
 from sgm.laws import step_deviations
 from sgm.processes import Process
 from sgm.samplers import Steps
 from sgm.scores import exact
 
-__all__ = ["OneStepBound", "one_step_w2_bound"]
+__all__ = ["OneStepBound", "OneStepObjection", "one_step_objection", "one_step_w2_bound"]
 
 Array = npt.NDArray[np.float64]
+
+
+class OneStepObjection(Objection):
+    """Why the bound is not a theorem for a law; NONE if it is one, for any sampler."""
+
+    NONE = 0, "none"
+    LAW_UNKNOWN = 1, "the law of the data is unknown"
+    NOT_GAUSSIAN = 2, "the law of the data is not Gaussian"
+
+
+def one_step_objection(law: Law | None) -> OneStepObjection:
+    """The objection to the bound for the data's law; None stands for a law known by draws."""
+    if law is None:
+        return OneStepObjection.LAW_UNKNOWN
+    return OneStepObjection.NONE if isinstance(law, Gaussian) else OneStepObjection.NOT_GAUSSIAN
 
 
 @dataclass(frozen=True, eq=False)

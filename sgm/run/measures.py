@@ -29,7 +29,8 @@ from sgm import bounds, divergences
 from sgm.densities import Law
 from sgm.divergences import Control, Coupled, ReferenceRun
 from sgm.gaussian import Gaussian, kl_divergence, wasserstein2
-from sgm.processes import VPProcess
+from sgm.processes import Process, VPProcess
+from sgm.samplers import Steps
 from sgm.targets import LawTarget, Target
 
 __all__ = [
@@ -51,6 +52,8 @@ __all__ = [
     "sliced_w2_exact",
     "w2_bound",
     "w2_objection",
+    "w2_one_step",
+    "w2_one_step_objection",
 ]
 
 Array = npt.NDArray[np.float64]
@@ -496,6 +499,28 @@ def w2_bound(
 def w2_objection(law: Law | None, variance: float, sampler: str, total: str) -> bounds.W2Objection:
     """Why one of the W2 totals is not a theorem for a target and a sampler, if so."""
     return bounds.w2_objection(law, variance, sampler, _LIPSCHITZ[total])
+
+
+def w2_one_step(
+    process: Process, law: Gaussian, times: Array, steps: Steps, score_mse_evaluations: Array
+) -> dict[str, Any]:
+    """The bound of W2 that follows the sampler's own steps, and its shares."""
+    bound = bounds.one_step_w2_bound(
+        process, law, times, steps, score_mse_generated=score_mse_evaluations
+    )
+    return {
+        "w2_one_step_mixing": bound.mixing,
+        "w2_one_step_discretization": bound.discretization + bound.early_stop,
+        "w2_one_step_score": bound.score_error,
+        "w2_one_step": bound.total,
+    }
+
+
+def w2_one_step_objection(
+    law: Law | None, variance: float, sampler: str, total: str
+) -> bounds.OneStepObjection:
+    """Why the one-step bound is not a theorem for a target, if so; it is for every sampler."""
+    return bounds.one_step_objection(law)
 
 
 _LIPSCHITZ: dict[str, Literal["paper", "sharp", "safe", "forward"]] = {

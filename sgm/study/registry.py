@@ -321,6 +321,13 @@ KINDS: dict[str, dict[str, Entry]] = {
             objection=_measure("w2_objection"),
             stationary=True,
         ),
+        "w2_one_step": Entry(
+            _measure("w2_one_step"),
+            families.Parameters,
+            needs="gaussian",
+            variables=variables.W2_ONE_STEP,
+            objection=_measure("w2_one_step_objection"),
+        ),
     },
 }
 
@@ -351,6 +358,8 @@ CONTEXT: dict[str, tuple[str, ...]] = {
         "score_cross",
         "score_draws",
         "score_mse_generated",
+        "score_mse_evaluations",
+        "steps",
     ),
 }
 

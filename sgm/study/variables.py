@@ -573,6 +573,40 @@ W2_BOUND = (
         )
     ),
 )
+W2_ONE_STEP = (
+    Variable(
+        "w2_one_step_mixing", GRID, "share of the start at the prior", "1", {"label": "mixing"}
+    ),
+    Variable(
+        "w2_one_step_discretization",
+        GRID,
+        "share of the steps' discretisation",
+        "1",
+        {"label": "discretization"},
+    ),
+    Variable(
+        "w2_one_step_score",
+        REPLICATE,
+        "share of the score's errors along the generated chain",
+        "1",
+        {"label": "score error"},
+    ),
+    Variable(
+        "w2_one_step",
+        REPLICATE,
+        "one-step upper bound on W2(target, generated)",
+        "1",
+        {
+            "role": "bound",
+            "label": "one-step bound on W2",
+            "parts": "w2_one_step_discretization w2_one_step_score w2_one_step_mixing",
+            "objection": "w2_one_step_objection",
+            "divergence": "w2_plugin",
+        },
+    ),
+    Variable("w2_one_step_objection", VERDICT, "why the one-step bound is not a theorem here", "1"),
+    Variable("w2_one_step_applicable", VERDICT, "1 where the one-step bound is a theorem", "1"),
+)
 TRAINING = (
     Variable(
         "train_loss",
