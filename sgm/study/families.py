@@ -620,6 +620,13 @@ class Restart(Sampler):
         return self
 
 
+class RandomisedMidpoint(Sampler):
+    """Exponential integrator with the score at a random time in each step."""
+
+    axes = ("times_seed",)
+    times_seed: Annotated[int, Field(ge=0, lt=2**32)]
+
+
 class DPMSolverPP2M(Sampler):
     """DPM-Solver++(2M), from the probability flow (eta = 0) to the backward SDE (eta = 1)."""
 

@@ -220,6 +220,9 @@ KINDS: dict[str, dict[str, Entry]] = {
         ),
         "annealed_langevin": Entry("sgm.samplers:annealed_langevin", families.AnnealedLangevin),
         "edm": Entry("sgm.samplers:edm", families.Churn),
+        "randomised_midpoint": Entry(
+            "sgm.samplers:randomised_midpoint", families.RandomisedMidpoint
+        ),
         "restart": Entry("sgm.samplers:restart", families.Restart),
         "dpm_solver_pp_2m": Entry("sgm.samplers:dpm_solver_pp_2m", families.DPMSolverPP2M),
         "deis": Entry("sgm.samplers:deis", families.DEIS),
