@@ -38,7 +38,7 @@ import numpy as np
 import yaml
 
 from sgm import plots, tables
-from sgm.plots.style import house_style
+from sgm.plots.engine import house_style
 from sgm.run import theory
 from sgm.store.cells import write_cells
 from sgm.store.gather import gather
