@@ -623,7 +623,7 @@ class Restart(Sampler):
 class RandomisedMidpoint(Sampler):
     """Exponential integrator with the score at a random time in each step."""
 
-    axes = ("times_seed",)
+    axes: ClassVar[Mapping[str, str]] = {"times_seed": ""}
     times_seed: Annotated[int, Field(ge=0, lt=2**32)]
 
 
