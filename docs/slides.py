@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 import sgm
 from sgm.divergences import plugin_kl_moments
 from sgm.gaussian import Gaussian
-from sgm.plots.style import BLUE, FAINT, INK, VERMILLION, house_style
+from sgm.plots.engine import C, house_style
 from sgm.published import studies
 from sgm.tables import ranking_table
 
@@ -145,19 +145,19 @@ def draw(frames: dict[Panel, pd.DataFrame]) -> Figure:
         axes = figure.subplots(rows, columns, sharex=True, squeeze=False).flatten()
         for ax, (panel, t) in zip(axes, frames.items(), strict=False):
             own = {"mfc": "none", "ls": "none", "ms": 3.5}
-            ax.plot(t["slides"], "o", color=INK, label="slides, networks", **own)
-            ax.plot(t["slides_exact"], "x", color=INK, label="slides, exact score", **own)
+            ax.plot(t["slides"], "o", color=C.INK, label="slides, networks", **own)
+            ax.plot(t["slides_exact"], "x", color=C.INK, label="slides, exact score", **own)
             band = t["shown"] - t["shown_sd"], t["shown"] + t["shown_sd"]
-            ax.fill_between(t.index, *band, color=VERMILLION, alpha=0.25, lw=0)
-            ax.plot(t["shown"], color=VERMILLION, label="ours by their estimator, ± 1 sd")
+            ax.fill_between(t.index, *band, color=C.VERMILLION, alpha=0.25, lw=0)
+            ax.plot(t["shown"], color=C.VERMILLION, label="ours by their estimator, ± 1 sd")
             if "authors" in t:
                 ax.errorbar(
                     t.index, t["authors"], t["authors_sd"], fmt="s", ms=3.5, mfc="white",
-                    color=VERMILLION, label="the same with their recipe",
+                    color=C.VERMILLION, label="the same with their recipe",
                 )  # fmt: skip
-            ax.plot(t["resolved"], color=BLUE, label="ours, resolved")
-            ax.plot(t["exact"], ":", color=INK, label="exact score, exact")
-            ax.axhline(t.attrs["floor"], color=FAINT, ls="--", lw=0.9, label="their floor")
+            ax.plot(t["resolved"], color=C.BLUE, label="ours, resolved")
+            ax.plot(t["exact"], ":", color=C.INK, label="exact score, exact")
+            ax.axhline(t.attrs["floor"], color=C.FAINT, ls="--", lw=0.9, label="their floor")
             ax.set(title=panel.title, yscale="log", xlabel="a")
             if panel.divergence == "kl":
                 ax.set_ylabel("nats")

@@ -304,8 +304,8 @@ def denoising_losses(
 class ChainError:
     """Mean squared error of a score along the chain that it generates.
 
-    An observer of `sgm.simulation.simulate_reverse`: at the first evaluation of each of the N
-    time steps, |s_θ − s|² at the points of the first rows, s the exact score at its time.
+    An observer of `sgm.simulation.simulate_reverse`: at each evaluation, |s_θ − s|² at the points
+    of the first rows, s the exact score at its time.
 
     Parameters
     ----------
@@ -321,11 +321,13 @@ class ChainError:
     def __init__(self, process: Process, law: Law, steps: Steps, n_rows: int) -> None:
         self.process, self.law = process, law
         self.times, self.n_rows = steps.score_time, n_rows
-        self.squares: dict[int, list[Array]] = {k: [] for k in steps.departures.tolist()}
+        self.squares: dict[int, list[Array]] = {
+            k: [] for k in np.flatnonzero(steps.evaluated).tolist()
+        }
 
     def __call__(self, stage: int, rows: slice, x: Tensor, score: Tensor) -> None:
         """See `sgm.simulation.Observer`."""
-        if rows.start >= self.n_rows or stage not in self.squares:
+        if rows.start >= self.n_rows:
             return
         t, kept = self.times[stage], self.n_rows - rows.start
         states, scores = (part[:, :kept].double().cpu().numpy() for part in (x, score))
@@ -335,6 +337,6 @@ class ChainError:
 
     @property
     def mse(self) -> Array:
-        """E|s_θ − s|² at each of the steps, shape (R, N)."""
+        """E|s_θ − s|² at each evaluation, shape (R, NFE)."""
         squares = (np.concatenate(found, axis=-1) for found in self.squares.values())
         return np.stack([found.mean(axis=-1) for found in squares], axis=-1)

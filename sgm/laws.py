@@ -14,6 +14,8 @@ exact score, the law of the output tends to closed forms of m, v and V = m²λ +
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -24,11 +26,13 @@ from sgm.samplers import Steps
 from sgm.scores import GaussianScore, exact
 
 __all__ = [
+    "StepDeviations",
     "chain_error",
     "chain_laws",
     "probability_flow_limit",
     "reverse_sde_limit",
     "sampler_law",
+    "step_deviations",
 ]
 
 Array = npt.NDArray[np.float64]
@@ -148,6 +152,101 @@ def chain_error(steps: Steps, score: GaussianScore, law: Gaussian, prior: Gaussi
             linear = np.sum(weight * variance[:, None, :] * slope**2, axis=(-2, -1))
         error = linear + np.sum(shift**2, axis=-1)
     return np.where(steps.evaluated, np.where(lost, np.inf, error), np.nan)
+
+
+@dataclass(frozen=True, eq=False)
+class StepDeviations:
+    """How far each step of a sampler leads off the forward process's laws, and what becomes of it.
+
+    All in the directions of the basis of the data's law.
+
+    Parameters
+    ----------
+    start : ndarray, shape (d,)
+        W₂ between the prior and p_T.
+    local : ndarray, shape (N, d)
+        W₂ between p_{τ_{k+1}} and what step k makes of a chain that has followed the p_{τ_j}.
+    start_gain : ndarray, shape (d,)
+        Factor with which an error at the start arrives in the output.
+    local_gain : ndarray, shape (N, d)
+        Factor with which an error in x after step k arrives.
+    score_gain : ndarray, shape (NFE, d)
+        Factor with which an error of the score arrives, of each evaluation.
+    """
+
+    start: Array
+    local: Array
+    start_gain: Array
+    local_gain: Array
+    score_gain: Array
+
+
+def step_deviations(steps: Steps, score: GaussianScore, times: npt.ArrayLike) -> StepDeviations:
+    """Follow a sampler step by step along the laws that it should have.
+
+    A chain X_k ~ p_{τ_k} starts at p_T and takes the steps of the sampler with the exact score;
+    after each step the optimal map takes the law of x to p_{τ_{k+1}}, while what other registers
+    hold stays as it is. Its registers are jointly Gaussian in each direction, so its moments
+    are those of a recursion. Of a sampler's chain that starts elsewhere or has another score,
+    the difference from X obeys the homogeneous recursion, whose factors are the gains.
+
+    Parameters
+    ----------
+    steps : Steps
+    score : GaussianScore
+        The exact score of the data's law.
+    times : array_like, shape (N + 1,)
+        The grid of the solver.
+
+    Returns
+    -------
+    StepDeviations
+        Infinite where the factors of a step leave the range of float64.
+
+    Raises
+    ------
+    ValueError
+        If `times` are not N + 1 for the N steps.
+    """
+    process, law = score.process, score.law
+    _require_chain(steps, score, process.prior(law.dimension))
+    times = np.asarray(times, dtype=np.float64)
+    if times.shape != (steps.n_steps + 1,):
+        raise ValueError(f"times has shape {times.shape}: must be ({steps.n_steps} + 1,)")
+    n, d, r = len(steps), law.dimension, steps.registers
+    scale = process.mean_scale(times)[:, None]
+    means = scale * law.rotate(law.mean)
+    variances = scale**2 * law.eigenvalues + process.kernel_variance(times)[:, None]
+    factor, shift = _stages(steps, score)
+    noise = steps.noise.reshape(n, r)
+    ends = np.append(steps.starts[1:], n) - 1
+    center, covariance = np.zeros((d, r)), np.zeros((d, r, r))
+    center[:, 0], covariance[:, 0, 0] = means[0], variances[0]
+    local = np.empty((steps.n_steps, d))
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        for k, (first, last) in enumerate(zip(steps.starts, ends, strict=True)):
+            for p, q, rho in zip(
+                *(x[first : last + 1] for x in (factor, shift, noise)), strict=True
+            ):
+                covariance = p @ covariance @ p.swapaxes(-1, -2) + np.outer(rho, rho)
+                center = (p @ center[..., None])[..., 0] + q
+            mean, variance = means[k + 1], variances[k + 1]
+            reached = np.sqrt(np.maximum(covariance[:, 0, 0], 0.0))
+            local[k] = np.hypot(center[:, 0] - mean, reached - np.sqrt(variance))
+            ratio = np.where(reached > 0, np.sqrt(variance) / reached, 0.0)
+            center[:, 0] = mean
+            covariance[:, 0] *= ratio[:, None]
+            covariance[:, :, 0] *= ratio[:, None]
+            covariance[:, 0, 0] = variance  # also where a step has left no variance
+        rows = np.zeros((n + 1, d, r))  # of x in the output, to registers after each stage
+        rows[n, :, 0] = 1.0
+        for k in range(n - 1, -1, -1):
+            rows[k] = (rows[k + 1][:, None] @ factor[k])[:, 0]
+        kicks = np.einsum("kdr,kr->kd", rows[1:], steps.score.reshape(n, r))[steps.evaluated]
+    start = np.hypot(means[0], np.sqrt(variances[0]) - np.sqrt(process.prior_variance))
+    gains = (rows[0, :, 0], rows[ends + 1, :, 0], kicks)
+    known = (np.where(np.isnan(part), np.inf, np.abs(part)) for part in (local, *gains))
+    return StepDeviations(start, *known)
 
 
 def _stages(steps: Steps, score: GaussianScore) -> tuple[Array, Array]:

@@ -55,6 +55,7 @@ __all__ = [
     "level",
     "lowest",
     "numeric_axes",
+    "objection",
     "objections",
     "over_runs",
     "parameters",
@@ -207,31 +208,39 @@ def with_units(label: str, units: str) -> str:
     return f"{label}, {units}" if units else label
 
 
-def objections(here: xr.Dataset, bound: Bound, total: str = "") -> list[str]:
-    """Why a bound's theorem does not apply, one reason a schedule; "" where it applies.
+def objection(cells: xr.Dataset, bound: Bound, total: str = "") -> xr.DataArray:
+    """Why a bound's theorem does not apply, in words; "" where it does.
 
     Parameters
     ----------
-    here : Dataset
-        The grid at one setting: axes `schedule` and `seed`.
+    cells : Dataset
     bound : Bound
     total : str
         One of the refined totals, which may have hypotheses of its own; else it has those
         of the bound.
+
+    Returns
+    -------
+    DataArray of str
+        Over the axes on which it depends, without `seed`: of several reasons that of the last code.
     """
-    n = here.sizes["schedule"]
-    own = here[total].attrs.get("objection", "") if total else ""
-    name = own or here[bound.name].attrs.get("objection", "")
-    if name not in here:
-        return ["its hypotheses are not checked"] * n
-    codes = here[name]
-    meanings = str(codes.attrs["flag_meanings"]).split()
+    unknown = "its hypotheses are not checked"
+    own = cells[total].attrs.get("objection", "") if total else ""
+    name = own or cells[bound.name].attrs.get("objection", "")
+    if name not in cells:
+        return xr.DataArray(unknown)
+    codes = cells[name]
+    meanings = [text.replace("_", " ") for text in str(codes.attrs["flag_meanings"]).split()]
     reasons = dict(zip(np.atleast_1d(codes.attrs["flag_values"]).tolist(), meanings, strict=True))
-    codes = codes.max([dim for dim in codes.dims if dim != "schedule"], skipna=False)
-    return [
-        "" if code == 0 else reasons.get(code, "its hypotheses are not checked").replace("_", " ")
-        for code in np.broadcast_to(codes.values, n).tolist()
-    ]
+    worst = codes.max([dim for dim in codes.dims if dim == "seed"], skipna=False)
+    texts = ["" if code == 0 else reasons.get(code, unknown) for code in worst.values.ravel()]
+    return worst.copy(data=np.array(texts, dtype=object).reshape(worst.shape))
+
+
+def objections(here: xr.Dataset, bound: Bound, total: str = "") -> list[str]:
+    """`objection` at one setting, with axes `schedule` and `seed`: one reason a schedule."""
+    reasons = objection(here, bound, total)
+    return [str(reason) for reason in np.broadcast_to(reasons.values, here.sizes["schedule"])]
 
 
 def finite(cells: xr.Dataset, name: str) -> xr.DataArray:

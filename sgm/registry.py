@@ -107,6 +107,8 @@ CONTEXT: dict[str, tuple[str, ...]] = {
         "score_cross",
         "score_draws",
         "score_mse_generated",
+        "score_mse_evaluations",
+        "steps",
     ),
     "exact": ("law", "generated"),
     "objection": ("law", "variance", "sampler", "total"),

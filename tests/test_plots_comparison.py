@@ -48,7 +48,7 @@ def test_the_frame_holds_the_runs_and_the_table() -> None:
 
 
 def _axes(figure):
-    return [ax for block in figure.subfigs for ax in block.axes]
+    return list(figure.axes)
 
 
 def test_the_titles_say_whether_a_difference_exceeds_the_noise() -> None:

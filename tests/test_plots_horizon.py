@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from sgm import plots
 from sgm.horizons import horizon_set
-from sgm.plots.horizon_axis import evenly, is_geometric, set_horizon_axis
+from sgm.plots.cells import evenly
+from sgm.plots.engine import is_geometric, set_numbers
 from tests.grids import FAILED, synthetic_grid
 from tests.grids_horizon import (
     CUTOFF,
@@ -33,7 +34,8 @@ def of(frame: pd.DataFrame, axis: str, curve: str, **labels: object) -> pd.DataF
 
 
 def titles(figure: Figure) -> str:
-    texts = [figure.get_suptitle(), *(ax.get_title(loc="left") for ax in figure.axes)]
+    texts = [text.get_text() for text in figure.texts]
+    texts += [ax.get_title(loc="left") for ax in figure.axes]
     return " ".join(" ".join(texts).replace("\N{NO-BREAK SPACE}", " ").split())
 
 
@@ -96,7 +98,7 @@ def test_the_marks_are_the_exact_optimum_and_the_set_of_the_runs() -> None:
         for t in (float(here.optimal_horizon), expected.best):
             assert is_drawn(figure, np.array([t, t]), np.array([0, 1]))
     assert "best T of the runs by the ELBO and its 95% confidence set" in legend(figure)
-    assert "beta_a=0 score small 6 runs" in titles(figure)
+    assert "beta_a=0, score small 6 runs" in titles(figure)
 
 
 def test_an_optimum_at_an_end_is_not_drawn() -> None:
@@ -321,7 +323,7 @@ def test_losses_beyond_four_are_left_out_and_said_so() -> None:
 
 def test_labels_of_a_logarithmic_axis_stand_apart() -> None:
     ax = Figure().subplots()
-    set_horizon_axis(ax, [0.2, 0.35, 0.5, 0.6, 0.8, 1.0, 1.4, 2.0])
+    set_numbers(ax, [0.2, 0.35, 0.5, 0.6, 0.8, 1.0, 1.4, 2.0], "T")
     assert [t.get_text() for t in ax.get_xticklabels()] == ["0.2", "0.35", "0.6", "1", "1.4", "2"]
 
 

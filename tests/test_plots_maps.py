@@ -30,7 +30,8 @@ def of(frame: pd.DataFrame, axis: str, curve: str, **labels: object) -> pd.DataF
 
 
 def titles(figure: Figure) -> str:
-    texts = [figure.get_suptitle(), *(ax.get_title(loc="left") for ax in figure.axes)]
+    texts = [text.get_text() for text in figure.texts]
+    texts += [ax.get_title(loc="left") for ax in figure.axes]
     return " ".join(" ".join(texts).replace("\N{NO-BREAK SPACE}", " ").split())
 
 
@@ -165,7 +166,7 @@ def test_maps_mark_the_minima_and_the_regret_of_a_bound() -> None:
     # each panel shows the minima of all quantities of its row
     marks = of(frame, "w2_bound", "minimum", score="scaled")
     shown = [
-        ax for ax in figure.axes[:4]
+        ax for ax in [ax for ax in figure.axes if ax.get_title(loc="left")][:4]
         for line in ax.lines
         if (line.get_xdata()[0], line.get_ydata()[0]) == (marks["x"].item(), marks["y"].item())
     ]  # fmt: skip

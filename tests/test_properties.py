@@ -86,7 +86,14 @@ PARAMETERS = {
         "constant_rate": "exponent: 1, scale: 1",
     },
     "score": {"scaled": "eps: [0.1, -0.3]", "biased": "eps: 0.2", "plugin": "eps: 0.2"},
-    "sampler": {"ddim": "eta: 0.5"},
+    "sampler": {
+        "ddim": "eta: 0.5",
+        "edm": "s_churn: 5",
+        "restart": "restarts: 1, low: 0.1, high: 0.3",
+        "dpm_solver_pp_2m": "eta: [0, 1]",
+        "deis": "order: [1, 3]",
+        "randomised_midpoint": "times_seed: 0",
+    },
     "divergence": {
         "sample_w2": "rows: 100",
         "sliced_w2": "projections: 10, projection_seed: 0",
@@ -102,7 +109,8 @@ PARAMETERS = {
 ELSEWHERE = {
     "gaussian_file", "data_file", "mnist", "cifar10",  # read a file of the user's
     "trained",  # is no closed form
-    "predictor_corrector",  # a step of a fixed size has an error of its own, see below
+    # steps of a fixed size have an error of their own, see below
+    "predictor_corrector", "predictor_corrector_snr", "annealed_langevin",
 }  # fmt: skip
 BUILT_IN = [
     (kind, name)

@@ -179,6 +179,14 @@ def test_values_out_of_range_are_named(build, message):
         build(PROCESSES["VP"], uniform(1.0, 4))
 
 
+def test_a_random_midpoint_needs_a_finite_clock():
+    vp = VPProcess(CosineSchedule(1.0, 1.0, 0.008, np.inf), 1.0)
+    with pytest.raises(ValueError, match=r"process = VPProcess.*: must have a finite B\(T\)"):
+        samplers.randomised_midpoint(vp, uniform(1.0, 4), times_seed=0)
+    with pytest.raises(ValueError, match=r"times_seed = -1: must be an integer"):
+        samplers.randomised_midpoint(PROCESSES["VP"], uniform(1.0, 4), times_seed=-1)
+
+
 def test_exponential_runge_kutta_of_the_modified_score_needs_a_stationary_law():
     with pytest.raises(ValueError, match=r"process = VEProcess.*: must have a stationary law"):
         samplers.exponential_runge_kutta_modified(PROCESSES["VE"], uniform(1.0, 4))

@@ -69,6 +69,7 @@ SCHEMES: dict[str, Scheme] = {
         samplers.predictor_corrector_snr, corrector_steps=1, snr=0.3
     ),
     "probability_flow_euler": samplers.probability_flow_euler,
+    "randomised_midpoint": partial(samplers.randomised_midpoint, times_seed=3),
     "restart": partial(samplers.restart, restarts=2, low=0.2, high=0.5),
     "unipc": samplers.unipc,
 }

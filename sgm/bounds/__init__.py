@@ -1,6 +1,7 @@
 """Upper bounds of what a sampler's output loses against the data's law.
 
-`kl` holds the KL theorem and its sharper forms, `w2` the Wasserstein theorem.
+`kl` holds the KL theorem and its sharper forms, `w2` the Wasserstein theorem, `one_step` a bound
+of W₂ that follows a sampler's own steps.
 """
 
 from sgm.bounds.kl import (
@@ -10,6 +11,12 @@ from sgm.bounds.kl import (
     gaussian_kl_bound,
     kl_bound,
     kl_objection,
+)
+from sgm.bounds.one_step import (
+    OneStepBound,
+    OneStepObjection,
+    one_step_objection,
+    one_step_w2_bound,
 )
 from sgm.bounds.w2 import (
     W2_BOUND_PROVED_FOR,
@@ -28,6 +35,8 @@ __all__ = [
     "W2_BOUND_PROVED_FOR",
     "KLBound",
     "KLObjection",
+    "OneStepBound",
+    "OneStepObjection",
     "W2Bound",
     "W2Objection",
     "contraction",
@@ -38,5 +47,7 @@ __all__ = [
     "lipschitz_paper",
     "lipschitz_safe",
     "lipschitz_sharp",
+    "one_step_objection",
+    "one_step_w2_bound",
     "w2_objection",
 ]

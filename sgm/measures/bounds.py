@@ -10,12 +10,20 @@ import numpy.typing as npt
 from sgm import bounds
 from sgm.densities import Law
 from sgm.gaussian import Gaussian
-from sgm.processes import VPProcess
+from sgm.processes import Process, VPProcess
 from sgm.registry import register
+from sgm.samplers import Steps
 from sgm.targets import LawTarget
-from sgm.variables import KL_TERMINAL, REPLICATE, SCHEDULE, SOLVER, THEORY, Variable
+from sgm.variables import GRID, KL_TERMINAL, REPLICATE, SCHEDULE, SOLVER, THEORY, Variable
 
-__all__ = ["kl_bound", "kl_objection", "w2_bound", "w2_objection"]
+__all__ = [
+    "kl_bound",
+    "kl_objection",
+    "w2_bound",
+    "w2_objection",
+    "w2_one_step",
+    "w2_one_step_objection",
+]
 
 Array = npt.NDArray[np.float64]
 _LIPSCHITZ: dict[str, Literal["paper", "sharp", "safe", "forward"]] = {
@@ -266,4 +274,61 @@ def w2_bound(
         "w2_bound_forward": bound.total_forward,
         "w2_constant_m": bound.time_constant,
         "w2_constant_b": bound.moment_constant,
+    }
+
+
+def w2_one_step_objection(law: Law | None, total: str) -> bounds.OneStepObjection:
+    """Why the one-step bound is not a theorem for a target, if so; it is for every sampler."""
+    return bounds.one_step_objection(law)
+
+
+@register(
+    "bound",
+    needs="gaussian",
+    objection=w2_one_step_objection,
+    variables=[
+        Variable(
+            "w2_one_step_mixing", GRID, "share of the start at the prior", "1", {"label": "mixing"}
+        ),
+        Variable(
+            "w2_one_step_discretization",
+            GRID,
+            "share of the steps' discretisation",
+            "1",
+            {"label": "discretization"},
+        ),
+        Variable(
+            "w2_one_step_score",
+            REPLICATE,
+            "share of the score's errors along the generated chain",
+            "1",
+            {"label": "score error"},
+        ),
+        Variable(
+            "w2_one_step",
+            REPLICATE,
+            "one-step upper bound on W2(target, generated)",
+            "1",
+            {
+                "role": "bound",
+                "label": "one-step bound on W2",
+                "parts": "w2_one_step_discretization w2_one_step_score w2_one_step_mixing",
+                "objection": "w2_one_step_objection",
+                "divergence": "w2_plugin",
+            },
+        ),
+    ],
+)
+def w2_one_step(
+    process: Process, law: Gaussian, times: Array, steps: Steps, score_mse_evaluations: Array
+) -> dict[str, Any]:
+    """The bound of W2 that follows the sampler's own steps, and its shares."""
+    bound = bounds.one_step_w2_bound(
+        process, law, times, steps, score_mse_generated=score_mse_evaluations
+    )
+    return {
+        "w2_one_step_mixing": bound.mixing,
+        "w2_one_step_discretization": bound.discretization + bound.early_stop,
+        "w2_one_step_score": bound.score_error,
+        "w2_one_step": bound.total,
     }

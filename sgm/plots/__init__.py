@@ -1,12 +1,12 @@
 """Figures: each a view of one grid, drawn from the table that is saved beside it.
 
-A view maps a grid (the dataset of a study) to a pair (figure, frame). The frame is
-computed first and the figure is drawn from it and from nothing else, so that the CSV
-that `save` writes holds exactly the numbers drawn. Columns common to the views of a grid:
+A view maps a grid (the dataset of a study) to a pair (figure, frame). The frame is computed first
+and the figure is drawn from it and from nothing else (`sgm.plots.engine`), so that the CSV that
+`save` writes holds exactly the numbers drawn. Columns common to the views of a grid:
 
     panel     number of the panel, with one column for each of its labels
     axis      the axis on which the row is drawn
-    curve     what the row belongs to
+    curve     what the row belongs to; series, which of several of the kind
     x, y      the place and the value; x is empty for a level drawn across the panel
     low, high the band: y ∓ one standard deviation over runs; the range of the runs on a
               logarithmic axis; bottom and top of a bar
@@ -28,21 +28,19 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from sgm.plots.calibration import calibration_figure
+from sgm.plots.cells import NoNumbersError, target_title
 from sgm.plots.comparison import comparison_figure
 from sgm.plots.coverage import coverage_figure
 from sgm.plots.decomposition import decomposition_figure
 from sgm.plots.divergence import divergence_figure
 from sgm.plots.elbo import elbo_figure
+from sgm.plots.engine import empty_page, house_style
 from sgm.plots.heatmap import map_figure
 from sgm.plots.histogram import histogram_figure
 from sgm.plots.horizon import horizon_figure
-from sgm.plots.horizon_axis import NoNumbersError
 from sgm.plots.optimal_schedule import optimal_schedule_figure
-from sgm.plots.panels import target_title
-from sgm.plots.rows import make_frame
 from sgm.plots.samples import samples_figure
 from sgm.plots.schedules import schedules_figure
-from sgm.plots.style import empty_page, house_style
 from sgm.reading import bounds_of, why_empty
 from sgm.store.cells import written_whole
 
@@ -70,7 +68,8 @@ Drawn: TypeAlias = tuple[Figure, pd.DataFrame]
 #: Formats of a figure, and what matplotlib would write into one that is not the figure's.
 FORMATS = {"png": ["Software"], "pdf": ["CreationDate", "ModDate"]}
 
-EMPTY = make_frame("", [])  # beside a page that says why there is no number
+#: Beside a page that says why there is no number.
+EMPTY = pd.DataFrame(columns=["panel", "axis", "curve", "x", "y", "low", "high", "n_runs"])
 
 
 def save(
@@ -98,7 +97,6 @@ def save(
         for path, name in zip(paths, formats, strict=False):
             with written_whole(path) as aside:
                 figure.savefig(aside, format=name, metadata=dict.fromkeys(FORMATS[name]))
-            figure.set_layout_engine("none")  # laid out already, a third of the time of drawing
     with written_whole(paths[-1]) as aside:
         frame.to_csv(aside, index=False)
     return paths
@@ -130,7 +128,9 @@ def draw(data: xr.Dataset, stem: str, x: str | None = None) -> Drawn:
         ``map/<target>``, ``<figure>/<target>`` for the `figure` of a divergence such as
         ``kl``, and ``kl_decomposition/<target>`` for the bound ``kl_bound``.
     x : str, optional
-        The number on the x-axis (`sgm.reading.numeric_axes`); by default the study's.
+        What stands on x: a number that varies in the grid (`sgm.reading.numeric_axes`), such as
+        ``a``, ``horizon`` or a parameter of the user's family. By default that of the study.
+        Figures of divergences and bounds take it; the others have an x of their own.
 
     Returns
     -------
@@ -145,14 +145,15 @@ def draw(data: xr.Dataset, stem: str, x: str | None = None) -> Drawn:
     """
     name, _, target = stem.partition("/")
     labels = [target] if target else []
-    if name in FIGURES:
-        try:
-            return FIGURES[name](data, *labels)
-        except NoNumbersError:
-            cells = data.sel(target=target)
-            with house_style():
-                return empty_page(f"{target_title(cells)}: {name}", why_empty(cells)), EMPTY
-    for bound in bounds_of(data):
-        if name == f"{bound.figure}_decomposition":
-            return decomposition_figure(data, target, bound.name)
-    return divergence_figure(data, target, name)
+    with house_style():
+        if name in FIGURES:
+            try:
+                return FIGURES[name](data, *labels)
+            except NoNumbersError:
+                cells = data.sel(target=target)
+                title = f"{target_title(cells)}: {name}"
+                return empty_page(title, why_empty(cells)), EMPTY.copy()
+        for bound in bounds_of(data):
+            if name == f"{bound.figure}_decomposition":
+                return decomposition_figure(data, target, bound.name, x)
+        return divergence_figure(data, target, name, x)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from sgm.plots.style import FAINT, INK, empty_page, house_style, new_figure
+from sgm.plots.cells import OWN_AXES
+from sgm.plots.engine import C, Look, Page, Track, draw_page, empty_page, wrapped
 from sgm.reading import Divergence, divergences_of, finite, over_runs, why_empty, with_units
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
@@ -26,15 +28,8 @@ def _rows(cells: xr.Dataset, divergence: Divergence, panel: int) -> pd.DataFrame
     for curve, name in (("estimate", divergence.name), ("unbiased", divergence.unbiased)):
         if not name:
             continue
-        runs = over_runs(finite(cells, name))
-        points = xr.Dataset(
-            {
-                "x": finite(cells, divergence.exact),
-                "y": runs.mean,
-                "sd": runs.sd,
-                "n_runs": runs.count,
-            }
-        )
+        runs, exact = over_runs(finite(cells, name)), finite(cells, divergence.exact)
+        points = xr.Dataset({"x": exact, "y": runs.mean, "sd": runs.sd, "n_runs": runs.count})
         order = [axis for axis in cells[divergence.name].dims if axis in points.sizes]
         table = points.to_dataframe(dim_order=order)  # xarray's own order may be that of a set
         table = table[["x", "y", "sd", "n_runs"]].dropna(subset=["x", "y"]).reset_index()
@@ -46,8 +41,7 @@ def _rows(cells: xr.Dataset, divergence: Divergence, panel: int) -> pd.DataFrame
     floor = finite(cells, divergence.floor)
     floor = floor.mean([dim for dim in floor.dims if dim != "target"])
     levels = floor.to_dataframe("y").reset_index()[["target", "y"]].dropna()
-    measured = set(tables[0]["target"])
-    levels = levels[levels["target"].isin(measured)]
+    levels = levels[levels["target"].isin(set(tables[0]["target"]))]
     frame = pd.concat([*tables, levels.assign(curve="floor")], ignore_index=True)
     frame.insert(0, "axis", divergence.figure)
     frame.insert(0, "panel", panel)
@@ -63,10 +57,6 @@ def calibration_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
     Below, the relative error, linear within ± 10 % and logarithmic beyond. Of a divergence
     that may be negative, such as an NLL, axes are linear, and the error is the difference.
 
-    Parameters
-    ----------
-    grid : Dataset
-
     Returns
     -------
     figure : Figure
@@ -75,47 +65,56 @@ def calibration_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
         `error`, `relative_error` and `relative_sd`. An estimate at or below zero has no place on
         the upper axis; the panel's title counts them.
     """
-    cells = grid.drop_dims("time_fraction", errors="ignore").load()
+    cells = grid.drop_dims(OWN_AXES, errors="ignore").load()
     chosen = [
         divergence
         for divergence in divergences_of(grid)
         if divergence.exact
         and bool((np.isfinite(cells[divergence.exact]) & np.isfinite(cells[divergence.name])).any())
     ]
+    tables = [_rows(cells, divergence, i) for i, divergence in enumerate(chosen)]
+    frame = pd.concat(tables or [pd.DataFrame()], ignore_index=True)
+    title = "estimates against exact values"
+    if not chosen:
+        return empty_page(title, f"nothing sampled whose law is exact: {why_empty(cells)}"), frame
     targets = [str(label) for label in grid["target"].values]
-    colors = dict(zip(targets, sns.color_palette("colorblind", len(targets)), strict=True))
-    if len(targets) > 10:
-        colors = dict(zip(targets, sns.color_palette("viridis", len(targets)), strict=True))
-    looks = {t: (colors[t], MARKERS[i % len(MARKERS)]) for i, t in enumerate(targets)}
-    frame = pd.concat(
-        [_rows(cells, divergence, i) for i, divergence in enumerate(chosen)] or [pd.DataFrame()],
-        ignore_index=True,
-    )
-    columns = min(COLUMNS, max(1, len(chosen)))
-    bands = -(-max(1, len(chosen)) // columns)
-    with house_style():
-        title = "estimates against exact values"
-        if not chosen:
-            return empty_page(
-                title, f"nothing sampled whose law is exact: {why_empty(cells)}"
-            ), frame
-        figure = new_figure(max(4.4, 2.9 * columns + 0.4), 4.6 * bands + 0.8, title)
-        axes = figure.subplots(
-            2 * bands, columns, squeeze=False, gridspec_kw={"height_ratios": [1.5, 1] * bands}
+    palette = sns.color_palette("colorblind" if len(targets) <= 10 else "viridis", len(targets))
+    looks = {
+        target: Look(
+            f"{target}, d = {int(cells['dimension'].sel(target=target))}", color, "none",
+            MARKERS[i % len(MARKERS)], alpha=0.9,
         )
-        for ax in axes.ravel()[len(chosen) :]:
-            ax.set_axis_off()
-        for i, divergence in enumerate(chosen):
-            here = frame[frame["panel"] == i]
-            row, column = 2 * (i // columns), i % columns
-            for ax in axes[row : row + 2, column]:
-                ax.set_axis_on()
-            _draw_values(axes[row, column], here, divergence, looks)
-            axes[row + 1, column].sharex(axes[row, column])
-            axes[row, column].tick_params(labelbottom=False)
-            _draw_errors(axes[row + 1, column], here, divergence, looks)
-        _legend(figure, frame, looks, cells)
-    return figure, frame
+        for i, (target, color) in enumerate(zip(targets, palette, strict=True))
+    }  # fmt: skip
+    # what is drawn on the axes below is what the frame says of the same points
+    below = frame.assign(axis="error")
+    drawn = pd.concat([frame.assign(axis="value"), below], ignore_index=True)
+    tracks = [
+        Track(
+            "value", "estimate", 2.1, paint=lambda ax, rows: _draw_values(ax, rows, chosen, looks)
+        ),
+        Track("error", "error", 1.4, paint=lambda ax, rows: _draw_errors(ax, rows, chosen, looks)),
+    ]
+    titles = {}
+    for i, divergence in enumerate(chosen):
+        own = frame[(frame["panel"] == i) & (frame["curve"] != "floor")]
+        lost = 0 if _is_linear(own) else int(((own["x"] > 0) & (own["y"] <= 0)).sum())
+        titles[i] = divergence.label + (f"\n{lost} means ≤ 0 not shown" if lost else "")
+    kinds = {
+        "estimate": Look("estimate, mean ± 1 sd over runs", C.INK, "none", "o"),
+        "unbiased": Look("without its bias", C.INK, "none", "o", face="white"),
+        "floor": Look("noise floor of a target", C.FAINT, "--"),
+    }
+    kinds = {k: look for k, look in kinds.items() if (frame["curve"] == k).any()}
+    shown = [looks[target] for target in targets if target in set(frame["target"])]
+    legend = [*shown, *kinds.values(), Look("the truth", C.INK)]
+    columns = min(COLUMNS, len(chosen))
+    page = Page(
+        title, wrapped(range(len(chosen)), tracks, columns), titles=titles,
+        width=max(4.8, 2.9 * columns + 0.4),
+        handles=[look.handle(look.label, look.color) for look in legend],
+    )  # fmt: skip
+    return draw_page(drawn, page), frame
 
 
 def _is_linear(rows: pd.DataFrame) -> bool:
@@ -124,66 +123,48 @@ def _is_linear(rows: pd.DataFrame) -> bool:
     return bool((x < 0).any() or (x == 0).all())
 
 
-def _draw_values(
-    ax: Axes, rows: pd.DataFrame, divergence: Divergence, looks: dict[str, tuple[object, str]]
-) -> None:
-    points, linear = rows[rows["curve"] != "floor"], _is_linear(rows)
+def _draw_points(ax: Axes, rows: pd.DataFrame, y: str, low: Any, high: Any, looks: Any) -> None:
+    parts = rows.assign(_low=low, _high=high).groupby(["target", "curve"], sort=False)
+    for (target, curve), part in parts:
+        look = looks[str(target)]
+        ax.errorbar(
+            part["x"], part[y], yerr=np.nan_to_num([part["_low"], part["_high"]]), fmt=look.marker,
+            color=look.color, markersize=3.2, elinewidth=0.6, markeredgewidth=0.8,
+            markerfacecolor="white" if curve == "unbiased" else look.color,
+            zorder=4 if curve == "unbiased" else 3,
+        )  # fmt: skip
+
+
+def _draw_values(ax: Axes, rows: pd.DataFrame, chosen: list[Divergence], looks: Any) -> None:
+    divergence, linear = chosen[rows["panel"].iloc[0]], _is_linear(rows)
+    points = rows[rows["curve"] != "floor"]
     points = points if linear else points[points["x"] > 0]
     shown = points if linear else points[points["y"] > 0]
-    for (target, curve), part in shown.groupby(["target", "curve"], sort=False):
-        color, marker = looks[str(target)]
-        low = part["low"] if linear else part["low"].clip(lower=part["y"] / 1e3)  # to the edge
-        ax.errorbar(
-            part["x"],
-            part["y"],
-            yerr=np.nan_to_num([part["y"] - low, part["high"] - part["y"]]),
-            fmt=marker,
-            color=color,
-            markersize=3.2,
-            markerfacecolor="white" if curve == "unbiased" else color,
-            elinewidth=0.6,
-            markeredgewidth=0.8,
-            zorder=4 if curve == "unbiased" else 3,
-        )
+    low = shown["low"] if linear else shown["low"].clip(lower=shown["y"] / 1e3)  # to the edge
+    _draw_points(ax, shown, "y", shown["y"] - low, shown["high"] - shown["y"], looks)
     floors = rows[(rows["curve"] == "floor") & ((rows["y"] > 0) | linear)]
     for _, level in floors.iterrows():
-        ax.axhline(level["y"], color=looks[str(level["target"])][0], linestyle="--", linewidth=0.8)
+        color = looks[str(level["target"])].color
+        ax.axhline(level["y"], color=color, linestyle="--", linewidth=0.8)
     ends = points["x"].min(), points["x"].max()
-    ax.plot(ends, ends, color=INK, linewidth=0.8, zorder=2)
+    ax.plot(ends, ends, color=C.INK, linewidth=0.8, zorder=2)
     if not linear:
         ax.set_xscale("log")
         ax.set_yscale("log", nonpositive="clip")
         values = pd.concat([points["x"], shown["y"], floors["y"]])
         ax.set_ylim(values.min() / 2, values.max() * 2)
     ax.set_ylabel(with_units("estimate", divergence.units))
-    lost = len(points) - len(shown)
-    note = f"\n{lost} means ≤ 0 not shown" if lost else ""
-    ax.set_title(f"{divergence.label}{note}", loc="left")
 
 
-def _draw_errors(
-    ax: Axes, rows: pd.DataFrame, divergence: Divergence, looks: dict[str, tuple[object, str]]
-) -> None:
-    linear = _is_linear(rows)
+def _draw_errors(ax: Axes, rows: pd.DataFrame, chosen: list[Divergence], looks: Any) -> None:
+    divergence, linear = chosen[rows["panel"].iloc[0]], _is_linear(rows)
     error = "error" if linear else "relative_error"
     points = rows[rows["curve"] != "floor"].dropna(subset=error)
-    for (target, curve), part in points.groupby(["target", "curve"], sort=False):
-        color, marker = looks[str(target)]
-        ax.errorbar(
-            part["x"],
-            part[error],
-            yerr=np.nan_to_num(part["high"] - part["y"] if linear else part["relative_sd"]),
-            fmt=marker,
-            color=color,
-            markersize=3.2,
-            markerfacecolor="white" if curve == "unbiased" else color,
-            elinewidth=0.6,
-            markeredgewidth=0.8,
-            zorder=4 if curve == "unbiased" else 3,
-        )
-    ax.axhline(0, color=INK, linewidth=0.8, zorder=2)
+    reach = points["high"] - points["y"] if linear else points["relative_sd"]
+    _draw_points(ax, points, error, reach, reach, looks)
+    ax.axhline(0, color=C.INK, linewidth=0.8, zorder=2)
     if not linear:
-        ax.axhspan(-LINEAR, LINEAR, color=FAINT, alpha=0.08, linewidth=0)
+        ax.axhspan(-LINEAR, LINEAR, color=C.FAINT, alpha=0.08, linewidth=0)
         ax.set_yscale("symlog", linthresh=LINEAR, linscale=0.8)
         low, high = ax.get_xlim()
         if high < NARROW * low:  # too few powers of ten to read a value from
@@ -192,32 +173,3 @@ def _draw_errors(
         ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_ylabel(with_units("error", divergence.units) if linear else "relative error")
     ax.set_xlabel(with_units("exact value", divergence.units))
-
-
-def _legend(
-    figure: Figure,
-    frame: pd.DataFrame,
-    looks: dict[str, tuple[object, str]],
-    cells: xr.Dataset,
-) -> None:
-    """Targets by colour and marker; what is filled, open and dashed."""
-
-    def mark(marker: str, color: object, label: str, **options: object) -> Line2D:
-        return Line2D([], [], color=color, marker=marker, markersize=3.5, label=label, **options)  # type: ignore[arg-type]
-
-    handles = [
-        mark(marker, color, f"{target}, d = {int(cells['dimension'].sel(target=target))}", ls="")
-        for target, (color, marker) in looks.items()
-        if target in set(frame["target"])
-    ]
-    handles.append(mark("o", INK, "estimate, mean ± 1 sd over runs", ls=""))
-    if (frame["curve"] == "unbiased").any():
-        handles.append(mark("o", INK, "without its bias", ls="", markerfacecolor="white"))
-    if (frame["curve"] == "floor").any():
-        handles.append(mark("", FAINT, "noise floor of a target", ls="--"))
-    handles.append(mark("", INK, "the truth", ls="-"))
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=max(1, min(len(handles), int(figure.get_figwidth() / 2.2))),
-    )

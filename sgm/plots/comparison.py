@@ -5,88 +5,99 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from sgm.comparison import Comparison, compare, multiplicity, nothing_compared
-from sgm.plots.panels import Panel, find_panels, panel_title, target_title
-from sgm.plots.rows import Rows, make_frame
-from sgm.plots.style import (
-    BROWN,
-    FAINT,
-    GREEN,
-    INK,
-    ORANGE,
-    PURPLE,
+from sgm.plots.cells import View, make_frame, panel_notes, target_title
+from sgm.plots.engine import (
     SD,
-    SKY,
-    VERMILLION,
-    Style,
-    add_legend,
+    Band,
+    C,
+    Look,
+    Page,
+    Track,
     draw_level,
+    draw_page,
     empty_page,
-    house_style,
-    is_log,
-    new_figure,
+    spans_decades,
 )
 from sgm.reading import divergences_of, with_units
 
-COLORS = (VERMILLION, GREEN, PURPLE, BROWN, SKY, ORANGE)
-FLOOR = Style("noise floor", FAINT, "--", width=0.9, band=SD)
+COLORS = (C.VERMILLION, C.GREEN, C.PURPLE, C.BROWN, C.SKY, C.ORANGE)
+FLOOR = Look("noise floor", C.FAINT, "--", width=0.9)
 WIDE = 10.0  # ratio of differences beyond which they are drawn on logarithmic scales
 BOX, SPREAD = 0.72, 0.26  # height of a box, and of its runs, across the row of a schedule
 
 
-def _places(values: npt.NDArray[Any], row: int) -> npt.NDArray[np.float64]:
-    """Where the runs of a row stand: in the order of their seeds, not at random."""
-    if len(values) == 1:
-        return np.array([float(row)])
-    return row + np.linspace(-SPREAD, SPREAD, len(values))
+@dataclass(frozen=True)
+class Pair:
+    """A setting and a divergence: a line of two axes."""
+
+    setting: pd.Series[Any]
+    comparisons: list[Comparison]
+
+    @property
+    def axis(self) -> str:
+        return self.comparisons[0].divergence.figure
+
+    @property
+    def label(self) -> str:
+        first = self.comparisons[0]
+        label = first.divergence.label + (", coupled" if first.coupled else "")
+        return with_units(label, first.divergence.units)
 
 
-def _panel_rows(panel: Panel, comparisons: list[Comparison]) -> list[pd.DataFrame]:
+def _rows(panel: int, pair: Pair) -> list[pd.DataFrame]:
     """Runs of the best a and of each other schedule, then their differences."""
-    rows, first = Rows(panel), comparisons[0]
-    axis = first.divergence.figure
-    columns = [(f"best a = {first.a}", first.best), *((c.reference, c.other) for c in comparisons)]
-    for row, (name, runs) in enumerate(columns):
-        rows.add(axis, "runs", _places(runs, row), runs, schedule=name)
+    first = pair.comparisons[0]
+    labels: dict[Any, Any] = pair.setting.drop("panel").to_dict()
+    tables = []
+
+    def add(axis: str, curve: str, x: Any, y: Any, **columns: Any) -> None:
+        own = {"axis": axis, "curve": curve, "x": x, "y": y, **columns}
+        tables.append(pd.DataFrame({"panel": panel, **labels, **own}))
+
+    named = [(f"best a = {first.a}", first.best)]
+    for row, (name, runs) in enumerate(
+        [*named, *((c.reference, c.other) for c in pair.comparisons)]
+    ):
+        add(pair.axis, "runs", _places(len(runs), row), runs, schedule=name)
         low, median, high = np.quantile(runs[np.isfinite(runs)], [0.25, 0.5, 0.75])
-        rows.add(axis, "quartiles", row, median, low=low, high=high, schedule=name)
-    for row, c in enumerate(comparisons, start=1):
-        d = c.best - c.other
-        rows.add(f"{axis} difference", "runs", _places(d, row), d, schedule=c.reference)
-        rows.add(
-            f"{axis} difference", "mean", row, c.difference, low=c.low, high=c.high,
-            n_runs=c.pairs, schedule=c.reference,
-        )  # fmt: skip
-    rows.add(axis, "floor", np.nan, first.floor, sd=first.floor_sd)
-    return rows.rows
+        add(pair.axis, "quartiles", [row], [median], low=low, high=high, schedule=name)
+    for row, c in enumerate(pair.comparisons, start=1):
+        axis, d = f"{pair.axis} difference", c.best - c.other
+        add(axis, "runs", _places(len(d), row), d, schedule=c.reference)
+        own = {"low": c.low, "high": c.high, "n_runs": c.pairs, "schedule": c.reference}
+        add(axis, "mean", [row], [c.difference], **own)
+    if np.isfinite(first.floor):
+        ends = {"low": first.floor - first.floor_sd, "high": first.floor + first.floor_sd}
+        add(pair.axis, "floor", [np.nan], [first.floor], **ends)
+    return tables
+
+
+def _places(n: int, row: int) -> Any:
+    """Where the runs of a row stand: in the order of their seeds, not at random."""
+    return row + (np.linspace(-SPREAD, SPREAD, n) if n > 1 else np.zeros(n))
 
 
 def comparison_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFrame]:
     """β_a at its best a against VPSDE (a = 0) and the schedules outside the family.
 
-    For each panel of `divergence_figure` and each divergence a row of two axes: left, a
-    box and the runs of each schedule, with the noise floor; right, the paired differences
-    best − other, a point a run, their mean and its 95 % interval. The titles say in words
-    whether a difference exceeds the noise, and how many intervals would by chance. With six
-    runs or more, each half of them is shown at the a that is best on the other half
-    (`sgm.comparison`).
-
-    Parameters
-    ----------
-    grid : Dataset
-    target : str
-        A label of the axis `target`.
+    For each setting and each divergence two axes: left, a box and the runs of each schedule, with
+    the noise floor; right, the paired differences best − other, a point a run, their mean and its
+    95 % interval. The titles say in words whether a difference exceeds the noise, and how many
+    intervals would by chance. With six runs or more, each half of them is shown at the a that is
+    best on the other half (`sgm.comparison`).
 
     Returns
     -------
@@ -99,129 +110,108 @@ def comparison_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFra
     ValueError
         If the grid has no such target.
     """
-    cells, panels = find_panels(grid, target)
-    compared = {
-        panel.number: [
-            found
-            for divergence in divergences_of(grid)
-            if (found := compare(panel.here, divergence))
+    view = View.of(grid, target, settings=True)
+    pairs = []
+    for _, setting in view.panels.iterrows():
+        here = view.cells.sel(setting.drop("panel").to_dict())
+        found = [compare(here, divergence) for divergence in divergences_of(grid)]
+        pairs += [Pair(setting, comparisons) for comparisons in found if comparisons]
+    tables = [table for i, pair in enumerate(pairs) for table in _rows(i, pair)]
+    frame = make_frame(tables, target, view.columns)
+    title = f"{target_title(view.cells)}: the best a against other schedules"
+    if not pairs:
+        return empty_page(title, f"nothing to compare: {nothing_compared(view.cells)}"), frame
+    lost = len(view.panels) - len({pair.setting["panel"] for pair in pairs})
+    shared, own = panel_notes(view, pairs[0].comparisons[0].divergence, None)
+    notes = [*shared, multiplicity(c for pair in pairs for c in pair.comparisons)]
+    notes += [f"{lost} of {len(view.panels)} settings have no runs to compare"] * (lost > 0)
+    titles = {}
+    for i, pair in enumerate(pairs):
+        lines = [f"best a against {c.reference}: {c.verdict}" for c in pair.comparisons]
+        titles[i] = "\n".join(filter(None, [own[pair.setting["panel"]], *lines]))
+    differ = frame["axis"].str.endswith(" difference")
+    drawn = frame.assign(axis=np.where(differ, "difference", "values"))
+    side = 2 if len(pairs) > 3 else 1  # so many pairs beside each other
+    bands = []
+    for k in range(0, len(pairs), side):
+        panels = range(k, min(k + side, len(pairs)))
+        height = 0.45 + 0.3 * (1 + max(len(pairs[i].comparisons) for i in panels))
+        tracks = [
+            Track("values", height=height, paint=lambda ax, rows: _draw_values(ax, rows, pairs)),
+            Track(
+                "difference",
+                height=height,
+                paint=lambda ax, rows: _draw_difference(ax, rows, pairs),
+            ),
         ]
-        for panel in panels
-    }
-    lost = len(panels)
-    panels = [panel for panel in panels if compared[panel.number]]
-    lost -= len(panels)
-    frame = make_frame(
-        target,
-        (
-            rows
-            for panel in panels
-            for comparisons in compared[panel.number]
-            for rows in _panel_rows(panel, comparisons)
+        bands.append(Band(panels, tracks, beside=True))
+    if len(bands) > 1 and len(bands[-1].panels) < side:  # a page has columns of one width
+        bands[-1] = Band([*bands[-1].panels, len(pairs)], bands[-1].tracks, beside=True)
+    handles = [
+        Patch(
+            facecolor=to_rgba(C.VERMILLION, 0.15),
+            edgecolor=C.VERMILLION,
+            label="quartiles and runs",
         ),
-    )
-    heights = [
-        sum(0.75 + 0.37 * len(found) + 0.25 for found in compared[panel.number]) + 0.75
-        for panel in panels
+        Look(width=1.6, marker="D").handle("mean paired difference, 95% interval", C.INK),
+        Look(width=1.6, marker="D", face="white").handle("the same, within the noise", C.INK),
     ]
-    with house_style():
-        if not panels:
-            why = f"nothing to compare: {nothing_compared(cells)}"
-            return empty_page(target_title(cells), why), frame
-        every = (c for panel in panels for found in compared[panel.number] for c in found)
-        notes = [f"{lost} of {lost + len(panels)} settings have no runs to compare"] * (lost > 0)
-        title = "\n".join(filter(None, [target_title(cells), multiplicity(every), *notes]))
-        figure = new_figure(8.6, sum(heights) + 0.8 + 0.18 * title.count("\n"), title)
-        drawn: list[Axes] = []
-        blocks = figure.subfigures(len(panels), 1, squeeze=False, height_ratios=heights)
-        for panel, block in zip(panels, blocks.ravel(), strict=True):
-            measured = compared[panel.number]
-            here = frame[frame["panel"] == panel.number]
-            lines = panel_title(panel, grid, measured[0][0].divergence, None).splitlines()
-            block.suptitle(", ".join(lines), x=0.01, ha="left", fontsize=8)
-            axes = block.subplots(
-                len(measured),
-                2,
-                squeeze=False,
-                sharey="row",
-                gridspec_kw={
-                    "width_ratios": [1.25, 1],
-                    "height_ratios": [len(comparisons) + 2 for comparisons in measured],
-                },
-            )
-            for pair, comparisons in zip(axes, measured, strict=True):
-                _draw(pair, here, comparisons)
-                drawn += list(pair)
-        add_legend(figure, drawn)
-    return figure, frame
+    if (frame["curve"] == "floor").any():
+        handles.append(FLOOR.handle(FLOOR.label + SD, C.FAINT))
+    page = Page(
+        title, bands, notes=notes, titles=titles, width=8.6 if side == 1 else 11.5, loose=True,
+        handles=handles,
+    )  # fmt: skip
+    return draw_page(drawn, page), frame
 
 
-def _draw(pair: npt.NDArray[Any], rows: pd.DataFrame, comparisons: list[Comparison]) -> None:
-    left, right = pair
-    divergence = comparisons[0].divergence
-    values = rows[rows["axis"] == divergence.figure]
-    runs = values[values["curve"] == "runs"]
-    for place, (_, part) in enumerate(runs.groupby("schedule", sort=False)):
-        color = COLORS[place % len(COLORS)]
-        left.plot(part["y"], part["x"], "o", color=color, markersize=2.6, alpha=0.75)
-    for place, (_, box) in enumerate(values[values["curve"] == "quartiles"].iterrows()):
-        color = COLORS[place % len(COLORS)]
-        left.barh(
+def _draw_values(ax: Axes, rows: pd.DataFrame, pairs: list[Pair]) -> None:
+    runs = rows[rows["curve"] == "runs"]
+    names = list(dict.fromkeys(runs["schedule"]))
+    for color, (_, part) in zip(COLORS * 9, runs.groupby("schedule", sort=False), strict=False):
+        ax.plot(part["y"], part["x"], "o", color=color, markersize=2.6, alpha=0.75)
+    boxes = rows[rows["curve"] == "quartiles"]
+    for color, (_, box) in zip(COLORS * 9, boxes.iterrows(), strict=False):
+        ax.barh(
             box["x"], box["high"] - box["low"], BOX, box["low"],
             facecolor=to_rgba(color, 0.15), edgecolor=color, linewidth=0.8,
-            label="quartiles and runs" if place == 0 else None,
         )  # fmt: skip
-        left.vlines(box["y"], box["x"] - BOX / 2, box["x"] + BOX / 2, color=color, linewidth=1.8)
-    for _, row in values[values["curve"] == "floor"].iterrows():
-        draw_level(left, row, FLOOR, upright=True)
-    names = list(dict.fromkeys(runs["schedule"]))
-    left.set_yticks(range(len(names)), labels=[str(name) for name in names])
-    left.set_ylim(len(names) - 0.5, -0.5)
-    left.set_ylabel("")
-    label = divergence.label + (", coupled" if comparisons[0].coupled else "")
-    label = with_units(label, divergence.units)
-    if is_log(values):
-        left.set_xscale("log")
-        left.set_xlabel(f"{label} (log scale)")
+        ax.vlines(box["y"], box["x"] - BOX / 2, box["x"] + BOX / 2, color=color, linewidth=1.8)
+    for _, row in rows[rows["curve"] == "floor"].iterrows():
+        draw_level(ax, row, FLOOR, upright=True)
+    ax.set_yticks(range(len(names)), labels=names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    label = pairs[rows["panel"].iloc[0]].label
+    if spans_decades(rows["y"]):
+        ax.set_xscale("log")
+        label += " (log scale)"
     else:
-        left.xaxis.set_major_locator(MaxNLocator(5))
-        left.set_xlabel(label)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.set_xlabel(label, fontsize=7.5)
 
-    right.axvline(0, color=INK, linewidth=0.7)
-    differences = rows[rows["axis"] == f"{divergence.figure} difference"]
+
+def _draw_difference(ax: Axes, rows: pd.DataFrame, pairs: list[Pair]) -> None:
+    comparisons = pairs[rows["panel"].iloc[0]].comparisons
+    ax.axvline(0, color=C.INK, linewidth=0.7)
     for place, c in enumerate(comparisons, start=1):
-        mine = differences[differences["schedule"] == c.reference]
+        mine = rows[rows["schedule"] == c.reference]
         each, mean = mine[mine["curve"] == "runs"], mine[mine["curve"] == "mean"].iloc[0]
         color = COLORS[place % len(COLORS)]
         if c.pairs > 1:
-            right.plot(
-                each["y"], each["x"], "o", color=color, markersize=2.6, alpha=0.5, label=None
-            )
-        right.plot(
-            [mean["low"], mean["high"]],
-            [place, place],
-            color=INK,
-            linewidth=1.6,
-            label="mean paired difference, 95% interval",
-        )
-        right.plot(
-            mean["y"],
-            place,
-            "D",
-            color=INK,
-            markersize=4,
-            markerfacecolor=INK if c.beyond_noise or c.exact else "white",
-        )
-    right.tick_params(axis="y", labelleft=False)
-    right.margins(x=0.12)
+            ax.plot(each["y"], each["x"], "o", color=color, markersize=2.6, alpha=0.5)
+        ax.plot([mean["low"], mean["high"]], [place, place], color=C.INK, linewidth=1.6)
+        face = C.INK if c.beyond_noise or c.exact else "white"
+        ax.plot(mean["y"], place, "D", color=C.INK, markersize=4, markerfacecolor=face)
+    ax.set_ylim(len(comparisons) + 0.5, -0.5)
+    ax.set_yticks(range(len(comparisons) + 1), labels=[])
+    ax.margins(x=0.12)
     reach = [max(abs(c.low), abs(c.high)) for c in comparisons if c.low < c.high]
     wide = len(reach) > 1 and max(reach) > WIDE * min(reach)
     if wide:  # or the largest difference hides the interval of the smallest
         near = min(c.high - c.low for c in comparisons if c.low < c.high)
-        right.set_xscale("symlog", linthresh=10 ** np.floor(np.log10(near)), linscale=0.5)
+        ax.set_xscale("symlog", linthresh=10 ** np.floor(np.log10(near)), linscale=0.5)
+        ax.tick_params(axis="x", labelsize=6)
     else:
-        right.xaxis.set_major_locator(MaxNLocator(5))
-    right.set_xlabel("difference, best a − other" + (" (log scales about 0)" if wide else ""))
-    left.set_title(
-        "\n".join(f"best a against {c.reference}: {c.verdict}" for c in comparisons), loc="left"
-    )
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+    label = "difference, best a − other" + (" (log scales about 0)" if wide else "")
+    ax.set_xlabel(label, fontsize=7.5)

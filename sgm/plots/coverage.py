@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 import seaborn as sns
 import xarray as xr
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter
 from scipy import stats
 
-from sgm.plots.style import FAINT, INK, house_style, new_figure
+from sgm.plots.engine import C, Look, Page, Track, draw_page, wrapped
 from sgm.reading import text_of, units_of, with_units
 
 COLUMNS = 3
@@ -45,10 +41,6 @@ def coverage_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
     nats. Below, the share of its intervals of 1.96 standard errors that hold the truth, over all
     networks of one dimension; the band is where 99 % of such shares lie if 95 % of intervals do.
 
-    Parameters
-    ----------
-    grid : Dataset
-
     Returns
     -------
     figure : Figure
@@ -57,93 +49,82 @@ def coverage_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
         the one `stated`, that of the `plain` estimate, and the `share` of intervals.
     """
     ends = ("coverage_", "_truth")
-    names = [
+    names = sorted(
         str(name).removeprefix(ends[0]).removesuffix(ends[1])
         for name in grid.data_vars
         if str(name).startswith(ends[0]) and str(name).endswith(ends[1])
-    ]
-    frame = pd.concat([_table(grid, name) for name in sorted(names)], ignore_index=True)
+    )
+    frame = pd.concat([_table(grid, name) for name in names], ignore_index=True)
     dimensions = sorted(frame["dimension"].unique())
     colors = dict(zip(dimensions, sns.color_palette("viridis", len(dimensions)), strict=True))
-    columns = min(COLUMNS, len(names))
-    bands = -(-len(names) // columns)
-    with house_style():
-        title = "coupled estimates of few rows against those of all rows"
-        figure = new_figure(2.6 * columns + 0.4, 4.4 * bands + 0.8, title)
-        axes = figure.subplots(
-            2 * bands, columns, squeeze=False, gridspec_kw={"height_ratios": [1.5, 1] * bands}
-        )
-        for ax in axes.ravel():
-            ax.set_axis_off()
-        for i, name in enumerate(sorted(names)):
-            row, column = 2 * (i // columns), i % columns
-            here = frame[frame["estimate"] == name]
-            variable = grid[f"coverage_{name}_truth"]
-            for ax in axes[row : row + 2, column]:
-                ax.set_axis_on()
-            _draw_errors(axes[row, column], here, variable, colors)
-            _draw_shares(axes[row + 1, column], here, int(variable.attrs["sets"]), colors)
-        _legend(figure, frame, colors)
-    return figure, frame
-
-
-def _draw_errors(ax: Axes, rows: pd.DataFrame, truth: xr.DataArray, colors: dict[Any, Any]) -> None:
-    relative = "nll" not in str(truth.name)
-    scale = rows["truth"].abs() if relative else 1.0
-    least, most = rows["rows"].min(), rows["rows"].max()
-    points = rows.assign(error=rows["error"] / scale, plain=rows["plain"] / scale)
-    for dimension, part in points.groupby("dimension"):
-        color = colors[dimension]
-        few, many = part[part["rows"] == least], part[part["rows"] == most]
-        ax.plot(many["truth"], many["plain"], "x", color=color, markersize=3.5, alpha=0.7)
-        ax.plot(few["truth"], few["error"], "o", color=color, markersize=3.5)
-        ax.plot(many["truth"], many["error"], "o", color=color, markersize=3.5, mfc="white")
-    ax.set_yscale("log")
-    if (rows["truth"] > 0).all():
-        ax.set_xscale("log")
-        ax.xaxis.set_minor_formatter(NullFormatter())
-    if relative:
-        low, high = ax.get_ylim()
-        low = min(low, TRUSTED / 2)
-        ax.axhspan(low, TRUSTED, color=FAINT, alpha=0.08, linewidth=0)
-        ax.set_ylim(low, high)
-    ax.set_ylabel("relative error" if relative else with_units("error", units_of(truth)))
-    ax.set_xlabel(with_units("truth", units_of(truth)))
-    share = rows["share"].mean()
-    ax.set_title(f"{text_of(truth)}\n{share:.0%} of intervals hold the truth", loc="left")
-
-
-def _draw_shares(ax: Axes, rows: pd.DataFrame, sets: int, colors: dict[Any, Any]) -> None:
-    for dimension, part in rows.groupby("dimension"):
-        shares = part.groupby("rows")["share"].mean()
-        ax.plot(shares.index, shares, "-o", color=colors[dimension], markersize=2.5, linewidth=0.9)
-    n = sets * rows["seed"].nunique()  # networks of one seed meet the same noise
-    low, high = (stats.binom.ppf(tail, n, LEVEL) / n for tail in (0.005, 0.995))
-    ax.axhspan(low, high, color=FAINT, alpha=0.12, linewidth=0)
-    ax.axhline(LEVEL, color=INK, linewidth=0.8)
-    ax.set_xscale("log")
-    counts = sorted(rows["rows"].unique())
-    ax.set_xticks(counts, [f"{n:,}" for n in counts])
-    ax.minorticks_off()
-    ax.set_ylim(top=1.02)
-    ax.set_ylabel("coverage")
-    ax.set_xlabel("rows")
-
-
-def _legend(figure: Figure, frame: pd.DataFrame, colors: dict[Any, Any]) -> None:
     least, most = frame["rows"].min(), frame["rows"].max()
+    variables = [grid[f"coverage_{name}_truth"] for name in names]
 
-    def mark(color: Any, marker: str, label: str, face: Any = None) -> Line2D:
-        face = color if face is None else face
-        return Line2D([], [], color=color, ls="", marker=marker, ms=3.5, mfc=face, label=label)
+    def draw_errors(ax: Axes, rows: pd.DataFrame) -> None:
+        truth = variables[rows["panel"].iloc[0]]
+        relative = "nll" not in str(truth.name)
+        scale = rows["truth"].abs() if relative else 1.0
+        points = rows.assign(error=rows["error"] / scale, plain=rows["plain"] / scale)
+        for dimension, part in points.groupby("dimension"):
+            few, many = part[part["rows"] == least], part[part["rows"] == most]
+            own = {"color": colors[dimension], "markersize": 3.5}
+            ax.plot(many["truth"], many["plain"], "x", alpha=0.7, **own)
+            ax.plot(few["truth"], few["error"], "o", **own)
+            ax.plot(many["truth"], many["error"], "o", mfc="white", **own)
+        ax.set_yscale("log")
+        if (rows["truth"] > 0).all():
+            ax.set_xscale("log")
+            ax.xaxis.set_minor_formatter(NullFormatter())
+        if relative:
+            low, high = ax.get_ylim()
+            low = min(low, TRUSTED / 2)
+            ax.axhspan(low, TRUSTED, color=C.FAINT, alpha=0.08, linewidth=0)
+            ax.set_ylim(low, high)
+        ax.set_ylabel("relative error" if relative else with_units("error", units_of(truth)))
+        ax.set_xlabel(with_units("truth", units_of(truth)))
 
-    handles: list[Artist] = [
-        mark(color, "o", f"d = {int(dimension)}") for dimension, color in colors.items()
+    def draw_shares(ax: Axes, rows: pd.DataFrame) -> None:
+        for dimension, part in rows.groupby("dimension"):
+            shares = part.groupby("rows")["share"].mean()
+            own = {"color": colors[dimension], "markersize": 2.5, "linewidth": 0.9}
+            ax.plot(shares.index, shares, "-o", **own)
+        sets = int(variables[rows["panel"].iloc[0]].attrs["sets"])
+        n = sets * rows["seed"].nunique()  # networks of one seed meet the same noise
+        low, high = (stats.binom.ppf(tail, n, LEVEL) / n for tail in (0.005, 0.995))
+        ax.axhspan(low, high, color=C.FAINT, alpha=0.12, linewidth=0)
+        ax.axhline(LEVEL, color=C.INK, linewidth=0.8)
+        ax.set_xscale("log")
+        counts = sorted(rows["rows"].unique())
+        ax.set_xticks(counts, [f"{count:,}" for count in counts])
+        ax.minorticks_off()
+        ax.set_ylim(top=1.02)
+        ax.set_ylabel("coverage")
+        ax.set_xlabel("rows")
+
+    number = {name: i for i, name in enumerate(names)}
+    drawn = frame.assign(panel=frame["estimate"].map(number))
+    drawn = pd.concat([drawn.assign(axis=axis) for axis in ("errors", "shares")])
+    shares = frame.groupby("estimate")["share"].mean()
+    titles = {
+        i: f"{text_of(variables[i])}\n{shares[name]:.0%} of intervals hold the truth"
+        for name, i in number.items()
+    }
+    legend = [Look(f"d = {int(d)}", color, "none", "o") for d, color in colors.items()]
+    legend += [
+        Look(f"coupled, {least:,} rows", C.INK, "none", "o"),
+        Look(f"coupled, {most:,} rows", C.INK, "none", "o", face="white"),
+        Look(f"not coupled, {most:,} rows", C.INK, "none", "x"),
     ]
-    handles += [
-        mark(INK, "o", f"coupled, {least:,} rows"),
-        mark(INK, "o", f"coupled, {most:,} rows", "white"),
-        mark(INK, "x", f"not coupled, {most:,} rows"),
-        Patch(color=FAINT, alpha=0.12, lw=0, label="error below 10 %; chance at 95 % coverage"),
+    handles = [look.handle(look.label, look.color) for look in legend]
+    band = "error below 10 %; chance at 95 % coverage"
+    columns = min(COLUMNS, len(names))
+    tracks = [
+        Track("errors", height=2.0, paint=draw_errors),
+        Track("shares", height=1.3, paint=draw_shares),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    page = Page(
+        "coupled estimates of few rows against those of all rows",
+        wrapped(range(len(names)), tracks, columns), titles=titles, width=2.6 * columns + 0.4,
+        handles=[*handles, Patch(color=C.FAINT, alpha=0.12, lw=0, label=band)], loose=True,
+    )  # fmt: skip
+    return draw_page(drawn, page), frame

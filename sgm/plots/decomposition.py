@@ -1,7 +1,8 @@
-"""A bound taken apart, with every error of the same cells beside it."""
+"""A bound taken apart, with the error of the same cells beside it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import cycle
 
 import numpy as np
@@ -9,179 +10,57 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from sgm.plots.columns import column_positions, draw_by_group, set_schedule_axis
-from sgm.plots.panels import Panel, find_panels, panel_title, target_title
-from sgm.plots.rows import NOT_VALID, Rows, make_frame
-from sgm.plots.style import (
-    BLUE,
-    BROWN,
-    GREEN,
-    INK,
-    LINE,
+from sgm.plots.cells import NOT_VALID, View, bound_notes, make_frame, panel_notes, target_title
+from sgm.plots.engine import (
+    GREY,
     MEAN_RANGE,
-    ORANGE,
-    PINK,
-    PURPLE,
-    SD,
-    SKY,
-    VERMILLION,
+    Band,
+    C,
     LineStyle,
-    Style,
-    add_legend,
-    draw_level,
+    Look,
+    Page,
+    Track,
+    draw_bars,
+    draw_line,
+    draw_page,
     empty_page,
-    house_style,
-    new_figure,
 )
 from sgm.reading import (
     Bound,
     Divergence,
     bound_named,
     divergences_of,
-    finite,
-    in_order,
-    level,
-    objections,
-    over_runs,
     resolved,
     text_of,
     why_empty,
     with_units,
 )
-from sgm.store import FAILED
 
-# Of the terms, from the top of the stack: colour of the bar, of the line, and its marker.
+# Of the terms, from the top of the stack: colour of the line, of the bar, and the marker.
 # The largest term is at the bottom and pale, so that the others show on top of it.
 TERMS = (
-    (BLUE, BLUE, "v"),
-    (ORANGE, ORANGE, "^"),
-    ("#BFDCEF", SKY, "_"),
-    ("#E9E2B4", "#9A8C1F", "|"),
-    ("#CFE8DD", GREEN, "1"),
-)
+    (C.BLUE, C.BLUE, "v"), (C.ORANGE, C.ORANGE, "^"), (C.SKY, "#BFDCEF", "_"),
+    ("#9A8C1F", "#E9E2B4", "|"), (C.GREEN, "#CFE8DD", "1"),
+)  # fmt: skip
 REFINED: tuple[tuple[str, LineStyle, str], ...] = (
-    (INK, (0, (5, 2)), "x"),
-    (PURPLE, "-", "D"),
-    (GREEN, (0, (1, 1)), "*"),
+    (C.INK, (0, (5, 2)), "x"),
+    (C.PURPLE, "-", "D"),
+    (C.GREEN, (0, (1, 1)), "*"),
 )
-ERRORS = ((VERMILLION, "o"), (BROWN, "P"), (PINK, "X"), (GREEN, "h"))
-BOUND = Style("", INK, "-", "s", size=2.8)
-
-
-def _styles(cells: xr.Dataset, bound: Bound, errors: list[Divergence]) -> dict[str, Style]:
-    """The style of each curve, by its name."""
-    styles = {bound.name: _named(BOUND, bound.label)}
-    for name, (color, line, marker) in zip(bound.refined, cycle(REFINED), strict=False):
-        styles[name] = Style(text_of(cells[name]), color, line, marker, 1.0, size=2.6)
-    for name, (_, color, marker) in zip(bound.parts[::-1], cycle(TERMS), strict=False):
-        styles[name] = Style(
-            text_of(cells[name]), color, "-", marker, size=6 if marker in "_|1" else 3.2
-        )
-        for other in _refined_part(cells, name):
-            styles[other] = Style(text_of(cells[other]), color, (0, (5, 2)), "x", 1.1)
-    for error, (color, marker) in zip(errors, cycle(ERRORS), strict=False):
-        label = error.label
-        styles |= {
-            error.name: Style(f"{label}, empirical", color, "-", marker, band=MEAN_RANGE),
-            f"{error.name} coupled": Style(
-                f"{label}, coupled", color, "-", marker, band=MEAN_RANGE
-            ),
-            f"{error.name} exact law": Style(
-                f"{label}, exact law of this score", color, (0, (6, 2)), "d", 1.0, size=2.6
-            ),
-            f"{error.name} exact score": Style(
-                f"{label}, exact score, exact law", color, ":", "+", 1.3, size=4
-            ),
-            f"{error.name} floor": Style(
-                f"{label}, noise floor", color, (0, (2, 2)), width=0.8, band=SD
-            ),
-        }
-    return styles
-
-
-def _named(style: Style, label: str) -> Style:
-    return Style(label, style.color, style.line, style.marker, style.width, style.size)
-
-
-def _refined_part(cells: xr.Dataset, part: str) -> list[str]:
-    return [name for name in str(cells[part].attrs.get("refined", "")).split() if name in cells]
-
-
-def _panel_rows(panel: Panel, bound: Bound, errors: list[Divergence]) -> list[pd.DataFrame]:
-    here, rows = panel.here, Rows(panel)
-    family, others = in_order(here)
-    names = family + others
-    here = here.sel(schedule=names)
-    x = column_positions(family, others)
-    failed = (here["status"] == FAILED).sum("seed")
-    parts = {name: over_runs(finite(here, name)) for name in bound.parts}
-    reasons = np.array(objections(here, bound), dtype=object)
-    valid = reasons == ""
-    if parts:
-        whole = xr.concat([part.mean for part in parts.values()], "part").sum("part", skipna=False)
-        shown = np.isfinite(whole)
-        bottom = xr.zeros_like(whole)
-        for name, part in parts.items():
-            top = bottom + part.mean
-            for applies, curve in ((valid, name), (~valid, name + NOT_VALID)):
-                rows.add(
-                    "stack", curve, x, part.mean.where(shown & applies),
-                    low=bottom.where(shown & applies), high=top.where(shown & applies),
-                    schedule=names, n_runs=part.count,
-                )  # fmt: skip
-            bottom = top
-    for total in bound.refined[:1]:
-        rows.add_total(
-            here, bound, "stack", total, x, over_runs(finite(here, total)),
-            total=total, schedule=names, spread=False,
-        )  # fmt: skip
-    for total in (bound.name, *bound.refined):
-        rows.add_total(
-            here, bound, "lines", total, x, over_runs(finite(here, total)),
-            total="" if total == bound.name else total, schedule=names, spread=False,
-        )  # fmt: skip
-    for term in bound.parts:
-        for curve in (term, *_refined_part(here, term)):
-            rows.add_total(
-                here, bound, "lines", curve, x, over_runs(finite(here, curve)),
-                schedule=names, spread=False,
-            )  # fmt: skip
-    for error in errors:
-        estimate = resolved(here, error)
-        plain = estimate == error.name  # a coupled estimate lies below the floor
-        runs = over_runs(finite(here, estimate))
-        # mean − sd may be negative, which a logarithmic axis can't show: the range of the runs
-        several = runs.count > 1
-        rows.add(
-            "lines", error.name if plain else f"{error.name} coupled", x, runs.mean,
-            low=runs.lowest.where(several), high=runs.highest.where(several),
-            schedule=names, n_runs=runs.count, n_failed=failed, keep_empty=bool(failed.any()),
-        )  # fmt: skip
-        if error.exact and panel.family != "exact":
-            rows.add("lines", f"{error.name} exact law", x, here[error.exact], schedule=names)
-        if error.exact and panel.exact is not None:
-            exact = panel.exact.sel(schedule=names)[error.exact]
-            rows.add("lines", f"{error.name} exact score", x, exact, schedule=names)
-        if plain:
-            floor, floor_sd = level(here, error.floor, error.floor_sd)
-            rows.add("lines", f"{error.name} floor", np.nan, floor, sd=floor_sd)
-    return rows.rows
 
 
 def decomposition_figure(
-    grid: xr.Dataset, target: str, bound: str = "kl_bound"
+    grid: xr.Dataset, target: str, bound: str = "kl_bound", x: str | None = None
 ) -> tuple[Figure, pd.DataFrame]:
-    """A bound taken apart into its terms, and every error of the same cells beside it.
+    """A bound taken apart into its terms, and the error of the same cells beside it.
 
-    A row of two panels for each panel of `divergence_figure`: left, the terms stacked on
-    a linear axis from zero; right, on one logarithmic axis, the terms, the total, the
-    refined totals, and each divergence that the bound is of: its coupled estimate, or the
-    empirical one and its floor, and exact values. One column a schedule: the β_a family by
-    increasing a, then the others. Terms are means over runs. Where the bound's theorem does
-    not apply, its terms and totals are grey and hatched or dashed, and the panel's title
-    says why.
+    A row a setting, of those where the bound's theorem applies; where it applies to none, all.
+    Left, the terms stacked on a linear axis from zero, with the first refined total; right, on a
+    logarithmic axis, the terms, the totals, and the divergence that the bound is of: its coupled
+    estimate, or the empirical one and its floor, and exact values. One column a label of
+    what varies. Terms are means over runs. Where the theorem does not apply, terms and totals are
+    grey and hatched or dashed, and the title says why.
 
     Parameters
     ----------
@@ -190,109 +69,165 @@ def decomposition_figure(
         A label of the axis `target`.
     bound : str
         The variable of a bound of the grid.
+    x : str
+        A numeric axis of the grid, by default the one that varies.
 
     Returns
     -------
     figure : Figure
     frame : DataFrame
-        The numbers drawn; `x` is the column, `schedule` its label.
+        The numbers drawn; `x` is the column.
 
     Raises
     ------
     ValueError
-        If the grid has no such target or no such bound.
+        If the grid has no such target, bound or x.
     """
     total = bound_named(grid, bound)
     errors = [error for error in divergences_of(grid) if error.bound == total.name]
     errors.sort(key=lambda error: error.figure != total.figure)  # its own divergence first
-    cells, panels = find_panels(grid, target)
-    frame = make_frame(
-        target, (rows for panel in panels for rows in _panel_rows(panel, total, errors))
+    errors = errors[:1]  # the others have figures of their own, the bound above them
+    view = View.of(grid, target, x, stacked=True)
+    view, note = _where_it_applies(view, total)
+    tables = [*_terms(view, total), *(t for error in errors for t in _error(view, error))]
+    frame = make_frame(tables, target, view.columns)
+    title = f"{target_title(view.cells)}: {total.label}, taken apart"
+    if view.panels.empty:
+        return empty_page(title, why_empty(view.cells)), frame
+    looks = _looks(view.cells, total, errors)
+
+    def look(curve: str, series: str) -> Look:
+        name, grey, _ = curve.partition(NOT_VALID)
+        if not grey:
+            return looks[name]
+        greyed = looks[name].greyed(looks[name].label)
+        if name not in total.parts:
+            return greyed
+        shade = 0.9 - 0.4 * total.parts.index(name) / len(total.parts)
+        return replace(greyed, face=str(round(shade, 3)))
+
+    notes, titles = panel_notes(view, errors[0] if errors else None, total)
+    stack = Track("stack", with_units(f"{total.label}, stacked", total.units), 2.6, log=False,
+                  share=False, finish=_say_none)  # fmt: skip
+    lines = Track("lines", with_units("errors and bounds", total.units), 2.6, log=True,
+                  share=False, finish=lambda ax, rows: _set_bottom(ax, rows, total))  # fmt: skip
+    bands = [Band([panel], [stack, lines], beside=True) for panel in view.panels["panel"]]
+    grey = frame["curve"].str.contains(NOT_VALID).any()
+    handles = [Look("", C.GREY_OUT, (0, (3, 2))).handle(GREY, C.GREY_OUT)] if grey else []
+    page = Page(title, bands, look, [*notes, note], titles, view.set_x, handles=handles)
+    return draw_page(frame, page), frame
+
+
+def _where_it_applies(view: View, bound: Bound) -> tuple[View, str]:
+    """The view without panels where the theorem applies nowhere, if it applies in others."""
+    texts = bound_notes(view, bound)
+    table = view.table(bound.name, spread="none").dropna(subset="y")
+    valid = set(table.loc[view.objection(table, bound) == "", "panel"])
+    lost = [panel for panel in view.panels["panel"] if panel not in valid]
+    if not valid or not lost:
+        return view, ""
+    kept = view.panels[view.panels["panel"].isin(valid)].reset_index(drop=True)
+    reasons = "; ".join(dict.fromkeys(texts[panel].rpartition(": ")[2] for panel in lost))
+    kept = kept.assign(panel=range(len(kept)))
+    note = (
+        f"{len(lost)} of {len(lost) + len(kept)} settings left out, where it is no bound: {reasons}"
     )
-    styles = _styles(cells, total, errors)
-    with house_style():
-        if not panels:
-            return empty_page(target_title(cells), why_empty(cells)), frame
-        first = errors[0] if errors else None
-        titles = [panel_title(panel, grid, first, total) for panel in panels]
-        heights = [3.2 + LINE * (title.count("\n") + 1) for title in titles]
-        figure = new_figure(8.6, sum(heights) + 0.4, target_title(cells))
-        axes = figure.subplots(
-            len(panels),
-            2,
-            squeeze=False,
-            gridspec_kw={"width_ratios": [0.85, 1], "height_ratios": heights},
+    return replace(view, panels=kept), note
+
+
+def _refined_part(cells: xr.Dataset, part: str) -> list[str]:
+    return [name for name in str(cells[part].attrs.get("refined", "")).split() if name in cells]
+
+
+def _terms(view: View, bound: Bound) -> list[pd.DataFrame]:
+    """The stack, and on the other axes the terms and totals, split where they are no bound."""
+    parts = {name: view.table(name, spread="none") for name in bound.parts}
+    names = [n for part in bound.parts for n in (part, *_refined_part(view.cells, part))]
+    lines = [(name, "") for name in names]
+    totals = [(bound.name, ""), *((name, name) for name in bound.refined)]
+    found = []
+    if parts:
+        whole = sum(table["y"] for table in parts.values())
+        bottom = 0 * whole
+        for name, table in parts.items():
+            top = bottom + table["y"]
+            bar = table.assign(axis="stack", low=bottom, high=top)[np.isfinite(whole)]
+            found.append((bar, name, ""))
+            bottom = top
+    found += [(view.table(n, spread="none").assign(axis="stack"), n, n) for n in bound.refined[:1]]
+    for name, total in (*totals, *lines):
+        table = parts[name] if name in parts else view.table(name, spread="none")
+        found.append((table.assign(axis="lines"), name, total))
+    tables = []
+    for table, name, total in found:
+        reason = view.objection(table, bound, total)
+        curve = name + reason.where(reason == "", NOT_VALID + reason)
+        tables.append(table.assign(curve=curve).dropna(subset="y"))
+    return tables
+
+
+def _error(view: View, error: Divergence) -> list[pd.DataFrame]:
+    """A divergence: its best estimate, or the plain one with its floor; and exact values."""
+    best = resolved(view.cells.sel(score=view.scores), error)
+    plain = best == error.name  # a coupled estimate lies below the floor
+    # mean − sd may be negative, which a logarithmic axis can't show: the range of the runs
+    own = view.table(best, spread="range")
+    shown = own[own["y"].notna() | (own["n_failed"] > 0)]
+    found = [shown.assign(curve=error.name if plain else f"{error.name} coupled")]
+    if error.exact:
+        found.append(view.table(error.exact, spread="none").assign(curve=f"{error.name} exact law"))
+        if view.exact:
+            ideal = view.table(error.exact, score=view.exact, spread="none")
+            found.append(ideal.assign(curve=f"{error.name} exact score"))
+    found = [found[0], *(table.dropna(subset="y") for table in found[1:])]
+    if plain:
+        found.append(view.level("lines", f"{error.name} floor", error.floor, error.floor_sd))
+    return [table.assign(axis="lines") for table in found if len(table)]
+
+
+def _looks(cells: xr.Dataset, bound: Bound, errors: list[Divergence]) -> dict[str, Look]:
+    """The look of each curve, by its name."""
+    looks = {bound.name: Look(bound.label, C.INK, "-", "s", size=2.8)}
+    for name, (color, line, marker) in zip(bound.refined, cycle(REFINED), strict=False):
+        looks[name] = Look(text_of(cells[name]), color, line, marker, 1.0, size=2.6)
+    for name, (color, bar, marker) in zip(bound.parts[::-1], cycle(TERMS), strict=False):
+        size = 6 if marker in "_|1" else 3.2
+        looks[name] = Look(
+            text_of(cells[name]), color, "-", marker, size=size, face=bar, mark=_draw_term
         )
-        for panel, title in zip(panels, titles, strict=True):
-            here = frame[frame["panel"] == panel.number]
-            left, right = axes[panel.number]
-            _draw_stack(left, here[here["axis"] == "stack"], cells, total, styles)
-            _draw_lines(right, here[here["axis"] == "lines"], cells, total, styles)
-            left.set_title(title, loc="left")
-        add_legend(figure, [ax for pair in axes for ax in pair[::-1]])
-    return figure, frame
+        for other in _refined_part(cells, name):
+            looks[other] = Look(text_of(cells[other]), color, (0, (5, 2)), "x", 1.1)
+    for error in errors:
+        label, color, marker = error.label, C.VERMILLION, "o"
+        looks |= {
+            error.name: Look(f"{label}, empirical", color, "-", marker, band=MEAN_RANGE),
+            f"{error.name} coupled": Look(f"{label}, coupled", color, "-", marker, band=MEAN_RANGE),
+            f"{error.name} exact law": Look(f"{label}, exact", color, (0, (6, 2)), "d", 1.0, 2.6),
+            f"{error.name} exact score": Look(f"{label}, exact score", color, ":", "+", size=4),
+            f"{error.name} floor": Look(f"{label}, noise floor", color, (0, (2, 2)), width=0.8),
+        }
+    return looks
 
 
-def _style_of(curve: str, styles: dict[str, Style]) -> Style:
-    """The style of a curve; where the theorem does not apply, the panel's title says why."""
-    name, grey, _ = curve.partition(NOT_VALID)
-    return styles[name].invalid(f"{styles[name].label}: NOT a bound") if grey else styles[name]
+def _draw_term(ax: Axes, rows: pd.DataFrame, look: Look) -> None:
+    """A bar of the stack, or a line on the other axes, which has nothing at zero."""
+    if rows["axis"].iloc[0] == "stack":
+        draw_bars(ax, rows, look)
+    else:
+        draw_line(ax, rows, replace(look, face=None))
 
 
-def _draw_stack(
-    ax: Axes, rows: pd.DataFrame, cells: xr.Dataset, bound: Bound, styles: dict[str, Style]
-) -> None:
-    bars = {name: bar for name, (bar, *_) in zip(bound.parts[::-1], cycle(TERMS), strict=False)}
-    for curve, part in rows.groupby("curve", sort=False):
-        name, grey, _ = str(curve).partition(NOT_VALID)
-        if name not in bars:
-            draw_by_group(ax, part, _style_of(str(curve), styles), cells)
-            continue
-        shade = 0.9 - 0.3 * bound.parts.index(name) / max(1, len(bound.parts) - 1)
-        ax.bar(
-            part["x"],
-            part["high"] - part["low"],
-            bottom=part["low"],
-            width=0.86,
-            color=str(round(shade, 3)) if grey else bars[name],
-            hatch="////" if grey else None,
-            edgecolor="white" if grey else "none",
-            linewidth=0,
-            label=f"{styles[name].label}, stacked" + (": NOT a bound" if grey else ""),
-        )
+def _say_none(ax: Axes, rows: pd.DataFrame) -> None:
     if rows.empty:
         ax.set_axis_off()
-        ax.text(
-            0.5, 0.5, "no bound on these cells", ha="center", va="center", transform=ax.transAxes
-        )
-    else:
-        ax.set_ylabel(with_units(f"{bound.label}, stacked", bound.units))
-        ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    set_schedule_axis(ax, rows, cells)
+        text = "no bound on these cells"
+        ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes)
 
 
-def _draw_lines(
-    ax: Axes, rows: pd.DataFrame, cells: xr.Dataset, bound: Bound, styles: dict[str, Style]
-) -> None:
-    lowest = np.inf
-    present = list(dict.fromkeys(rows["curve"]))
-    for curve in sorted(present, key=lambda c: list(styles).index(c.partition(NOT_VALID)[0])):
-        part = rows[rows["curve"] == curve]
-        positive = part.loc[part["y"] > 0, "y"]
-        if positive.empty:  # nothing that a logarithm can show: E2 of an exact score
-            continue
-        style = _style_of(curve, styles)
-        if part["x"].isna().all():
-            draw_level(ax, part.iloc[0], style)
-        else:
-            draw_by_group(ax, part, style, cells)
-        # the top of the stack, mixing, decays to e^{−B(T)}: let it leave the axis
-        if not curve.startswith(bound.parts[-1:]):
-            lowest = min(lowest, float(positive.min()))
-    ax.set_yscale("log", nonpositive="clip")
-    if np.isfinite(lowest):
-        ax.set_ylim(bottom=lowest / 3)
-    ax.set_ylabel(with_units("errors and bounds", bound.units) + " (log scale)")
+def _set_bottom(ax: Axes, rows: pd.DataFrame, bound: Bound) -> None:
+    """The top of the stack, mixing, decays to e^{−B(T)}: let it leave the axis."""
+    kept = rows[~rows["curve"].str.startswith(bound.parts[-1:]) & (rows["y"] > 0)]
+    if len(kept):
+        ax.set_ylim(bottom=kept["y"].min() / 3)
     ax.grid(axis="y", color="#E6E6E6", linewidth=0.6)
     ax.set_axisbelow(True)
-    set_schedule_axis(ax, rows, cells)

@@ -5,44 +5,38 @@ Figures 2 and 3 of Franzese et al. (arXiv 2206.05173), for every score and sched
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sgm.horizons import BOUNDS, LIKELIHOODS, likelihood_loss
-from sgm.plots.horizon_axis import (
-    Curves,
-    cut_worst,
-    draw_marks,
-    runs_text,
-    set_horizon_axis,
-    sets_text,
-    shown_cells,
-)
-from sgm.plots.panels import target_cells, target_title
-from sgm.plots.rows import make_frame
-from sgm.plots.style import (
-    BLUE,
-    BROWN,
-    FAINT,
-    GREEN,
-    INK,
+from sgm.horizons import BOUNDS, LIKELIHOODS, best_horizon, likelihood_loss
+from sgm.plots.cells import make_frame, target_cells, target_title
+from sgm.plots.engine import (
     MEAN_RANGE,
     MEAN_SD,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILLION,
-    Style,
-    add_legend,
-    draw_curve,
-    draw_level,
-    house_style,
-    new_figure,
-    set_scale,
+    Band,
+    C,
+    Look,
+    Page,
+    Track,
+    columns_for,
+    draw_page,
+    draw_upright,
+    wrapped,
+)
+from sgm.plots.over_time import (
+    FRAME,
+    Rows,
+    cut_worst,
+    runs_text,
+    set_time,
+    sets_note,
+    shown_cells,
 )
 
 SCHEDULES, SCORES = 3, 5  # drawn at most
@@ -52,74 +46,78 @@ VARIABLES = (
     "elbo_difference", "reverse_sde_kl", "score_gap", "elbo", "denoising_elbo",
     "flow_log_likelihood", "optimal_horizon", "optimal_horizon_interior", "status",
 )  # fmt: skip
-AXES = {  # label, height in inches
-    "likelihood": ("log-likelihood, nats", 1.9),
-    "cost": ("cost, nats", 1.8),
-    "terms": ("nats", 1.25),
-    "truncated": ("nats", 1.25),
-}
+SET = " and its 95% confidence set"
 CURVES = {
-    "truth": Style("E log p₀, exact: a perfect model", INK, "-", width=0.9),
-    "flow": Style("log-likelihood by the probability flow", VERMILLION, "-", "^", band=MEAN_SD),
-    "backward SDE": Style("backward SDE of the exact score, exact", GREEN, (0, (5, 2))),
-    "elbo": Style("ELBO", BLUE, "-", "o", band=MEAN_SD),
-    "denoising elbo": Style("ELBO of X_ε by denoising losses", PURPLE, "-", "D", 1.0, 2.6, MEAN_SD),
-    "score gap": Style("G, score error", ORANGE, "-", "s", 1.1, 2.8, MEAN_RANGE),
-    "terminal kl": Style("KL(p_T ‖ p_noise), exact", SKY, (0, (4, 1.5)), width=1.5),
-    "loss": Style("G + KL(p_T ‖ p_noise) = E log p₀ − ELBO", BLUE, "-", "o", band=MEAN_RANGE),
-    "terminal": Style("E log p_T, exact", BROWN, "-", "v", 1.1, 2.8),
-    "difference": Style("R − K, limit for ε → 0, exact", GREEN, "-", "P", 1.1, 3.0),
-    "R": Style("R from ε on", FAINT, "-", ">", 1.0, 2.6),
-    "K": Style("K from ε on", FAINT, (0, (4, 2)), "<", 1.0, 2.6),
+    "truth": Look("E log p₀, exact: a perfect model", C.INK, "-", width=0.9),
+    "flow": Look("log-likelihood by the probability flow", C.VERMILLION, "-", "^", band=MEAN_SD),
+    "backward SDE": Look("backward SDE of the exact score, exact", C.GREEN, (0, (5, 2))),
+    "elbo": Look("ELBO", C.BLUE, "-", "o", band=MEAN_SD),
+    "denoising elbo": Look(
+        "ELBO of X_ε by denoising losses", C.PURPLE, "-", "D", 1.0, 2.6, MEAN_SD
+    ),
+    "score gap": Look("G, score error", C.ORANGE, "-", "s", 1.1, 2.8, MEAN_RANGE),
+    "terminal kl": Look("KL(p_T ‖ p_noise), exact", C.SKY, (0, (4, 1.5)), width=1.5),
+    "loss": Look("G + KL(p_T ‖ p_noise) = E log p₀ − ELBO", C.BLUE, "-", "o", band=MEAN_RANGE),
+    "terminal": Look("E log p_T, exact", C.BROWN, "-", "v", 1.1, 2.8),
+    "difference": Look("R − K, limit for ε → 0, exact", C.GREEN, "-", "P", 1.1, 3.0),
+    "R": Look("R from ε on", C.FAINT, "-", ">", 1.0, 2.6),
+    "K": Look("K from ε on", C.FAINT, (0, (4, 2)), "<", 1.0, 2.6),
+    "exact T*": Look("exact T* of the ELBO", C.INK, (0, (1, 1)), width=1.4),
+    "best T": Look("best T of the runs by the ELBO", C.PINK, "-", width=1.1, band=SET),
+    "best T by the flow": Look(
+        "best T of the runs by the flow's likelihood", C.PINK, width=1.1, band=SET
+    ),
 }
 CUT_OFF = {"R": "elbo_r", "K": "elbo_k", "denoising elbo": "denoising_elbo"}
+PROCESS = ("terms", "truncated")  # axes that depend on the schedule alone
 
 
-def _rows(curves: Curves, first: bool) -> list[pd.DataFrame]:
+def _rows(rows: Rows, first: bool) -> list[pd.DataFrame]:
     """The rows of a schedule and score; those of the process alone once a schedule."""
-    here = curves.here
+    here = rows.here
     get = here.data_vars.get
     truth = get("data_log_density")
-    curves.add_curve("likelihood", "elbo", get("elbo"))
-    curves.add_curve("likelihood", "denoising elbo", get("denoising_elbo"))
-    curves.add_curve("likelihood", "flow", get("flow_log_likelihood"))
-    curves.add_curve("cost", "score gap", get("score_gap"), log=True)
-    curves.add_curve("cost", "terminal kl", get("kl_terminal"))
+    rows.over_runs("likelihood", "elbo", get("elbo"))
+    rows.over_runs("likelihood", "denoising elbo", get("denoising_elbo"))
+    rows.over_runs("likelihood", "flow", get("flow_log_likelihood"))
+    rows.over_runs("cost", "score gap", get("score_gap"), log=True)
+    rows.over_runs("cost", "terminal kl", get("kl_terminal"))
     if truth is not None:
-        curves.add_level("likelihood", "truth", truth)
+        rows.add("likelihood", "truth", np.nan, truth)
         if "elbo" in here:
-            curves.add_curve("cost", "loss", truth - here["elbo"], log=True)
+            rows.over_runs("cost", "loss", truth - here["elbo"], log=True)
         if "reverse_sde_kl" in here:
-            sde = here["reverse_sde_kl"]
-            curves.add_curve("likelihood", "backward SDE", truth - sde)
-            curves.add_curve("cost", "backward SDE", sde)
+            rows.over_runs("likelihood", "backward SDE", truth - here["reverse_sde_kl"])
+            rows.over_runs("cost", "backward SDE", here["reverse_sde_kl"])
     if first:
-        curves.add_curve("terms", "terminal", get("terminal_log_density"))
-        curves.add_curve("terms", "difference", get("elbo_difference"))
-        if curves.rows and "terms" in set(pd.concat(curves.rows)["axis"]) and truth is not None:
-            curves.add_level("terms", "truth", truth)
-        curves.add_curve("truncated", "R", get("elbo_r"))
-        curves.add_curve("truncated", "K", get("elbo_k"))
-    curves.add_marks(likelihood_loss(here, (*BOUNDS, *LIKELIHOODS)))
-    return curves.rows
+        rows.over_runs("terms", "terminal", get("terminal_log_density"))
+        rows.over_runs("terms", "difference", get("elbo_difference"))
+        if truth is not None and any(t["axis"].iloc[0] == "terms" for t in rows.tables):
+            rows.add("terms", "truth", np.nan, truth)
+        rows.over_runs("truncated", "R", get("elbo_r"))
+        rows.over_runs("truncated", "K", get("elbo_k"))
+    if "optimal_horizon" in here and here.get("optimal_horizon_interior", 1) == 1:
+        rows.add("horizon", "exact T*", np.nan, here["optimal_horizon"])
+    loss = likelihood_loss(here, (*BOUNDS, *LIKELIHOODS))
+    if loss is not None:
+        found = best_horizon(loss.values)
+        ends = (found.allowed.low, found.allowed.high) if found.allowed else (np.nan, np.nan)
+        curve = "best T" if loss.name in BOUNDS else "best T by the flow"
+        own = {"low": ends[0], "high": ends[1], "n_runs": found.n_runs}
+        rows.add("horizon", curve, np.nan, found.best, **own)
+    return rows.tables
 
 
 def elbo_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFrame]:
     """What a finite diffusion time costs: the ELBO, its terms and the likelihood against T.
 
-    A block a schedule, a column a score. Above, log-likelihoods, with the exact one as a
+    A band a schedule, a column a score. Above, log-likelihoods, with the exact one as a
     level; below, what the ELBO loses on a logarithmic axis: G rises in T,
-    KL(p_T ‖ p_noise) falls, and their sum is lowest at the best T. Last in the block, what
-    belongs to the process alone: E log p_T + (R − K) = E log p₀, and R and K from a time ε
+    KL(p_T ‖ p_noise) falls, and their sum is lowest at the best T. Last, what belongs to the
+    process alone, a column a schedule: E log p_T + (R − K) = E log p₀, and R and K from a time ε
     on. Vertical lines: the exact T*, and the best T of the runs with its confidence set
     (`sgm.horizons`), both by the ELBO, or by the flow where there is none. Of an unknown
     law there are the denoising ELBO and the flow alone.
-
-    Parameters
-    ----------
-    grid : Dataset
-    target : str
-        A label of the axis `target`.
 
     Returns
     -------
@@ -136,84 +134,75 @@ def elbo_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFrame]:
     cells = target_cells(grid, target)
     drawn = ("elbo", "denoising_elbo", "flow_log_likelihood")
     schedules, scores, note = shown_cells(cells, drawn, SCHEDULES, SCORES)
-    cells = cells[[name for name in VARIABLES if name in cells]].load()
+    cells = cells[[name for name in VARIABLES if name in cells]].load().sortby("horizon")
     pairs = [(schedule, score) for schedule in schedules for score in scores]
-    curves = [Curves.of(i, cells, *pair) for i, pair in enumerate(pairs)]
-    frame = make_frame(
-        target, (rows for c in curves for rows in _rows(c, c.panel.labels["score"] == scores[0]))
-    )
-    present = [axis for axis in AXES if (frame["axis"] == axis).any()]
-    upper = [axis for axis in present if axis in ("likelihood", "cost")]
-    lower = [axis for axis in present if axis not in upper]
-    heights = [AXES[axis][1] + 0.25 for axis in upper] + [AXES[a][1] + 0.45 for a in lower[:1]]
-    with house_style():
-        columns, bands = len(scores), len(heights)
-        title = f"{target_title(cells)}: the ELBO against T" + (f" ({note})" if note else "")
-        found = frame[(frame["axis"] == "horizon") & frame["low"].notna()]
-        title += sets_text(found)
-        width = max(5.8, 2.5 * columns + 0.6)
-        figure = new_figure(width, (sum(heights) + 0.3) * len(schedules) + 0.4, title)
-        parts = figure.add_gridspec(
-            bands * len(schedules), 2 * columns, height_ratios=heights * len(schedules)
-        )
-        axes: list[Axes] = []
-        for band, schedule in enumerate(schedules):
-            block = frame[frame["schedule"] == schedule]
-            for row, axis in enumerate(upper):
-                line: list[Axes] = []
-                for k, c in enumerate(curves[band * columns : (band + 1) * columns]):
-                    at = parts[bands * band + row, 2 * k : 2 * k + 2]
-                    line.append(figure.add_subplot(at, sharey=line[0] if line else None))
-                    _draw(line[-1], block[block["panel"] == c.panel.number], axis, cells)
-                    line[-1].tick_params(labelleft=k == 0)
-                    set_horizon_axis(line[-1], cells["horizon"], label=axis == upper[-1])
-                    if row == 0:
-                        line[-1].set_title(_title(c, block), loc="left")
-                _set_values(line[0], block[block["axis"] == axis], axis)
-                axes += line
-            for k, axis in enumerate(lower):
-                at = parts[bands * (band + 1) - 1, k * columns : (k + 1) * columns]
-                axes.append(figure.add_subplot(at))
-                _draw(axes[-1], block, axis, cells)
-                axes[-1].set_ylabel(AXES[axis][0])
-                set_horizon_axis(axes[-1], cells["horizon"])
-        add_legend(figure, axes)
-    return figure, frame
+    tables = []
+    for panel, (schedule, score) in enumerate(pairs):
+        labels = {"panel": panel, "schedule": schedule, "score": score}
+        here = cells.sel(schedule=schedule, score=score)
+        tables += _rows(Rows(here, labels, []), score == scores[0])
+    frame = make_frame(tables, target, FRAME)
+    # the marks stand on both axes of a panel; what belongs to the process has panels of its own
+    marks = frame[frame["axis"] == "horizon"]
+    shown = frame[frame["axis"].isin(("likelihood", "cost"))]
+    apart = frame[frame["axis"].isin(PROCESS)]
+    apart = apart.assign(panel=[len(pairs) + schedules.index(s) for s in apart["schedule"]])
+    shown = pd.concat([shown, *(marks.assign(axis=a) for a in shown["axis"].unique()), apart])
+    aside = tuple(marks["curve"].unique())  # they stand on the x-axis
+    tracks = [
+        Track(
+            "likelihood", "log-likelihood, nats", 1.9, log=False, aside=aside, finish=_cut(frame)
+        ),
+        Track("cost", "cost, nats", 1.7, log=True, aside=aside, finish=_set_bottom(frame)),
+    ]
+    below = [Track(axis, "nats", 1.0, log=False) for axis in PROCESS]
+    tracks, below = ([t for t in own if (shown["axis"] == t.axis).any()] for own in (tracks, below))
+    n = len(scores) if len(scores) > 2 else columns_for(len(pairs))
+    bands = wrapped(range(len(pairs)), tracks, n)
+    titles = {i: _title(cells, *pair, frame[frame["panel"] == i]) for i, pair in enumerate(pairs)}
+    if below:
+        process = [len(pairs) + i for i in range(len(schedules))]
+        bands.append(Band(process, below, beside=len(process) == 1))
+        titles |= {len(pairs) + i: f"{s}, terms of the process" for i, s in enumerate(schedules)}
 
-
-def _draw(ax: Axes, rows: pd.DataFrame, axis: str, cells: xr.Dataset) -> None:
-    for curve, part in rows[rows["axis"] == axis].groupby("curve", sort=False):
-        style = CURVES[str(curve)]
-        cutoff = cells[CUT_OFF[str(curve)]].attrs.get("cutoff") if curve in CUT_OFF else None
+    def look(curve: str, series: str) -> Look:
+        found = CURVES[curve]
+        cutoff = cells[CUT_OFF[curve]].attrs.get("cutoff") if curve in CUT_OFF else None
         if cutoff is not None:
-            style = replace(style, label=f"{style.label}, ε = {float(cutoff):g}")
-        if part["x"].isna().all():
-            draw_level(ax, part.iloc[0], style)
-        else:
-            draw_curve(ax, part, style)
-    if axis in ("likelihood", "cost"):
-        draw_marks(ax, rows)
+            found = replace(found, label=f"{found.label}, ε = {float(cutoff):g}")
+        return replace(found, mark=draw_upright) if curve in aside else found
+
+    notes = [note, sets_note(marks[marks["low"].notna()])]
+    title = f"{target_title(cells)}: the ELBO against T"
+    page = Page(
+        title, bands, look, notes, titles, set_time(cells["horizon"]), max(6.2, 2.5 * n + 0.6)
+    )
+    return draw_page(shown, page), frame
 
 
-def _set_values(ax: Axes, rows: pd.DataFrame, axis: str) -> None:
-    label, _ = AXES[axis]
-    if axis == "cost":
-        set_scale(ax, True, label, INK)
-        kept = rows[rows["curve"].isin(["loss", "score gap"])]
-        positive = kept.loc[kept["y"] > 0, "y"]
-        # KL and what the exact score loses fall like e^{-B(T)}: let them leave the axis
-        if len(positive):
-            ax.set_ylim(bottom=max(positive.min() / 3, positive.max() * LOWEST))
-    else:
-        ax.set_ylabel(label + cut_worst(ax, rows, less_is_better=False))
+def _cut(frame: pd.DataFrame) -> Callable[[Axes, pd.DataFrame], None]:
+    """Cut below, by the likelihoods of all panels."""
+    rows = frame[frame["axis"] == "likelihood"]
+    return lambda ax, own: cut_worst(ax, rows, less_is_better=False)
 
 
-def _title(curves: Curves, rows: pd.DataFrame) -> str:
+def _set_bottom(frame: pd.DataFrame) -> Callable[[Axes, pd.DataFrame], None]:
+    """KL and what the exact score loses fall like e^{−B(T)}: let them leave the axis."""
+    kept = frame.loc[frame["curve"].isin(["loss", "score gap"]) & (frame["y"] > 0), "y"]
+    bottom = max(kept.min() / 3, kept.max() * LOWEST) if len(kept) else None
+
+    def finish(ax: Axes, rows: pd.DataFrame) -> None:
+        ax.set_ylim(bottom=bottom)
+
+    return finish
+
+
+def _title(cells: xr.Dataset, schedule: str, score: str, rows: pd.DataFrame) -> str:
     """Schedule and score, and how many runs are shown."""
-    trained = curves.here["score_family"].item() == "trained"
+    trained = cells["score_family"].sel(score=score).item() == "trained"
     counted = ["flow"] if not trained else ["flow", "elbo", "denoising elbo"]
-    here = rows[(rows["panel"] == curves.panel.number) & rows["curve"].isin(counted)]
+    here = rows[rows["curve"].isin(counted)]
     notes = [] if trained else ["closed form"]
     if len(here):
         notes.append(("" if trained else "flow: ") + runs_text(here["n_runs"]))
-    return f"{curves.schedule}\nscore {curves.panel.labels['score']}\n{', '.join(notes)}"
+    return f"{schedule}, score {score}\n{', '.join(notes)}"

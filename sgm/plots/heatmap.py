@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +11,12 @@ import pandas as pd
 import xarray as xr
 from matplotlib import patheffects
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from sgm.plots.horizon_axis import at_solver, evenly, is_geometric, shown_cells, solver_text
-from sgm.plots.panels import target_cells, target_title
-from sgm.plots.style import INK, LINE, house_style, new_figure
+from sgm.plots.cells import evenly, target_cells, target_title
+from sgm.plots.engine import C, Look, Page, Track, draw_page, is_geometric, wrap, wrapped
+from sgm.plots.over_time import at_solver, shown_cells, solver_text
 from sgm.reading import (
     Bound,
     Divergence,
@@ -34,9 +31,9 @@ from sgm.reading import (
 
 Array = npt.NDArray[np.float64]
 
+TITLE = 34  # characters of a line
 SCORES, QUANTITIES = 4, 5  # drawn at most
 DECADES = 1e-8  # of the largest value: the dark end of a logarithmic colour scale
-TITLE = 36  # characters of a line
 MARKERS = (("o", 12.0), ("s", 9.0), ("D", 6.0), ("^", 5.0), ("v", 4.0))  # one inside the other
 
 
@@ -117,12 +114,6 @@ def map_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFrame]:
     in its own panel. The title of a bound's panel gives the regret: the divergence where the
     bound is lowest, over the lowest divergence; and why it is no theorem where it is none.
 
-    Parameters
-    ----------
-    grid : Dataset
-    target : str
-        A label of the axis `target`.
-
     Returns
     -------
     figure : Figure
@@ -161,39 +152,28 @@ def map_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFrame]:
         for score in scores
         for q in drawn
     }
-    lines = max(text.count("\n") + 1 for text in titles.values())
-    with house_style():
-        title = f"{target_title(cells)}: where divergences and bounds are lowest in a and T"
-        title += f"\n({'; '.join(notes)})" if notes else ""
-        width = max(5.2, 2.6 * len(drawn) + 0.4)
-        height = (1.9 + LINE * lines) * len(scores) + 1.1
-        figure = new_figure(width, height, title)
-        axes = figure.subplots(len(scores), len(drawn), squeeze=False, sharex=True, sharey=True)
-        for panel, (score, q) in enumerate((s, q) for s in scores for q in drawn):
-            ax = axes.ravel()[panel]
-            here = frame[frame["score"] == score]
-            mappable = _draw(ax, here, q, [other.name for other in drawn], cells)
-            ax.set_title(titles[score, q.name], loc="left")
-            if mappable is None:
-                continue
-            bar = figure.colorbar(mappable, ax=ax, pad=0.02)
-            bar.set_label(q.units, fontsize=7)
-            bar.ax.tick_params(labelsize=6.5, which="both")
-        for ax in axes[-1]:
-            ax.set_xlabel(r"$a$ of $\beta_a$")
-        for ax, score in zip(axes[:, 0], scores, strict=True):
+    notes = [*notes, "a symbol where each quantity of the row is lowest, filled in its own panel"]
+    pairs = [(score, q) for score in scores for q in drawn]
+
+    def paint(ax: Axes, rows: pd.DataFrame) -> None:
+        score, q = pairs[rows["panel"].iloc[0]]
+        _draw(ax, frame[frame["score"] == score], q, [other.name for other in drawn], cells)
+        ax.set_xlabel(r"$a$ of $\beta_a$")
+        if q is drawn[0]:
             ax.set_ylabel(f"score {score}\nT")
-        figure.legend(
-            handles=[
-                Line2D(
-                    [], [], linestyle="none", marker=marker, markersize=size * 0.7,
-                    color=INK, fillstyle="none", label=f"lowest {q.label}",
-                )
-                for q, (marker, size) in zip(drawn, MARKERS, strict=False)
-            ],
-            loc="outside lower center", ncols=max(1, int(width / 2.4)),
-        )  # fmt: skip
-    return figure, frame
+
+    page = Page(
+        f"{target_title(cells)}: where divergences and bounds are lowest in a and T",
+        wrapped(range(len(pairs)), [Track("map", height=1.6, paint=paint)], len(drawn)),
+        notes=notes, titles={i: titles[score, q.name] for i, (score, q) in enumerate(pairs)},
+        width=max(6.2, 2.6 * len(drawn) + 0.4), loose=True,
+        handles=[
+            Look("", C.INK, "none", marker, size=0.7 * size, face="none")
+            .handle(f"lowest {q.label}", C.INK)
+            for q, (marker, size) in zip(drawn, MARKERS, strict=False)
+        ],
+    )  # fmt: skip
+    return draw_page(frame.assign(axis="map"), page), frame
 
 
 def _frame(
@@ -257,7 +237,7 @@ def _title(
     for _, row in rows[rows["curve"].str.startswith("regret")].iterrows():
         estimated = "" if row["n_runs"] == 0 else ", by means of runs"
         lines.append(f"{row['curve']}: ×\N{NO-BREAK SPACE}{row['value']:.3g}{estimated}")
-    return "\n".join(line for text in lines for line in textwrap.wrap(text, TITLE))
+    return wrap("\n".join(lines), TITLE)
 
 
 def _bound_lines(cells: xr.Dataset, bound: Bound, score: str, surface: Surface) -> list[str]:
@@ -282,13 +262,13 @@ def edges(centres: npt.ArrayLike, *, geometric: bool = False) -> Array:
 
 def _draw(
     ax: Axes, rows: pd.DataFrame, quantity: Quantity, drawn: list[str], cells: xr.Dataset
-) -> ScalarMappable | None:
+) -> None:
     """The map, its colours, and the minima of all quantities of the score."""
     own = rows[(rows["axis"] == quantity.name) & (rows["curve"] == "value")]
     if own.empty:
         ax.set_axis_off()
         ax.text(0.5, 0.5, "no numbers", ha="center", va="center", transform=ax.transAxes)
-        return None
+        return
     table = own.pivot(index="y", columns="x", values="value")
     table = table.reindex(index=cells["horizon"].values, columns=cells["a"].values)
     values = own["value"]
@@ -306,11 +286,14 @@ def _draw(
         ticks, _ = evenly(cells["horizon"].values.tolist(), 6)
         ax.set_yticks(ticks, labels=[f"{t:g}" for t in ticks])
         ax.minorticks_off()
-    outline = [patheffects.withStroke(linewidth=2.2, foreground=INK)]
+    outline = [patheffects.withStroke(linewidth=2.2, foreground=C.INK)]
     for _, row in rows[rows["curve"] == "minimum"].iterrows():
         marker, size = MARKERS[drawn.index(row["axis"])]
         ax.plot(
             row["x"], row["y"], marker, markersize=size, color="white", path_effects=outline,
             fillstyle="full" if row["axis"] == quantity.name else "none", markeredgewidth=1.0,
         )  # fmt: skip
-    return mappable
+    assert ax.figure is not None
+    bar = ax.figure.colorbar(mappable, ax=ax, pad=0.02, use_gridspec=False)
+    bar.set_label(quantity.units, fontsize=7)
+    bar.ax.tick_params(labelsize=6.5, which="both")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from itertools import product
 
 import numpy as np
@@ -12,24 +11,23 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sgm.plots.horizon_axis import (
+from sgm.plots.cells import evenly, make_frame, target_cells, target_title
+from sgm.plots.engine import C, Look, Page, Track, draw_page, wrapped
+from sgm.plots.over_time import (
+    FRAME,
+    Rows,
     at_solver,
-    evenly,
     labels_with_numbers,
     runs_text,
     shown_cells,
     solver_text,
 )
-from sgm.plots.panels import Panel, target_cells, target_title
-from sgm.plots.rows import Rows, make_frame
-from sgm.plots.style import BLUE, INK, add_legend, house_style, new_figure
 from sgm.reading import over_runs
 
 Array = npt.NDArray[np.float64]
 
 COLUMNS, HORIZONS = 6, 8  # drawn at most
 TALLEST = 2.0  # times the exact density's maximum: what is higher leaves the axes
-LETTER = 0.09  # inches, in the title
 
 
 def total_variation(density: Array, true: Array, width: float) -> Array:
@@ -107,46 +105,55 @@ def histogram_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFram
     true = cells.get("target_density", xr.DataArray(np.full(density.sizes["bin"], np.nan))).values
     draws = int(grid.attrs.get("n_samples", 0))
     pairs = list(product(schedules, scores))
-    rows: list[pd.DataFrame] = []
+    tables = []
     for number, (t, (schedule, score)) in enumerate(product(horizons, pairs)):
-        labels = {"horizon": t, "score": score}
-        here = density.sel(labels | {"schedule": schedule})
-        rows += _rows(Rows(Panel(number, labels, cells, None)), schedule, here, true, draws)
-    frame = make_frame(target, rows)
-    with house_style():
-        width = max(5.2, 2.0 * len(pairs) + 0.8)
-        figure = new_figure(width, 1.45 * len(horizons) + 1.3, "")
-        lines = [f"{target_title(cells)}: generated density", solver_text(solver), note]
-        title = "; ".join(filter(None, lines))
-        figure.suptitle(textwrap.fill(title, int(width / LETTER)), fontweight="bold")
-        axes = figure.subplots(len(horizons), len(pairs), squeeze=False, sharex=True, sharey=True)
-        for number, ax in enumerate(axes.ravel()):
-            _draw(ax, frame[frame["panel"] == number], schedules)
-        for ax, t in zip(axes[:, 0], horizons, strict=True):
-            ax.set_ylabel(f"T = {t:g}\ndensity")
-        for ax in axes[-1]:
-            ax.set_xlabel(f"x{int(density.attrs.get('coordinate', 0)) + 1}")
-        top = frame.loc[frame["axis"] == "density", "y"].max()
-        if np.isfinite(true).any():
-            top = min(top, TALLEST * np.nanmax(true))
-        axes[0, 0].set_ylim(0, 1.08 * top)
-        add_legend(figure, axes.ravel())
-    return figure, frame
+        labels = {"panel": number, "horizon": t, "schedule": schedule, "score": score}
+        here = density.sel({"horizon": t, "schedule": schedule, "score": score})
+        tables += _rows(Rows(cells, labels, []), here, true, draws)
+    frame = make_frame(tables, target, (*FRAME, "horizon"))
+    top = frame.loc[frame["axis"] == "density", "y"].max()
+    if np.isfinite(true).any():
+        top = min(top, TALLEST * np.nanmax(true))
+
+    def paint(ax: Axes, rows: pd.DataFrame) -> None:
+        _draw(ax, rows)
+        ax.set_ylim(0, 1.08 * top)
+        if rows["panel"].iloc[0] % len(pairs) == 0:
+            ax.set_ylabel(f"T = {rows['horizon'].iloc[0]:g}")
+        else:
+            ax.tick_params(labelleft=False)
+
+    numbers = range(len(horizons) * len(pairs))
+    titles = {i: _title(frame[frame["panel"] == i], len(schedules) > 1) for i in numbers}
+    coordinate = f"x{int(density.attrs.get('coordinate', 0)) + 1}"
+
+    def set_coordinate(ax: Axes, rows: pd.DataFrame, last: bool) -> None:
+        last = bool(len(rows)) and rows["panel"].iloc[0] >= len(numbers) - len(pairs)
+        ax.set_xlabel(coordinate if last else "")
+
+    said = {"exact": Look(width=0.9).handle("exact density, mean of each bin", C.INK)}
+    band = bool(frame.loc[frame["curve"] == "generated", "high"].notna().any())
+    label = "generated" + (", mean ± 1 sd" if band else "")
+    said["generated"] = Look(width=1.0).handle(label, C.BLUE)
+    page = Page(
+        f"{target_title(cells)}: generated density",
+        wrapped(numbers, [Track("density", height=0.85, paint=paint)], len(pairs)),
+        notes=[solver_text(solver), note], titles=titles, x=set_coordinate,
+        width=max(6.2, 2.0 * len(pairs) + 0.8),
+        handles=[said[curve] for curve in said if (frame["curve"] == curve).any()],
+    )  # fmt: skip
+    return draw_page(frame, page), frame
 
 
-def _rows(
-    rows: Rows, schedule: str, density: xr.DataArray, true: Array, draws: int
-) -> list[pd.DataFrame]:
+def _rows(rows: Rows, density: xr.DataArray, true: Array, draws: int) -> list[pd.DataFrame]:
     """The rows of a panel: the mean histogram, the exact density, and their distances."""
     runs, x = over_runs(density), density["bin"].values
     n_runs = int(runs.count.max())
-    rows.add(
-        "density", "generated", x, runs.mean, sd=runs.sd, n_runs=n_runs, schedule=schedule,
-        keep_empty=True,
-    )  # fmt: skip
-    rows.add("density", "exact", x, true, schedule=schedule)
+    low, high = runs.mean - runs.sd, runs.mean + runs.sd
+    rows.add("density", "generated", x, runs.mean, low=low, high=high, n_runs=n_runs)
+    rows.add("density", "exact", x, true)
     if not (np.isfinite(true).all() and n_runs):
-        return rows.rows
+        return rows.tables
     width = float(np.ptp(x) / (len(x) - 1))
     chances = np.append(true * width, max(0.0, 1 - true.sum() * width))
     alive = density.transpose("seed", "bin").values
@@ -156,34 +163,29 @@ def _rows(
         ("a run", total_variation(alive, true, width).mean(), draws),
     ):
         floor = expected_variation(chances, n) if n else np.nan
-        rows.add("total variation", curve, np.nan, y, low=floor, n_runs=n_runs, schedule=schedule)
-    return rows.rows
+        rows.add("total variation", curve, np.nan, y, low=floor, n_runs=n_runs)
+    return rows.tables
 
 
-def _draw(ax: Axes, rows: pd.DataFrame, schedules: list[str]) -> None:
-    bins = rows[rows["axis"] == "density"]
-    for curve, part in bins.groupby("curve", sort=False):
+def _draw(ax: Axes, rows: pd.DataFrame) -> None:
+    for curve, part in rows.groupby("curve", sort=False):
         x, y = part["x"].to_numpy(), part["y"].to_numpy()
         half = np.ptp(x) / (len(x) - 1) / 2
         edges = np.append(x - half, x[-1] + half)
         if curve == "exact":
-            ax.stairs(y, edges, color=INK, linewidth=0.9, label="exact density, mean of each bin")
+            ax.stairs(y, edges, color=C.INK, linewidth=0.9)
             continue
         low, high = part["low"].to_numpy(), part["high"].to_numpy()
-        if np.isfinite(y).any():
-            band = bool(np.isfinite(high).any())
-            label = "generated" + (", mean ± 1 sd" if band else "")
-            ax.stairs(y, edges, color=BLUE, linewidth=1.0, fill=True, alpha=0.25)
-            ax.stairs(y, edges, color=BLUE, linewidth=1.0, label=label)
-            if band:
-                ax.stairs(high, edges, baseline=low, color=BLUE, fill=True, alpha=0.35)
-    ax.set_title(_title(rows, schedules), loc="left", fontsize=6.5)
+        ax.stairs(y, edges, color=C.BLUE, linewidth=1.0, fill=True, alpha=0.25)
+        ax.stairs(y, edges, color=C.BLUE, linewidth=1.0)
+        if np.isfinite(high).any():
+            ax.stairs(high, edges, baseline=low, color=C.BLUE, fill=True, alpha=0.35)
 
 
-def _title(rows: pd.DataFrame, schedules: list[str]) -> str:
+def _title(rows: pd.DataFrame, several: bool) -> str:
     """Which cell, how many runs, and the distances with their floors."""
     first = rows.iloc[0]
-    cell = f"{first['schedule']}, {first['score']}" if len(schedules) > 1 else str(first["score"])
+    cell = f"{first['schedule']}, {first['score']}" if several else str(first["score"])
     lines = [f"{cell}: {runs_text(rows['n_runs'].dropna())}"]
     for _, row in rows[rows["axis"] == "total variation"].iterrows():
         floor = f", floor {row['low']:.2g}" if np.isfinite(row["low"]) else ""

@@ -2,74 +2,49 @@
 
 from __future__ import annotations
 
-import textwrap
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from sgm.horizons import LIKELIHOODS, BestHorizon, Loss, best_horizon, likelihood_loss
-from sgm.plots.horizon_axis import (
-    Curves,
+from sgm.plots.cells import make_frame, target_cells, target_title
+from sgm.plots.engine import MEAN_SD, SD, SERIES, Band, C, Look, Page, Track, draw_edge, draw_page
+from sgm.plots.over_time import (
+    FRAME,
+    Rows,
     at_solver,
     cut_worst,
     runs_text,
-    set_horizon_axis,
-    sets_text,
+    set_time,
+    sets_note,
     shown_cells,
     solver_text,
-)
-from sgm.plots.panels import TITLE_WIDTH, target_cells, target_title
-from sgm.plots.rows import make_frame
-from sgm.plots.style import (
-    BLUE,
-    BROWN,
-    FAINT,
-    GREEN,
-    INK,
-    LINE,
-    MEAN_SD,
-    ORANGE,
-    PURPLE,
-    ROUND,
-    SD,
-    VERMILLION,
-    Style,
-    add_legend,
-    draw_curve,
-    draw_level,
-    house_style,
-    is_log,
-    new_figure,
-    set_scale,
 )
 from sgm.reading import Divergence, divergences_of, level, over_runs, with_units
 
 SCHEDULES, SCORES, QUALITIES = 4, 6, 4  # drawn at most
-COLUMN_WIDTH, LABEL_WIDTH = 38, 28  # characters: titles of several columns, labels upright
 STRIP = 0.17  # inches a score, of the panels that say which T may be the best
 STRIPS = "T by "  # with the name of the loss: the axis of a strip
-STRIP_LOOKS = {  # marker, its size, line width, label
-    "plausible": (".", 5.0, 2.5, "T of the 95% confidence set of the best"),
-    "best": ("*", 7.0, 0.0, "best T of the runs"),
-    "exact T*": ("|", 9.0, 0.0, "exact T* of the ELBO"),
-}
-LEVELS = {
-    "truth": Style("minus E log p₀, exact: a perfect model", INK, "-", width=0.9),
-    "floor": Style("noise floor", FAINT, "--", width=0.9, band=SD),
-}
 EXACT = ("flow_log_likelihood", "elbo")  # losses that a perfect model brings down to −E log p₀
-LOOKS = (
-    (BLUE, "o"), (VERMILLION, "s"), (GREEN, "^"), (PURPLE, "D"), (ORANGE, "v"), (BROWN, "P"),
-)  # fmt: skip
-COSTS = ("flow_evaluations", "flow_seconds")
+COSTS = {"flow_evaluations": "evaluations of the score", "flow_seconds": "wall time, s"}
+EVALUATIONS = "flow_evaluations"
 SHORTEST = "shortest plausible T"
-COST_LABELS = {"flow_evaluations": "evaluations of\nthe score", "flow_seconds": "wall time, s"}
+CURVES = {
+    "runs": Look(band=MEAN_SD, width=1.1),
+    "truth": Look("minus E log p₀, exact: a perfect model", C.INK, "-", width=0.9),
+    "floor": Look("noise floor", C.FAINT, "--", width=0.9, band=SD),
+    "plausible": Look("T of the 95% confidence set of the best", C.INK, "-", ".", 2.5, 5.0),
+    "best": Look("best T of the runs", C.INK, "none", "*", size=7.0, order=4),
+    "exact T*": Look("exact T* of the ELBO", C.INK, "none", "|", size=9.0),
+    SHORTEST: Look(
+        "shortest plausible T", C.INK, "none", "o", size=9.0, face="none", mark=draw_edge
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -97,47 +72,44 @@ def _qualities(cells: xr.Dataset) -> list[Quality]:
     return found
 
 
-def _rows(curves: Curves, place: int, qualities: list[Quality]) -> list[pd.DataFrame]:
+def _rows(rows: Rows, place: int, qualities: list[Quality]) -> list[pd.DataFrame]:
     """The rows of one score; `place` is its line in the strips."""
-    here, cell = curves.here, {"schedule": curves.schedule, "score": curves.panel.labels["score"]}
-
-    def mark(axis: str, curve: str, x: npt.ArrayLike, y: npt.ArrayLike) -> None:
-        curves.add(axis, curve, x, y, schedule=curves.schedule)
-
+    here, cell = rows.here, {k: rows.labels[k] for k in ("schedule", "score")}
     for quality in qualities:
         loss, divergence = quality.loss, quality.divergence
-        values = loss.values.sel(cell)
-        curves.add_curve(loss.name, "runs", values)
+        values = loss.values.sel(cell).sortby("horizon")
+        rows.over_runs(loss.name, "runs", values)
         if place == 0 and divergence is not None:
             floor, sd = level(here, divergence.floor, divergence.floor_sd)
-            curves.add_level(loss.name, "floor", floor, sd)
+            ends = {"low": floor - sd, "high": floor + sd, "series": ""}
+            rows.add(loss.name, "floor", np.nan, floor, **ends)
         elif place == 0 and "data_log_density" in here and loss.name in EXACT:
-            curves.add_level(loss.name, "truth", -here["data_log_density"])
+            rows.add(loss.name, "truth", np.nan, -here["data_log_density"], series="")
         found = best_horizon(values)
         strip = STRIPS + loss.name
         if found.allowed is not None:
             plausible = found.allowed.horizons[found.allowed.plausible]
-            mark(strip, "plausible", plausible, np.full(len(plausible), place))
+            rows.add(strip, "plausible", plausible, np.full(len(plausible), place))
         if np.isfinite(found.best):
-            mark(strip, "best", found.best, place)
+            rows.add(strip, "best", found.best, place)
         if quality is qualities[0]:
             if "optimal_horizon" in here and here.get("optimal_horizon_interior", 1) == 1:
-                mark(strip, "exact T*", here["optimal_horizon"], place)
-            _add_saving(curves, found)
+                rows.add(strip, "exact T*", here["optimal_horizon"], place)
+            _add_saving(rows, found)
     for name in COSTS:
-        curves.add_curve(name, "runs", here.get(name))
-    return curves.rows
+        rows.over_runs(name, "runs", here.get(name))
+    return rows.tables
 
 
-def _add_saving(curves: Curves, found: BestHorizon) -> None:
+def _add_saving(rows: Rows, found: BestHorizon) -> None:
     """The evaluations at the shortest plausible T, and the fraction of the longest T's it saves."""
-    if found.allowed is None or COSTS[0] not in curves.here:
+    if found.allowed is None or EVALUATIONS not in rows.here:
         return
-    spent = over_runs(curves.here[COSTS[0]]).mean
-    least, most = (spent.sel(horizon=t) for t in (found.allowed.low, found.allowed.horizons[-1]))
-    x, longest, schedule = found.allowed.low, found.allowed.horizons[-1], curves.schedule
-    curves.add(COSTS[0], SHORTEST, x, least, schedule=schedule)
-    curves.add("saving", SHORTEST, x, 1 - least / most, high=longest, schedule=schedule)
+    spent = over_runs(rows.here[EVALUATIONS]).mean
+    low, longest = found.allowed.low, found.allowed.horizons[-1]
+    least, most = (spent.sel(horizon=t) for t in (low, longest))
+    rows.add(EVALUATIONS, SHORTEST, low, least)
+    rows.add("saving", SHORTEST, low, 1 - least / most, high=longest)
 
 
 def horizon_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFrame]:
@@ -149,12 +121,6 @@ def horizon_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFrame]
     its seconds. Below each loss, a line a score: the best T of the runs, the T of its 95 %
     confidence set (`sgm.horizons`), and the exact T* of the ELBO. Training takes as long for
     every T, and is left out.
-
-    Parameters
-    ----------
-    grid : Dataset
-    target : str
-        A label of the axis `target`.
 
     Returns
     -------
@@ -177,112 +143,68 @@ def horizon_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFrame]
     schedules, scores, note = shown_cells(cells, names, SCHEDULES, SCORES)
     if len(every) > QUALITIES:
         note = f"{QUALITIES} of {len(every)} losses{', ' + note if note else ' shown'}"
-    frame = make_frame(
-        target,
-        (
-            rows
-            for column, schedule in enumerate(schedules)
-            for place, score in enumerate(scores)
-            for rows in _rows(Curves.of(column, cells, schedule, score), place, qualities)
-        ),
-    )
-    axes_of = [axis for name in names for axis in (name, STRIPS + name)] + list(COSTS)
-    axes_of = [axis for axis in axes_of if (frame["axis"] == axis).any()]
-    strip = STRIP * len(scores) + 0.1
-    heights = [strip if a.startswith(STRIPS) else 1.3 if a in COSTS else 1.9 for a in axes_of]
-    with house_style():
-        title = f"{target_title(cells)}: quality and cost against T"
-        title += f" ({note})" if note else ""
-        title += sets_text(frame[frame["curve"] == "plausible"])
-        width = max(5.4, 2.7 * len(schedules) + 0.8)
-        letters = TITLE_WIDTH if len(schedules) == 1 else COLUMN_WIDTH
-        savings = [
-            textwrap.fill(_saving_note(frame[frame["panel"] == i]), letters)
-            for i in range(len(schedules))
-        ]
-        lines = max(text.count("\n") + 1 for text in savings) + len(names)
-        figure = new_figure(width, sum(heights) + LINE * lines + 1.4, title)
-        axes = figure.subplots(
-            len(axes_of), len(schedules), squeeze=False, sharex=True, sharey="row",
-            gridspec_kw={"height_ratios": heights},
-        )  # fmt: skip
-        for column, schedule in enumerate(schedules):
-            here = frame[frame["panel"] == column]
-            runs = here.loc[(here["axis"] == names[0]) & (here["curve"] == "runs"), "n_runs"]
-            axes[0, column].set_title(f"{schedule}, {runs_text(runs)}", loc="left")
-            for axis, ax in zip(axes_of, axes[:, column], strict=True):
-                rows = here[here["axis"] == axis]
-                (_draw_strip if axis.startswith(STRIPS) else _draw)(ax, rows, scores)
-                set_horizon_axis(ax, cells["horizon"], label=axis == axes_of[-1])
-                if axis == COSTS[0]:
-                    ax.set_title(savings[column], loc="left")
-        of = {quality.name: quality for quality in qualities}
-        for axis, ax in zip(axes_of, axes[:, 0], strict=True):
-            if axis.startswith(STRIPS):
-                ax.set_ylabel("best T", rotation=0, ha="right", va="center")
-            else:
-                _set_values(ax, frame[frame["axis"] == axis], of.get(axis))
-        add_legend(figure, axes.ravel())
-    return figure, frame
+    tables = []
+    for panel, schedule in enumerate(schedules):
+        for place, score in enumerate(scores):
+            labels = {"panel": panel, "schedule": schedule, "score": score, "series": score}
+            here = cells.sel(schedule=schedule, score=score)
+            tables += _rows(Rows(here, labels, []), place, qualities)
+    frame = make_frame(tables, target, FRAME)
+    tracks = [track for q in qualities for track in _tracks(q, frame, len(scores))]
+    tracks += [Track(name, label, 1.2, log=False, zero=True) for name, label in COSTS.items()]
+    tracks = [track for track in tracks if (frame["axis"] == track.axis).any()]
+
+    def look(curve: str, series: str) -> Look:
+        found = CURVES[curve]
+        color, marker = SERIES[scores.index(series) % len(SERIES)] if series else (found.color, "")
+        if curve == "runs":
+            return replace(found, label=f"score {series}", color=color, marker=marker)
+        return found if curve == "exact T*" else replace(found, color=color)
+
+    titles, notes = {}, [note, sets_note(frame[frame["curve"] == "plausible"])]
+    notes += dict.fromkeys(f"samples by {q.solver}" for q in qualities if q.solver)
+    for panel, schedule in enumerate(schedules):
+        own = frame[frame["panel"] == panel]
+        runs = own.loc[(own["axis"] == names[0]) & (own["curve"] == "runs"), "n_runs"]
+        titles[panel] = f"{schedule}, {runs_text(runs)}" + _saving_note(own)
+    width = max(6.2, 2.7 * len(schedules) + 0.8)
+    bands = [Band(range(len(schedules)), tracks)]
+    title = f"{target_title(cells)}: quality and cost against T"
+    page = Page(title, bands, look, notes, titles, set_time(cells["horizon"]), width)
+    return draw_page(frame, page), frame
+
+
+def _tracks(quality: Quality, frame: pd.DataFrame, lines: int) -> list[Track]:
+    """The loss, and the strip below it."""
+    label, units = quality.loss.label, quality.loss.units
+    label = label if units in label else with_units(label, units)  # bits per dimension
+    rows = frame[frame["axis"] == quality.name]
+
+    def cut(ax: Axes, own: pd.DataFrame) -> None:
+        cut_worst(ax, rows, less_is_better=True)
+
+    log = None if quality.divergence is not None else False
+    strip = Track(STRIPS + quality.name, height=STRIP * lines, finish=_set_strip(lines), log=False)
+    return [Track(quality.name, label, 1.8, log=log, finish=cut), strip]
+
+
+def _set_strip(lines: int) -> Callable[[Axes, pd.DataFrame], None]:
+    def finish(ax: Axes, rows: pd.DataFrame) -> None:
+        ax.set_ylim(lines - 0.4, -0.6)
+        ax.set_yticks([])
+        if ax.get_subplotspec().is_first_col():  # type: ignore[union-attr]
+            ax.set_ylabel("best T", rotation=0, ha="right", va="center")
+
+    return finish
 
 
 def _saving_note(rows: pd.DataFrame) -> str:
     """What each score's shortest plausible T saves, in words."""
     saving = rows[rows["axis"] == "saving"]
-    if saving.empty:
-        return ""
     parts = [
         f"{row['score']} {100 * row['y']:.0f}% (T = {row['x']:g} for {row['high']:g})".replace(
             " ", "\N{NO-BREAK SPACE}"
         )
         for _, row in saving.iterrows()
     ]
-    return "evaluations saved by the shortest plausible T (ringed): " + ", ".join(parts)
-
-
-def _draw(ax: Axes, rows: pd.DataFrame, scores: list[str]) -> None:
-    for (score, curve), part in rows.groupby(["score", "curve"], sort=False):
-        color, marker = LOOKS[scores.index(str(score)) % len(LOOKS)]
-        if curve in LEVELS:
-            draw_level(ax, part.iloc[0], LEVELS[str(curve)])
-        elif curve == "runs":
-            draw_curve(ax, part, Style(f"score {score}", color, "-", marker, 1.1, 3.2, MEAN_SD))
-        else:
-            ax.plot(
-                part["x"], part["y"], "o", color=color, markersize=9, fillstyle="none",
-            )  # fmt: skip
-
-
-def _draw_strip(ax: Axes, rows: pd.DataFrame, scores: list[str]) -> None:
-    """A line a score: the set, the best T and the exact T*."""
-    for (score, curve), part in rows.groupby(["score", "curve"], sort=False):
-        color, _ = LOOKS[scores.index(str(score)) % len(LOOKS)]
-        marker, size, line, _ = STRIP_LOOKS[str(curve)]
-        ax.plot(
-            part["x"], part["y"], marker=marker, markersize=size, linewidth=line,
-            color=INK if curve == "exact T*" else color, linestyle="-",
-        )  # fmt: skip
-    for curve in rows["curve"].unique():
-        marker, size, line, label = STRIP_LOOKS[curve]
-        ax.plot([], [], marker=marker, markersize=size, linewidth=line, color=INK, label=label)
-    ax.set_ylim(len(scores) - 0.4, -0.6)
-    ax.set_yticks([])
-
-
-def _set_values(ax: Axes, rows: pd.DataFrame, quality: Quality | None) -> None:
-    """The scale and label of a line of panels, and by which sampler its samples were drawn."""
-    if quality is None:
-        ax.set_ylabel(COST_LABELS[str(rows["axis"].iloc[0])])
-        ax.yaxis.set_major_locator(MaxNLocator(5, steps=ROUND))
-        ax.set_ylim(bottom=0)
-        return
-    label, units, cut = quality.loss.label, quality.loss.units, ""
-    label = label if units in label else with_units(label, units)  # bits per dimension
-    log = quality.divergence is not None and is_log(rows)
-    if not log:
-        cut = cut_worst(ax, rows, less_is_better=True)
-    set_scale(ax, log, label, INK)
-    ax.set_ylabel(textwrap.fill(ax.get_ylabel(), LABEL_WIDTH) + cut)
-    if quality.solver:
-        title = ax.get_title(loc="left")
-        ax.set_title("\n".join(filter(None, [title, quality.solver])), loc="left")
+    return "\nevaluations saved by the shortest plausible T: " + ", ".join(parts) if parts else ""

@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sgm.plots.style import (
-    BLUE,
-    FAINT,
-    GREEN,
-    INK,
-    VERMILLION,
-    Style,
-    add_legend,
-    house_style,
-    new_figure,
-)
+from sgm.plots.engine import Band, C, Look, Page, Track, draw_page
 
-PANELS = {
-    "rate": r"noise rate $\beta(t)$",
-    "snr": r"signal-to-noise ratio $m_t^2/v_t$",
-    "objective": "",
-}
-STYLES = (
-    Style("", VERMILLION, width=1.8),
-    Style("", BLUE, line=(0, (5, 1.5, 1, 1.5))),
-    Style("", GREEN, line=(0, (4, 2))),
-    Style("", INK, line=(0, (1, 1.2))),
+LOOKS = (
+    Look(color=C.VERMILLION, width=1.8),
+    Look(color=C.BLUE, line=(0, (5, 1.5, 1, 1.5))),
+    Look(color=C.GREEN, line=(0, (4, 2))),
+    Look(color=C.INK, line=(0, (1, 1.2))),
 )
 
 
@@ -45,35 +31,34 @@ def optimal_schedule_figure(frame: pd.DataFrame, title: str, objective: str) -> 
     -------
     Figure
     """
-    names = list(dict.fromkeys(frame["curve"]))
-    styles = dict(zip(names, STYLES, strict=False))
-    with house_style():
-        figure = new_figure(8.6, 3.0, title)
-        axes = dict(zip(PANELS, figure.subplots(1, len(PANELS)), strict=True))
-        for name, ax in axes.items():
-            rows = frame[frame["axis"] == name]
-            if name == "objective":
-                values = rows["y"].to_numpy(float)
-                places = range(len(rows))
-                ax.barh(list(places), values, color=[styles[c].color for c in rows["curve"]])
-                for place, value in zip(places, values, strict=True):
-                    ax.annotate(
-                        f"{value:.4g}", (value, place), (3, 0), textcoords="offset points",
-                        va="center", fontsize=7, color=FAINT,
-                    )  # fmt: skip
-                ax.set_yticks([])
-                ax.invert_yaxis()
-                ax.margins(x=0.25)
-                ax.set_xlabel(objective)
-                continue
-            for curve, points in rows.groupby("curve", sort=False):
-                style = styles[str(curve)]
-                ax.plot(
-                    points["x"], points["y"], color=style.color, linestyle=style.line,
-                    linewidth=style.width, label=str(curve),
-                )  # fmt: skip
-            ax.set_yscale("log")
-            ax.set_xlabel("t / T")
-            ax.set_ylabel(PANELS[name] + " (log scale)")
-        add_legend(figure, axes.values())
-    return figure
+    names = [str(curve) for curve in frame["curve"].unique()]
+    looks = dict(zip(names, LOOKS, strict=False))
+
+    def draw_costs(ax: Axes, rows: pd.DataFrame) -> None:
+        places = range(len(rows))
+        ax.barh(list(places), rows["y"], color=[looks[str(c)].color for c in rows["curve"]])
+        for place, value in zip(places, rows["y"], strict=True):
+            ax.annotate(
+                f"{value:.4g}", (value, place), (3, 0), textcoords="offset points",
+                va="center", fontsize=7, color=C.FAINT,
+            )  # fmt: skip
+        ax.set_yticks([])
+        ax.invert_yaxis()
+        ax.margins(x=0.25)
+
+    def set_label(ax: Axes, rows: pd.DataFrame, last: bool) -> None:
+        costs = bool((rows["axis"] == "objective").all())
+        ax.set_xlabel(objective if costs else "$t/T$")
+
+    tracks = [
+        Track("rate", r"noise rate $\beta(t)$", log=True),
+        Track("snr", r"signal-to-noise ratio $m_t^2/v_t$", log=True),
+        Track("objective", paint=draw_costs),
+    ]
+    named = {name: Look(**{**vars(look), "label": name}) for name, look in looks.items()}
+    page = Page(
+        title, [Band([0], tracks, beside=True)], lambda curve, series: named[curve],
+        x=set_label, loose=True,
+    )  # fmt: skip
+    whole = frame.assign(panel=0, series="", low=float("nan"), high=float("nan"))
+    return draw_page(whole, page)

@@ -17,11 +17,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from sgm.plots.style import BLUE, INK, VERMILLION, house_style, new_figure
+from sgm.plots.engine import C, Page, Track, draw_page, wrapped
 
 Array = npt.NDArray[np.float64]
 
-LETTER = 0.09  # inches, in the title
 BINS = 60
 MOSAIC = 5  # images a side
 GAP = "#D6E4F0"  # between images, and where there is none
@@ -86,34 +85,39 @@ def samples_figure(pictures: xr.Dataset, target: str) -> tuple[Figure, pd.DataFr
         ],
         ignore_index=True,
     )
-    blocks = {
-        str(name): list(block.groupby(["process", "score", "sampler"], sort=False))
-        for name, block in frame.groupby("schedule", sort=False)
-    }
-    side = min(1.5, 7.6 / len(times))
-    heights = [side * len(lines) + 0.5 for lines in blocks.values()]
-    with house_style():
-        width = side * len(times) + 0.9
-        title = _title(pictures, target, shape, limits, int(width / LETTER))
-        figure = new_figure(width, sum(heights) + 0.6, title)
-        parts = figure.subfigures(len(blocks), 1, squeeze=False, height_ratios=heights)
-        for (schedule, lines), part in zip(blocks.items(), parts.ravel(), strict=True):
-            part.suptitle(f"schedule {schedule}", x=0.01, ha="left", fontsize=8.5)
-            axes = part.subplots(
-                len(lines), len(times), squeeze=False, sharex=True, sharey=False if shape else "col"
+    lines = frame[["schedule", "process", "score", "sampler"]].drop_duplicates()
+    number = {tuple(line): i * len(times) for i, line in enumerate(lines.to_numpy())}
+    column = {t: k for k, t in enumerate(times)}
+    keys = zip(*(frame[name] for name in lines), strict=True)
+    frame.insert(0, "panel", [number[key] for key in keys] + frame["time"].map(column))
+
+    def paint(ax: Axes, rows: pd.DataFrame) -> None:
+        first = rows.iloc[0]
+        k = column[first["time"]]
+        cell = pictures.sel(schedule=first["schedule"]).isel(time=k)
+        draw(ax, rows, limits, cell.get("density"), shape, _color(str(first["process"])))
+        if k == 0:
+            name = (
+                "forward"
+                if first["process"] == "forward"
+                else f"{first['score']}, {first['sampler']}"
             )
-            for row, ((process, score, sampler), line) in enumerate(lines):
-                for column, t in enumerate(times):
-                    ax, here = axes[row, column], line[line["time"] == t]
-                    cell = pictures.sel(schedule=schedule).isel(time=column)
-                    draw(ax, here, limits, cell.get("density"), shape, _color(str(process)))
-                    if row == 0:
-                        ax.set_title(f"t = {t:.3g}")
-                    if row == len(lines) - 1 and not shape:
-                        ax.set_xlabel(coordinates[0])
-                name = "forward" if process == "forward" else f"{score}, {sampler}"
-                axes[row, 0].set_ylabel(textwrap.fill(name.replace("_", " "), 20), fontsize=7)
-    return figure, frame
+            ax.set_ylabel(textwrap.fill(name.replace("_", " "), 20), fontsize=7)
+
+    side = min(1.5, 7.6 / len(times))
+    tracks = [Track("rows", height=side - 0.25, paint=paint)]
+    titles = {
+        number[tuple(line)] + k: (f"{line[0]}, " if k == 0 else "") + f"t = {t:.3g}"
+        for line in lines.to_numpy()
+        if line[1] == "forward"
+        for k, t in enumerate(times)
+    }
+    title, *notes = _title(pictures, target, shape, limits)
+    page = Page(
+        title, wrapped(range(len(lines) * len(times)), tracks, len(times)), notes=notes,
+        titles=titles, width=side * len(times) + 0.9, loose=True,
+    )  # fmt: skip
+    return draw_page(frame.assign(axis="rows"), page), frame
 
 
 def _series(pictures: xr.Dataset) -> Iterator[tuple[dict[str, str], Array]]:
@@ -169,7 +173,7 @@ def _image_rows(rows: Array, limits: Array) -> dict[str, Any]:
 
 
 def _color(process: str) -> str:
-    return INK if process == "forward" else VERMILLION
+    return C.INK if process == "forward" else C.VERMILLION
 
 
 def _draw_scatter(
@@ -185,7 +189,7 @@ def _draw_scatter(
         density = density.transpose("mesh_y", "mesh_x")
         levels = float(density.max()) * 10.0 ** np.arange(-CONTOURS / 2, 0, 0.5)
         ax.contour(
-            density["mesh_x"], density["mesh_y"], density, levels, colors=BLUE, linewidths=0.5
+            density["mesh_x"], density["mesh_y"], density, levels, colors=C.BLUE, linewidths=0.5
         )
     ax.plot(*points.T, ".", color=color, markersize=1.6, alpha=0.45, rasterized=True, zorder=1)
     ax.set_xlim(*limits[0])
@@ -209,7 +213,7 @@ def _draw_histogram(
     width = rows["x_end"] - rows["x"]
     ax.bar(rows["x"], rows["y"], width, align="edge", color=color, alpha=0.45, linewidth=0)
     if density is not None:
-        ax.plot(density["mesh_x"], density, color=BLUE, linewidth=0.9)
+        ax.plot(density["mesh_x"], density, color=C.BLUE, linewidth=0.9)
     ax.set_xlim(*limits[0])
     ax.set_ylim(bottom=0)
     _say_missing(ax, rows, int(rows["outside"].iloc[0]), int(rows["lost"].iloc[0]))
@@ -252,7 +256,7 @@ def _say_missing(ax: Axes, rows: pd.DataFrame, outside: int, lost: int) -> None:
     text = ", ".join(f"{count} {why}" for why, count in counts.items() if count)
     if text:
         ax.text(
-            0.99, 0.99, text, fontsize=5.5, color=INK, ha="right", va="top",
+            0.99, 0.99, text, fontsize=5.5, color=C.INK, ha="right", va="top",
             transform=ax.transAxes,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85},
         )  # fmt: skip
@@ -265,22 +269,18 @@ def _few_ticks(ax: Axes) -> None:
     ax.label_outer()
 
 
-def _title(
-    pictures: xr.Dataset, target: str, shape: tuple[int, ...], limits: Array, width: int
-) -> str:
-    """What is drawn, and how, in lines of `width` characters."""
+def _title(pictures: xr.Dataset, target: str, shape: tuple[int, ...], limits: Array) -> list[str]:
+    """What is drawn, and how."""
     attrs = pictures.attrs
     title = f"{target}, dimension {attrs['dimension']}: data to noise and back"
     if shape:
         low, high = limits[0]
         scale = "colours from {} (dark) to {}" if len(shape) == 3 else "grey from {} (white) to {}"
-        how = f"{attrs['n_steps']} steps; " + scale.format(f"{low:.3g}", f"{high:.3g}")
-        return "\n".join([title, *textwrap.wrap(how, width)])
-    n = pictures.sizes["row"]
-    how = f"{n} rows a panel, {attrs['n_steps']} steps"
+        return [title, f"{attrs['n_steps']} steps; " + scale.format(f"{low:.3g}", f"{high:.3g}")]
+    how = f"{pictures.sizes['row']} rows a panel, {attrs['n_steps']} steps"
     plane = pictures.sizes["coordinate"] == 2
     if plane:
         how += "; {} across, {} up".format(*pictures["coordinate"].values)
     if "density" in pictures:
         how += f"; blue {'contours' if plane else 'lines'}: exact density of the noised data"
-    return "\n".join([title, *textwrap.wrap(how, width)])
+    return [title, how]

@@ -5,31 +5,29 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from sgm.plots.style import BLUE, ROUND, SKY, VERMILLION, add_legend, house_style, new_figure
-from sgm.reading import in_order, shapes
+from sgm.plots.cells import evenly
+from sgm.plots.engine import DASHES, Band, C, Look, Page, Track, draw_page
+from sgm.reading import numeric_axes
 
-SCHEDULE_PANELS = {
+VARIABLES = {
     "schedule_beta": r"noise rate $\beta(t)$",
     "schedule_mean_scale": r"mean scale $m_t$",
     "schedule_std": r"standard deviation $\sigma_t$",
 }
-DASHES = ((0, (4, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)))
+HORIZONS = 3  # rows of panels, at most
+MAP = [C.BLUE, C.SKY, "#8A8A8A", "#E8A23D", C.VERMILLION]
 
 
 def schedules_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
-    """β(t), m_t and σ_t of every schedule against t; one row of panels a horizon.
+    """β(t), m_t and σ_t of every schedule against t; a row of panels a horizon.
 
-    The colour of a β_a schedule is its a, on a map that diverges from grey at a = 0;
-    the other schedules are black and dashed.
-
-    Parameters
-    ----------
-    grid : Dataset
+    The colour of a schedule is its number, a of β_a, on a map that diverges from grey at 0; those
+    without one are black and dashed. Of a single schedule all horizons are in one row, by colour.
 
     Returns
     -------
@@ -37,64 +35,64 @@ def schedules_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
     frame : DataFrame
         The numbers drawn; `x` is t = time_fraction · T, `curve` the schedule.
     """
-    family, others = in_order(grid)
-    a = dict(zip(map(str, grid["schedule"].values), shapes(grid), strict=True))
-    horizons = [float(T) for T in grid["horizon"].values]
-    rows = []
-    for row, T in enumerate(horizons):
-        for column, variable in enumerate(SCHEDULE_PANELS):
-            for name in family + others:
-                values = grid[variable].sel(horizon=T, schedule=name)
-                table = {
-                    "panel": row * len(SCHEDULE_PANELS) + column,
-                    "horizon": T,
-                    "axis": variable,
-                    "curve": name,
-                    "a": a[name],
-                    "x": grid["time_fraction"].values * T,
-                    "y": values.values,
-                    "low": np.nan,
-                    "high": np.nan,
-                    "n_runs": pd.NA,
-                }
-                rows.append(pd.DataFrame(table))
-    frame = pd.concat(rows, ignore_index=True)
-    frame["n_runs"] = frame["n_runs"].astype("Int64")
+    alone = grid.sizes["schedule"] == 1 and grid.sizes["horizon"] > 1
+    dimension = "horizon" if alone else "schedule"
+    axis = next((axis for axis in numeric_axes(grid) if axis.dimension == dimension), None)
+    labels = grid["schedule"].values.astype(str)
+    numbers = grid[axis.name].values if axis else np.full(grid.sizes[dimension], np.nan)
+    number = dict(zip(grid[dimension].values.tolist(), map(float, numbers), strict=True))
+    every = sorted(grid["horizon"].values.tolist())
+    horizons, left_out = evenly(every, len(every) if alone else HORIZONS)
+    table = grid[list(VARIABLES)].sel(horizon=horizons).reset_coords(drop=True).to_dataframe()
+    frame = table.reset_index().melt(
+        ["schedule", "horizon", "time_fraction"], list(VARIABLES), "axis", "y"
+    )
+    frame["panel"] = frame["horizon"].map({t: 0 if alone else i for i, t in enumerate(horizons)})
+    frame["x"] = frame["time_fraction"] * frame["horizon"]
+    frame["curve"] = frame["schedule"].astype(str)
+    frame["series"] = frame["horizon"].map("{:g}".format) if alone else ""
+    frame["number"] = frame[dimension].map(number)
+    frame = frame.assign(low=np.nan, high=np.nan, n_runs=pd.array([pd.NA] * len(frame), "Int64"))
+    place = {name: i for i, name in enumerate(labels)}
+    variable = frame["axis"].map({name: i for i, name in enumerate(VARIABLES)})
+    keys = [frame["panel"], variable, frame["number"], frame["schedule"].map(place), frame["x"]]
+    frame = frame.iloc[np.lexsort([key.to_numpy() for key in keys[::-1]])].reset_index(drop=True)
 
-    spread = max((abs(a[name]) for name in family), default=1.0) or 1.0
-    norm = Normalize(-spread, spread)
-    colors = LinearSegmentedColormap.from_list("a", [BLUE, SKY, "#8A8A8A", "#E8A23D", VERMILLION])
-    with house_style():
-        figure = new_figure(8.6, 2.5 * len(horizons) + 0.8, "noise schedules")
-        axes = figure.subplots(len(horizons), len(SCHEDULE_PANELS), squeeze=False)
-        for panel, ax in enumerate(axes.ravel()):
-            for curve, points in frame[frame["panel"] == panel].groupby("curve", sort=False):
-                name = str(curve)
-                inside = name in family
-                ax.plot(
-                    points["x"],
-                    points["y"],
-                    color=colors(norm(a[name])) if inside else "black",
-                    linestyle="-" if inside else DASHES[others.index(name) % len(DASHES)],
-                    linewidth=1.0 if inside else 1.5,
-                    label=None if inside else name,
-                    zorder=2 if inside else 3,
-                )
-        for row, T in enumerate(horizons):
-            for ax, label in zip(axes[row], SCHEDULE_PANELS.values(), strict=True):
-                ax.set_title(label, loc="left", fontsize=8.5)
-                ax.set_xlabel(f"time $t$, horizon $T$ = {T:g}")
-                ax.set_xlim(0, T)
-                ax.set_ylim(bottom=0)
-                ax.yaxis.set_major_locator(MaxNLocator(5, steps=ROUND))
-        if family:
-            bar = figure.colorbar(
-                ScalarMappable(norm, colors),
-                ax=axes,
-                label=r"$a$ of $\beta_a$",
-                aspect=30,
-                pad=0.02,
-            )
-            bar.outline.set_visible(False)
-        add_legend(figure, axes.ravel())
-    return figure, frame
+    known = np.array([value for value in number.values() if np.isfinite(value)])
+    low, high = (known.min(), known.max()) if len(known) else (0.0, 1.0)
+    if low < 0 < high or low == high:
+        high = max(abs(low), abs(high)) or 1.0
+        low = -high
+    norm = Normalize(low, high)
+    colors = LinearSegmentedColormap.from_list(
+        "a", [C.BLUE, C.SKY, "#8A8A8A", "#E8A23D", C.VERMILLION]
+    )
+    others = [name for name in labels if not np.isfinite(number.get(name, 0.0))]
+
+    def look(curve: str, series: str) -> Look:
+        value = number[float(series)] if alone else number[curve]
+        if np.isfinite(value):
+            return Look("", colors(norm(value)), width=1.0, order=2)
+        dashes = DASHES[others.index(curve) % len(DASHES)] if len(labels) > 1 else "-"
+        return Look(curve, "black", dashes, width=1.5)
+
+    def set_time(ax: Axes, rows: pd.DataFrame, last: bool) -> None:
+        T = rows["horizon"].max()
+        ax.set_xlabel("time $t$" if alone else f"time $t$, horizon $T$ = {T:g}")
+        ax.set_xlim(0, T)
+
+    def add_colorbar(figure: Figure) -> None:
+        bar = figure.colorbar(
+            ScalarMappable(norm, colors), ax=figure.axes, label=axis.label if axis else "",
+            aspect=25, pad=0.02, use_gridspec=False,
+        )  # fmt: skip
+        bar.outline.set_visible(False)
+
+    tracks = [Track(name, label, 1.9, log=False, zero=True) for name, label in VARIABLES.items()]
+    bands = [Band([panel], tracks, beside=True) for panel in frame["panel"].unique()]
+    note = f"{len(horizons)} of {len(horizons) + left_out} horizons shown" if left_out else ""
+    page = Page(
+        "noise schedules", bands, look, [note], x=set_time, loose=True,
+        colorbar=add_colorbar if len(known) > 1 else None,
+    )  # fmt: skip
+    return draw_page(frame, page), frame

@@ -224,7 +224,7 @@ def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
             if error is not None:
                 errors.append(error.mse)
         if errors:
-            yield "score_mse_generated", np.stack(errors)
+            yield "score_mse_evaluations", np.stack(errors)
         yield from zip(("center", "scale"), target.transform, strict=True)
 
     write_cells(outputs["samples"], generated(), spec)
@@ -314,12 +314,14 @@ def _chain_bounds(
 ) -> tuple[dict[str, npt.NDArray[np.float64]], npt.NDArray[np.object_]]:
     """The bounds that need the networks' error along the generated chain, and their failures."""
     forward = read_cells(inputs["bounds"], ERRORS)
-    along = read_cells(inputs["samples"], ["score_mse_generated"])
+    along = read_cells(inputs["samples"], ["score_mse_evaluations"])
     rows, messages = [], np.full((len(spec["schedules"]), n_seeds), "", dtype=object)
     for s, (label, process) in enumerate(_processes(spec)):
         errors = {name: error[s] for name, error in (forward | along).items()}
         times = build_times(spec["time_grid"], process, spec["n_steps"], target.law)
-        context = {"process": process, "law": target.law, "times": times, **errors}
+        steps = build_steps(spec["sampler"], process, times)
+        context = {"process": process, "law": target.law, "times": times, "steps": steps, **errors}
+        context["score_mse_generated"] = along["score_mse_evaluations"][s][:, steps.departing]
         try:
             rows.append(measured(spec["bounds"], context))
         except MeasureError as error:

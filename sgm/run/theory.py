@@ -78,16 +78,20 @@ def exact(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) 
                         put(measured(spec["bounds"], context), **place, score=c)
                         for m, scheme in enumerate(steps):
                             here = {**place, "score": c, "sampler": m}
-                            along = np.where(mse == 0, 0.0, np.nan)
+                            along = np.full(scheme.nfe, 0.0 if np.all(mse == 0) else np.nan)
                             if isinstance(score, GaussianScore) and isinstance(law, Gaussian):
                                 prior = process.prior(law.dimension)
                                 generated = sampler_law(scheme, score, prior)
                                 put(_distances(law, generated, spec["divergences"]), **here)
                                 if spec["chain_bounds"]:
                                     along = chain_error(scheme, score, law, prior)
-                                    along = along[scheme.departures]
-                            context["score_mse_generated"] = along
-                            put(measured(spec["chain_bounds"], context), **here)
+                                    along = along[scheme.evaluated]
+                            chain = {
+                                "steps": scheme,
+                                "score_mse_evaluations": along,
+                                "score_mse_generated": along[scheme.departing],
+                            }
+                            put(measured(spec["chain_bounds"], context | chain), **here)
     labels = np.array([score["label"] for score in spec["scores"]])
     write_cells(outputs["exact"], values | {"score": labels}, spec)
 

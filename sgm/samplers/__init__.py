@@ -24,6 +24,7 @@ from sgm.samplers.multistage import (
     exponential_runge_kutta,
     exponential_runge_kutta_modified,
     heun,
+    randomised_midpoint,
     restart,
 )
 from sgm.samplers.multistep import deis, dpm_solver_pp_2m, unipc
@@ -62,6 +63,7 @@ __all__ = [
     "predictor_corrector_snr",
     "probability_flow_euler",
     "program",
+    "randomised_midpoint",
     "restart",
     "symbols",
     "unipc",

@@ -14,7 +14,7 @@ Sources
 -------
 Karras et al. (EDM, arXiv 2206.00364); Lu et al. (DPM-Solver, arXiv 2206.00927; DPM-Solver++,
 arXiv 2211.01095); Cox and Matthews (J. Comput. Phys. 176, 2002), exponential Runge-Kutta;
-Xu et al. (restart, arXiv 2306.14878).
+Xu et al. (restart, arXiv 2306.14878); Shen and Lee (randomised midpoint, arXiv 1909.05503).
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from annotated_types import Interval
 
 from sgm.arguments import require_integer, require_positive, require_within
 from sgm.processes import Process
-from sgm.registry import NonNegative, Positive, register
+from sgm.random import stream
+from sgm.registry import NonNegative, Positive, Seed, register
 from sgm.samplers.increments import (
     factor,
     gain,
@@ -54,6 +55,7 @@ __all__ = [
     "exponential_runge_kutta",
     "exponential_runge_kutta_modified",
     "heun",
+    "randomised_midpoint",
     "restart",
 ]
 
@@ -232,6 +234,56 @@ def exponential_runge_kutta_modified(process: Process, times: npt.ArrayLike) -> 
     half = -half_step(process, start, stop)
     noise = gain(process, start, stop, squared_decay)
     return _exponential(process, start, stop, half, modified(start), modified(stop), noise)
+
+
+@register("sampler", axes=["times_seed"])
+def randomised_midpoint(process: Process, times: npt.ArrayLike, times_seed: Seed) -> Steps:
+    """Exponential integrator whose score is evaluated at a random time in each step.
+
+    With α uniform in [0, 1], h and Δ of the step in B, and τ* at B(τ) − αΔ, y is the output of
+    `exponential_integrator` at τ*, and x′ = eʰ x + Δ e^{(1−α)h} s(τ*, y) + noise, that of y
+    continued. The mean over α of what is added is the integral over the step. The α are drawn
+    once, from a seed: given them, the scheme is linear, and its law exact.
+
+    Parameters
+    ----------
+    process, times
+        As in `heun`.
+    times_seed : int
+        Seed of the α, ≥ 0.
+
+    Returns
+    -------
+    Steps
+        N steps of two evaluations.
+
+    Raises
+    ------
+    ValueError
+        If `times_seed` is no integer of at least 0, or B(T) is infinite.
+    """
+    require_integer(0, times_seed=times_seed)
+    start, stop = step_columns(times)
+    drawn = stream(times_seed, "randomised_midpoint").uniform(size=start.shape)
+    step = increment(process, start, stop)
+    if not np.all(np.isfinite(step)):
+        raise ValueError(f"process = {process!r}: must have a finite B(T)")
+    clock = process.schedule.integral(start) - drawn * step
+    middle = np.clip(process.schedule.inverse_integral(clock), stop, start)
+    x, base, s, _, z = symbols(2)
+    with np.errstate(over="ignore"):
+        early, late = (half_step(process, a, b) for a, b in ((start, middle), (middle, stop)))
+        moved = factor(gain(process, start, middle, np.expm1))
+        first, second = (
+            factor(np.sqrt(gain(process, a, b, squared_growth)))
+            for a, b in ((start, middle), (middle, stop))
+        )
+        ahead, rest, whole = (factor(np.exp(h)) for h in (early, late, early + late))
+    stages = [
+        Stage(start, x, [ahead * x + moved * s + first * z, whole * x + factor(rest * first) * z]),
+        Stage(middle, x, [base + factor(step * rest) * s + second * z, 0 * base]),
+    ]
+    return program(process, len(start), stages)
 
 
 def _exponential(

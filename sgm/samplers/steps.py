@@ -165,14 +165,18 @@ class Steps:
         return np.asarray(~unknown & ~np.isnan(self.denoiser).reshape(len(self), -1).any(axis=1))
 
     @cached_property
-    def departures(self) -> npt.NDArray[np.intp]:
-        """The first stage of each time step that evaluates the score, shape (N,).
+    def departing(self) -> npt.NDArray[np.intp]:
+        """The first of the NFE evaluations of each time step, shape (N,).
 
-        Its point is where the step finds the chain: bounds and errors along the chain speak of
-        steps, however many evaluations each has.
+        Its point is where the step finds the chain: theorems speak of steps, however many
+        evaluations each has.
         """
-        evaluated = np.flatnonzero(self.evaluated)
-        return evaluated[np.searchsorted(evaluated, self.starts)]
+        return np.searchsorted(np.flatnonzero(self.evaluated), self.starts)
+
+    @property
+    def departures(self) -> npt.NDArray[np.intp]:
+        """The stages of these evaluations, shape (N,)."""
+        return np.flatnonzero(self.evaluated)[self.departing]
 
     def require_precision(self, epsilon: float) -> None:
         """Refuse steps too long for a simulation, whose score is known to `epsilon` alone.

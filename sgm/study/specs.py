@@ -177,6 +177,7 @@ def _divergences(cells: Composition, job: Job) -> Leaves:
     bounds = cells.along_chain(target, cells.item("score", job.labels))
     if bounds:
         told |= _solver(cells, job) | {"bounds": _measures(bounds)}
+        told["sampler"] = cells.item("sampler", job.labels).spec
     return told
 
 
