@@ -186,7 +186,9 @@ class Entry:
         require(not isinstance(self.axes, str), f"axes = {self.axes!r}", "a list of names")
         for symbol in self.symbols.values():
             right = isinstance(symbol, str) and bool(symbol) and "$" not in symbol
-            require(right, f"axes = {self.axes!r}: a symbol", "a text without $, such as 'p'")
+            require(
+                right, f"axes = {self.axes!r}: symbol {symbol!r}", "a text without $, such as 'p'"
+            )
         for key, values, own in (("law", Law, ["target"]), ("needs", Needs, NEEDING)):
             said, known = getattr(self, key), get_args(values)
             usual = getattr(Entry, key)
@@ -358,9 +360,11 @@ def _require_arguments(entry: Entry, builder: Callable[..., Any]) -> None:
         raise ValueError("kind = 'process': is not open to extensions")
     kind, given, context = entry.kind, set(), CONTEXT[entry.kind]
     for argument in inspect.signature(builder).parameters.values():
+        if argument.name in context:
+            continue
         if argument.kind is argument.KEYWORD_ONLY:
             given.add(argument.name)
-        elif _is_needed(argument) and argument.name not in context:
+        elif _is_needed(argument):
             raise ValueError(
                 f"{argument.name}: not among what a {kind} may ask for: "
                 f"{', '.join(context) or 'nothing'}; parameters of the config are "
@@ -368,7 +372,8 @@ def _require_arguments(entry: Entry, builder: Callable[..., Any]) -> None:
             )
     if missing := set(entry.axes) - given:
         raise ValueError(
-            f"axes = {sorted(missing)}: not keyword-only arguments of {builder.__name__}"
+            f"axes = {sorted(missing)}: must be keyword-only arguments of {builder.__name__}, and "
+            f"not what a {kind} may ask for: {', '.join(context) or 'nothing'}"
         )
     hints = get_type_hints(builder if inspect.isfunction(builder) else builder.__init__)
     for key in entry.axes:

@@ -56,7 +56,7 @@ def test_equal_code_gives_equal_fingerprints(edit: Edit) -> None:
         (SCHEDULES, "import numpy as np\n", "import numpy as np  # fast\n"),
         ("processes.py", "\n    def drift", "\n\n\n    # a comment\n    def drift"),
         (SCHEDULES, "class ConstantSchedule(", "class AnotherSchedule("),
-        ("samplers/one_step.py", "def euler_arrival(", "late = 1\n\n\ndef euler_arrival("),
+        ("samplers/one_step.py", "@register(", "late = 1\n\n\n@register("),
         # what a family declares
         (SCHEDULES, 'label="beta", axes=["a"]', 'label="b", axes=["a", "beta_min"]'),
         (SCHEDULES, "a: Real", "a: Positive"),
