@@ -63,25 +63,25 @@ class Cell:
         steps: samplers.Steps = getattr(samplers, sampler)(self.process, self.times)
         return steps
 
-    def along(self, sampler: str) -> Array:
-        """The score's squared error along the generated chain, shape (N,): a stage is a step."""
-        prior = self.process.prior(self.law.dimension)
-        return laws.chain_error(self.steps(sampler), self.score, self.law, prior)
-
     def context(self, sampler: str, along_chain: bool) -> dict[str, Any]:
         """As a job tells it, see `sgm.run.theory.exact`."""
         mse, cross = self.moments
+        steps = self.steps(sampler)
+        along = np.full(steps.nfe, np.nan)
+        if along_chain:
+            prior = self.process.prior(self.law.dimension)
+            along = laws.chain_error(steps, self.score, self.law, prior)[steps.evaluated]
         return {
             "process": self.process,
             "law": self.law,
             "times": self.times,
+            "steps": steps,
             "score_mse": mse,
             "score_mse_standard_error": np.zeros_like(mse),
             "score_cross": cross,
             "score_draws": 0.0,
-            "score_mse_generated": self.along(sampler)
-            if along_chain
-            else np.full_like(mse, np.nan),
+            "score_mse_generated": along[steps.departing],
+            "score_mse_evaluations": along,
         }
 
     def exact(self, sampler: str) -> dict[str, float]:
@@ -284,7 +284,7 @@ def takes_several_networks(bound: Bound) -> str:
     for _, cell in zip(range(20), cells(2), strict=False):
         context = cell.context(SAMPLERS[0], bound.along_chain)
         factors = np.array([1.0, 2.0])
-        keys = ("score_mse", "score_mse_standard_error", "score_mse_generated", "score_cross")
+        keys = [key for key in context if key.startswith(("score_mse", "score_cross"))]
         several = context | {key: factors[:, None] * context[key] for key in keys}
         try:
             together = measured([bound.spec], several)
