@@ -17,9 +17,9 @@ from sgm import samplers, scores, targets
 from sgm.densities import GaussianMixture
 from sgm.densities.base import Partition
 from sgm.gaussian import Gaussian
+from sgm.measures.bounds import kl_bound
 from sgm.processes import VPProcess
-from sgm.registry import families
-from sgm.run import measures
+from sgm.registry import families, lookup
 from sgm.run.build import build
 from sgm.run.properties import ROOMS, InapplicableError, examine, rooms
 from sgm.run.properties import bounds as bounds_room
@@ -33,8 +33,8 @@ from sgm.run.properties.__main__ import main
 from sgm.schedules import ConstantSchedule, NoiseSchedule
 from sgm.scores import DensityScore, GaussianScore
 from sgm.study import Variable
-from sgm.study.variables import KL_BOUND, REPLICATE
 from sgm.targets import EmpiricalTarget, LawTarget
+from sgm.variables import REPLICATE
 from tests.workflow import tiny
 
 # --- what we ship ------------------------------------------------------------------------
@@ -327,25 +327,25 @@ def measure(name: str) -> divergences_room.Measure:
     return divergences_room.Measure(spec, variables, "")
 
 
-KL_TERMS = tuple(v for v in KL_BOUND if v.axes != ("target", "sampler"))
+KL_TERMS = tuple(lookup("bound", "kl").variables)
 
 
-@functools.wraps(measures.kl_bound)
+@functools.wraps(kl_bound)
 def smaller_kl_bound(**told: Any) -> dict[str, Any]:
     """10 % too small."""
-    return {name: 0.9 * value for name, value in measures.kl_bound(**told).items()}
+    return {name: 0.9 * value for name, value in kl_bound(**told).items()}
 
 
-@functools.wraps(measures.kl_bound)
+@functools.wraps(kl_bound)
 def averaged_kl_bound(**told: Any) -> dict[str, Any]:
     """Of several networks the mean of all."""
-    found = measures.kl_bound(**told)
+    found = kl_bound(**told)
     return {name: np.mean(value) + 0 * np.asarray(value) for name, value in found.items()}
 
 
-@functools.wraps(measures.kl_bound)
+@functools.wraps(kl_bound)
 def shorter_kl_bound(**told: Any) -> dict[str, Any]:
-    found = measures.kl_bound(**told)
+    found = kl_bound(**told)
     del found["kl_path"]
     return found
 
