@@ -76,7 +76,8 @@ Width = Annotated[int, Interval(ge=16, le=2**14), MultipleOf(16)]
 
 # --- kinds ---------------------------------------------------------------------------
 
-#: Modules or packages that export our families of each kind, without torch.
+#: Modules or packages that export our families of each kind, without torch; the innermost first,
+#: as addresses name them.
 HOMES = {
     "target": ["sgm.targets"],
     "schedule": ["sgm.schedules.levels", "sgm.schedules.knots", "sgm.schedules"],
