@@ -120,7 +120,7 @@ CHANGES = {
     ),
     "n_steps": (
         {"n_steps": [10, 5]},
-        {"sample": 2, "evaluate": 2, "bound": 2, "exact": 1} | VIEWS,
+        {"sample": 2, "evaluate": 2, "bound": 2, "exact": 1, "axes": 1} | VIEWS,
     ),
     "n_score_error": ({"n_score_error": 30}, {"bound": 2} | VIEWS),
     "precision": ({"precision": "bfloat16"}, {"sample": 2, "evaluate": 2, "bound": 2} | VIEWS),
@@ -361,7 +361,7 @@ def test_a_reference_run_serves_all_seeds_and_recipes(tmp_path: Path) -> None:
         ({"seeds": 2}, {"data": 1} | times(2, chain)),
         ({"scores": [*config["scores"], other]}, times(2, chain)),
         ({"schedules": with_a(-2, 3, 5)}, chain | {"reference": 1, "axes": 1}),
-        ({"n_steps": [10, 5]}, {"reference": 2} | pair),
+        ({"n_steps": [10, 5]}, {"reference": 2, "axes": 1} | pair),
         ({"n_samples": 150}, pair),
         ({"n_reference": 2000}, {"reference": 2} | pair),
         ({"n_reference": None}, pair),
