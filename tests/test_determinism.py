@@ -153,10 +153,10 @@ def test_an_older_processor_moves_numbers_within_the_stated_tolerance(
         item.label for item in Study.parse(config()).targets if item.entry.law == "gaussian"
     ]
     for name in ("kl_exact", "kl_reverse_exact", "kl_bound", "w2_bound"):
-        for targets, tolerance in ((gaussian, 1e-12), (slice(None), 1e-11)):
+        for known, tolerance in ((gaussian, 1e-12), (slice(None), 1e-11)):
             np.testing.assert_allclose(
-                older[name].sel(score="scaled_eps=0.1", target=targets),
-                untrained[name].sel(target=targets), rtol=tolerance, err_msg=name,
+                older[name].sel(score="scaled_eps=0.1", target=known),
+                untrained[name].sel(target=known), rtol=tolerance, err_msg=name,
             )  # fmt: skip
     for name in ("kl_plugin", "kl_bound", "kl_path", "train_loss"):
         trained = grid[name].sel(score="trained")
