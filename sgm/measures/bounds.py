@@ -213,7 +213,7 @@ def w2_objection(law: Law | None, variance: float, sampler: str, total: str) -> 
                 "role": "bound",
                 "label": "upper bound on W2",
                 "parts": "w2_bound_time w2_bound_discretization w2_bound_score w2_bound_mixing",
-                "refined": "w2_bound_sharp w2_bound_safe w2_bound_forward",
+                "refined": "w2_bound_sharp w2_bound_safe w2_bound_forward w2_one_step",
                 "objection": "w2_bound_objection",
                 "divergence": "w2_plugin",
             },
