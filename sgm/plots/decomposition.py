@@ -47,6 +47,7 @@ REFINED: tuple[tuple[str, LineStyle, str], ...] = (
     (C.INK, (0, (5, 2)), "x"),
     (C.PURPLE, "-", "D"),
     (C.GREEN, (0, (1, 1)), "*"),
+    (C.BLUE, (0, (6, 2)), "P"),
 )
 
 
@@ -84,7 +85,8 @@ def decomposition_figure(
         If the grid has no such target, bound or x.
     """
     total = bound_named(grid, bound)
-    errors = [error for error in divergences_of(grid) if error.bound == total.name]
+    own = str(grid[bound].attrs.get("divergence", ""))
+    errors = [e for e in divergences_of(grid) if total.name == e.bound or e.name == own]
     errors.sort(key=lambda error: error.figure != total.figure)  # its own divergence first
     errors = errors[:1]  # the others have figures of their own, the bound above them
     view = View.of(grid, target, x, stacked=True)
