@@ -267,6 +267,11 @@ class Entry:
         return any("sampler" in variable.axes for variable in self.variables)
 
     @property
+    def of_sampler(self) -> bool:
+        """Of a bound: whether all of it does, so that nothing can be said without a sampler."""
+        return all("sampler" in variable.axes for variable in self.variables)
+
+    @property
     def coupled(self) -> bool:
         """Of a divergence: whether it has an estimate from a control chain."""
         return any("coupled" in variable.about for variable in self.variables)

@@ -196,7 +196,8 @@ def _floors(cells: Composition, job: Job) -> Leaves:
 def _bounds(cells: Composition, job: Job) -> Leaves:
     told = _target(cells, job) | _processes(cells, job) | _solver(cells, job)
     bounds = cells.measures("bounds", cells.item("target", job.labels))
-    told |= {"bounds": _measures(bounds), "n_score_error": cells.study.n_score_error}
+    without = (item for item in bounds if not item.entry.of_sampler)
+    told |= {"bounds": _measures(without), "n_score_error": cells.study.n_score_error}
     if cells.study.score_error_tolerance is not None:
         told["score_error_tolerance"] = cells.study.score_error_tolerance
         told["largest_score_error"] = any(item.entry.along_chain for item in bounds)
