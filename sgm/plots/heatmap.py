@@ -185,7 +185,7 @@ def _frame(
 ) -> pd.DataFrame:
     """A row a cell and quantity; then its minimum; then a bound's regret."""
     a, t = cells["a"].values, cells["horizon"].values
-    schedules = cells["schedule"].values.astype(str)
+    schedules = np.array(list(map(str, cells["schedule"].values)))
     tables: list[pd.DataFrame] = []
     for panel, (score, q) in enumerate((s, q) for s in scores for q in drawn):
         surface = surfaces[score, q.name]

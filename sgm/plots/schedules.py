@@ -38,7 +38,7 @@ def schedules_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
     alone = grid.sizes["schedule"] == 1 and grid.sizes["horizon"] > 1
     dimension = "horizon" if alone else "schedule"
     axis = next((axis for axis in numeric_axes(grid) if axis.dimension == dimension), None)
-    labels = grid["schedule"].values.astype(str)
+    labels = list(map(str, grid["schedule"].values))
     numbers = grid[axis.name].values if axis else np.full(grid.sizes[dimension], np.nan)
     number = dict(zip(grid[dimension].values.tolist(), map(float, numbers), strict=True))
     every = sorted(grid["horizon"].values.tolist())
