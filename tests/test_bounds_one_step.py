@@ -240,6 +240,14 @@ def test_long_steps_that_leave_the_range_of_float64_are_infinite() -> None:
     assert float(bound.total) == np.inf
 
 
+@pytest.mark.parametrize(("seed", "cell"), [(3, 1411), (1, 719)])
+def test_a_step_of_half_the_range_of_float64_hides_no_error(seed: int, cell: int) -> None:
+    """A square of the score's error is below float64 there, or one of the output is above it."""
+    with np.errstate(all="ignore"):
+        bound, error = bound_and_error(*random_cell(np.random.default_rng([seed, cell])))
+    assert bound >= error > 1
+
+
 def test_numbers_that_do_not_belong_together_are_refused() -> None:
     process = VPProcess(ConstantSchedule(1.0, 1.0), 1.0)
     law = Gaussian(np.ones(1), np.array([0.5]), np.eye(1))

@@ -127,7 +127,7 @@ def one_step_w2_bound(
     Returns
     -------
     OneStepBound
-        Infinite where the factors of a step leave the range of float64.
+        Infinite where its square leaves the range of float64, as W₂'s is then.
 
     Raises
     ------
@@ -149,8 +149,12 @@ def one_step_w2_bound(
         shares = parts @ (direct / norm) if norm > 0 else np.zeros(len(parts))
         if not np.isfinite(norm):
             shares = np.where(np.arange(len(parts)) == 1, 0.0, np.inf)
-        evaluations = np.where(mse == 0, 0.0, np.max(found.score_gain, axis=-1) * np.sqrt(mse))
+        # A mean square of 0 may be too small for float64: a huge gain must not lose it.
+        least = np.finfo(np.float64).tiny
+        gain = np.max(found.score_gain, axis=-1)
+        evaluations = np.sqrt(gain**2 * np.maximum(mse, least))
         evaluations[np.isnan(evaluations) & ~np.isnan(mse)] = np.inf
+        evaluations[(mse == 0) & (evaluations < 1e-100)] = 0.0
     return OneStepBound(
         mixing=np.asarray(shares[0]),
         steps=shares[2:],
