@@ -15,8 +15,35 @@ The package has two wings that never import each other: the mathematics
 is in docs/architecture.md.
 """
 
-from sgm.published import load_published
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["load_published"]
+if TYPE_CHECKING:
+    from sgm.exact import exact_kl, exact_law, exact_w2
+    from sgm.plots import draw
+    from sgm.published import load_published
+    from sgm.store.grid import open_grid
+
+__all__ = ["draw", "exact_kl", "exact_law", "exact_w2", "load_published", "open_grid"]
 
 __version__ = "0.1.0"
+
+#: Where each name is defined: imported when first asked for, so that `import sgm` costs nothing.
+HOMES = {
+    "draw": "sgm.plots",
+    "exact_kl": "sgm.exact",
+    "exact_law": "sgm.exact",
+    "exact_w2": "sgm.exact",
+    "load_published": "sgm.published",
+    "open_grid": "sgm.store.grid",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in HOMES:
+        return getattr(import_module(HOMES[name]), name)
+    raise AttributeError(f"module 'sgm' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *HOMES})

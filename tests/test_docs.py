@@ -74,6 +74,7 @@ EXTENSION = ("Extend", "A schedule", "A target", "A sampler", "A score", "A boun
 ALONE = {
     ("README.md", "Two commands"),
     ("README.md", "Without running anything"),
+    ("README.md", "In Python"),
     ("docs/extend.md", "The grid in a notebook"),
     ("docs/extend.md", "Exact mode, without a workflow"),
     ("docs/extend.md", "One job by hand"),

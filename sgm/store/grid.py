@@ -115,7 +115,8 @@ def open_grid(path: str | Path, group: str | None = None) -> xr.Dataset:
     Parameters
     ----------
     path : path
-        The folder of the grid, or the grid zipped: ``….zip``.
+        The folder of the grid, or the grid zipped: ``….zip``; or the name of a study, for
+        ``results/<study>/grid.zarr``.
     group : str, optional
 
     Raises
@@ -127,6 +128,8 @@ def open_grid(path: str | Path, group: str | None = None) -> xr.Dataset:
     import xarray as xr
     from zarr.storage import ZipStore
 
+    if not Path(path).exists() and (named := Path("results", path, "grid.zarr")).exists():
+        path = named
     zipped = Path(path).suffix == ".zip"
     try:
         with ZipStore(Path(path)) if zipped else nullcontext(path) as store:
