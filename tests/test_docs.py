@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import importlib
+import importlib.util
 import json
 import os
 import re
@@ -356,6 +357,18 @@ def test_every_schedule_stands_in_its_table() -> None:
 
 
 # --- names -----------------------------------------------------------------------------
+
+
+def test_the_tables_of_which_schedule_are_those_of_the_published_study() -> None:
+    path = ROOT / "docs/which_schedule.py"
+    spec = importlib.util.spec_from_file_location("which_schedule", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    page = TEXTS["docs/which-schedule.md"]
+    assert page.count("| correlated | 20 |") == 2
+    assert module.page(page) == page
 
 
 def test_targets_of_make_exist() -> None:

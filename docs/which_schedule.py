@@ -1,0 +1,84 @@
+"""The tables of docs/which-schedule.md: ``python docs/which_schedule.py`` writes them into the page.
+
+All numbers are those of the published study `optimised`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from scipy.stats import t
+
+import sgm
+
+PAGE = Path(__file__).parent / "which-schedule.md"
+MADE, END = "<!-- made by docs/which_schedule.py -->\n", "<!-- end of what it made -->\n"
+BOUNDS = {"path KL": "kl_path", "refined": "kl_bound_refined", "E1 + E2 + E3": "kl_bound"}
+
+
+def cells() -> Iterator[tuple[str, int, xr.Dataset]]:
+    """Of each target and N, the networks' runs, by schedule."""
+    grid = sgm.load_published("optimised").sel(score="explicit").squeeze(drop=True)
+    for target in grid.target.values:
+        for n_steps in grid.n_steps.values:
+            yield str(target), int(n_steps), grid.sel(target=target, n_steps=n_steps)
+
+
+def errors(cell: xr.Dataset) -> dict[str, np.ndarray]:
+    """KL of each schedule's ten networks."""
+    return {str(label): cell.kl_coupled.sel(schedule=label).values for label in cell.schedule.values}
+
+
+def gains() -> Iterator[str]:
+    """What the best schedule of the exact score is worth to networks."""
+    yield (
+        "| target | N | VP linear | cosine | best β_a (a) | own best schedule | difference to the best β_a, "
+        "95 % | the worst of the other laws' |"
+    )
+    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+    for target, n_steps, cell in cells():
+        found = errors(cell)
+        own = found[f"best-{target}"]
+        best = min((name for name in found if "beta_a" in name), key=lambda n: found[n].mean())
+        pairs = own - found[best]
+        half = t.ppf(0.975, len(pairs) - 1) * pairs.std(ddof=1) / np.sqrt(len(pairs))
+        means = {name: values.mean() for name, values in found.items()}
+        shown = {name: f"{mean:.3g}" for name, mean in means.items()}
+        least = min(means, key=lambda name: means[name])
+        shown[least] = f"**{shown[least]}**"
+        others = [means[k] for k in found if k.startswith("best-") and k != f"best-{target}"]
+        difference = f"{pairs.mean():.2g} ± {half:.1g}".replace("-", "−")
+        yield (
+            f"| {target} | {n_steps} | {shown['beta_a=0']} | {shown['cosine']} | "
+            f"{shown[best]} ({best.partition('=')[2]}) | {shown[f'best-{target}']} | "
+            f"{difference} | {max(others):.3g} |"
+        )
+
+
+def picks() -> Iterator[str]:
+    """What following each bound would have cost, among all schedules of the study."""
+    yield "| target | N | least error | " + " | ".join(BOUNDS) + " |"
+    yield "| --- | ---: | ---: |" + " ---: |" * len(BOUNDS)
+    for target, n_steps, cell in cells():
+        means = {name: values.mean() for name, values in errors(cell).items()}
+        best = min(means, key=lambda name: means[name])
+        costs = []
+        for bound in BOUNDS.values():
+            values = cell[bound].mean("seed")
+            pick = str(values.schedule.values[int(np.argmin(values.values))])
+            costs.append(f"{means[pick] / means[best]:.2f} ({pick})")
+        yield f"| {target} | {n_steps} | {means[best]:.3g} ({best}) | {' | '.join(costs)} |"
+
+
+def page(text: str) -> str:
+    """The page with its tables made anew."""
+    tables = iter(("\n".join(gains()), "\n".join(picks())))
+    head, *rest = text.split(MADE)
+    return head + "".join(f"{MADE}\n{next(tables)}\n\n{END}{part.split(END)[1]}" for part in rest)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text()))
