@@ -91,8 +91,8 @@ PARAMETERS = {
         "edm": "s_churn: 5",
         "restart": "restarts: 1, low: 0.1, high: 0.3",
         "dpm_solver_pp_2m": "eta: [0, 1]",
-        "deis": "order: [1, 3]",
-        "er_sde": "order: [1, 3]",
+        "deis": "order: 3",
+        "er_sde": "order: 3",
         "randomised_midpoint": "times_seed: 0",
     },
     "divergence": {

@@ -153,7 +153,7 @@ def dpm_solver_pp_2s(line, times):
 
 
 def dpm_solver_pp_2m(line, times, eta=0):
-    """Algorithm 2 of arXiv 2211.01095 (η = 0) and equation 18 with its noise (η = 1)."""
+    """Algorithm 2 of arXiv 2211.01095 (η = 0), and its SDE form with noise (η = 1)."""
     x, before, rise = line.start(), None, None
     for t, after in pairwise(times):
         data = line.denoiser(x, t)
@@ -172,7 +172,7 @@ def dpm_solver_pp_2m(line, times, eta=0):
 
 
 def deis(line, times, order):
-    """Equation 15 of arXiv 2204.13902 with ρ = σ̃: ∫ of Lagrange's polynomials, by moments."""
+    """ρAB-DEIS of arXiv 2204.13902 with ρ = σ̃: ∫ of Lagrange's polynomials, by moments."""
     u, known = line.start() / line.alpha(times[0]), []
     for t, after in pairwise(times):
         known = [(line.level(t), line.noise(u * line.alpha(t), t)), *known][:order]
@@ -222,7 +222,7 @@ SCALES = {
 
 
 def er_sde(line, times, order, scale):
-    """Algorithms 1 to 3 of the code of arXiv 2309.06169 (vp_p_order_taylor), in u and σ̃."""
+    """Of the code of arXiv 2309.06169: `vp_1_order` to `vp_3_order_taylor`, in u and σ̃."""
     phi, levels = SCALES[scale], [line.level(t) for t in times]
     u, known, slopes = line.start() / line.alpha(times[0]), [], []
     for i, (t, after) in enumerate(pairwise(times)):
@@ -250,7 +250,7 @@ def er_sde(line, times, order, scale):
 
 
 def exponential(line, times, modified):
-    """ETD2RK (Cox and Matthews 2002, equations 20 to 22) of dX = (L X + N) dB + dW."""
+    """ETD2RK (Cox and Matthews 2002) of dX = (L X + N) dB + dW."""
 
     def nonlinear(x, t):
         return line.score(x, t) + x / line.variance if modified else line.score(x, t)
