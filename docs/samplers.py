@@ -71,6 +71,9 @@ def rows() -> Iterator[Row]:
         deis = partial(samplers.deis, order=order)
         yield Row(deis, "Zhang and Chen, 2204.13902", FLOW, f"order = {order}")
     yield Row(samplers.unipc, "Zhao et al., 2302.04867", FLOW)
+    for order in (1, 2, 3):
+        er_sde = partial(samplers.er_sde, order=order)
+        yield Row(er_sde, "Cui et al., 2309.06169", "", f"order = {order}")
     corrector = partial(samplers.predictor_corrector, corrector_steps=1, step_size=0.01)
     yield Row(corrector, song, "none", "corrector_steps = 1, step_size = 0.01")
     corrector = partial(samplers.predictor_corrector_snr, corrector_steps=1, snr=0.16)
@@ -125,22 +128,26 @@ def order(
     return float(np.log2(errors[0] / errors[1]))
 
 
-def table(n: int = 256) -> str:
-    """The rows in Markdown."""
+def line(row: Row, n: int = 256) -> str:
+    """A row in Markdown."""
+    steps = row.build(PROCESSES["VP"], timegrids.quadratic(1.0, 10))
+    noise = "yes" if np.any(steps.noise) else "no"
+    limit = {"": "a law of its own", "none": "–"}.get(row.limit, row.limit)
+    told = [name(row), row.source, limit, noise, str(steps.nfe)]
+    for process in PROCESSES.values():
+        for grid in (timegrids.uniform, timegrids.quadratic):
+            known = row.limit != "none" and takes(row, process)
+            told.append(f"{order(row, process, grid, n):.1f}" if known else "–")
+    return f"| {' | '.join(told)} |"
+
+
+def table() -> str:
+    """All rows, below their header."""
     orders = [f"{grid}, {process}" for process in PROCESSES for grid in ("uniform", "quadratic")]
     header = ["sampler", "source", "tends to", "noise", "NFE, N = 10", *orders]
-    lines = [header, ["---"] * 4 + ["---:"] * (1 + len(orders))]
-    for row in rows():
-        steps = row.build(PROCESSES["VP"], timegrids.quadratic(1.0, 10))
-        noise = "yes" if np.any(steps.noise) else "no"
-        limit = {"": "a law of its own", "none": "–"}.get(row.limit, row.limit)
-        told = [name(row), row.source, limit, noise, str(steps.nfe)]
-        for process in PROCESSES.values():
-            for grid in (timegrids.uniform, timegrids.quadratic):
-                known = row.limit != "none" and takes(row, process)
-                told.append(f"{order(row, process, grid, n):.1f}" if known else "–")
-        lines.append(told)
-    return "\n".join([BEGIN, "", *(f"| {' | '.join(line)} |" for line in lines), "", END])
+    rule = ["---"] * 4 + ["---:"] * (1 + len(orders))
+    lines = [*(f"| {' | '.join(cells)} |" for cells in (header, rule)), *map(line, rows())]
+    return "\n".join([BEGIN, "", *lines, "", END])
 
 
 def main() -> None:

@@ -38,6 +38,7 @@ from sgm.axes import AXES, REPLICATE, SETTING, label_without
 from sgm.store import DONE, FAILED, NOT_RUN
 
 __all__ = [
+    "NFE",
     "SETTING",
     "Along",
     "Bound",
@@ -47,6 +48,7 @@ __all__ = [
     "along",
     "bound_named",
     "bounds_of",
+    "bounds_on",
     "default_x",
     "divergence_named",
     "divergences_of",
@@ -54,6 +56,7 @@ __all__ = [
     "in_order",
     "level",
     "lowest",
+    "numbers_of",
     "numeric_axes",
     "objection",
     "objections",
@@ -189,6 +192,14 @@ def bound_named(grid: xr.Dataset, name: str) -> Bound:
             f"bound = {name!r}: must be one of the grid's, {', '.join(found) or 'none'}"
         )
     return found[name]
+
+
+def bounds_on(grid: xr.Dataset, divergence: Divergence) -> list[Bound]:
+    """The bounds of a divergence, the one that it names first; the others bound what that does."""
+    about = {bound: str(grid[bound.name].attrs.get("divergence", "")) for bound in bounds_of(grid)}
+    named = [bound for bound in about if bound.name == divergence.bound]
+    bounded = {divergence.name, *(about[bound] for bound in named)} - {""}
+    return [*named, *(b for b, name in about.items() if b not in named and name in bounded)]
 
 
 def text_of(variable: xr.DataArray) -> str:
@@ -389,6 +400,15 @@ class NumericAxis:
         return f"{symbol} of {families}" if self.parameter else f"{self.long_name} {symbol}"
 
 
+#: How many evaluations N steps are depends on the sampler: it stands on x in place of N.
+NFE = NumericAxis("nfe", "n_steps", "", "NFE", "evaluations of the score")
+
+
+def numbers_of(cells: xr.Dataset, axis: NumericAxis) -> xr.DataArray:
+    """The numbers by which the labels of an axis are ordered: its own; N's for the NFE."""
+    return cells[axis.dimension if axis == NFE else axis.name]
+
+
 @dataclass(frozen=True)
 class Along:
     """How the labels of a dimension stand along one of its numeric axes.
@@ -428,7 +448,9 @@ def numeric_axes(grid: xr.Dataset) -> tuple[NumericAxis, ...]:
     rows = (AXES[name] for name in X_DIMENSIONS if name in grid.coords)
     found = [NumericAxis(r.name, r.name, "", r.symbol, r.about) for r in rows if r.of_numbers]
     found += [axis for axis in parameters(grid) if axis.dimension in X_DIMENSIONS]
-    varying = [a for a in found if len(np.unique(grid[a.name].dropna(a.dimension))) > 1]
+    if NFE.name in grid.coords:
+        found.append(NFE)
+    varying = [a for a in found if len(np.unique(numbers_of(grid, a).dropna(a.dimension))) > 1]
     return tuple(sorted(varying, key=lambda axis: X_DIMENSIONS.index(axis.dimension)))
 
 
@@ -460,7 +482,7 @@ def x_axis(grid: xr.Dataset, name: str | None = None) -> NumericAxis | None:
 
 def along(cells: xr.Dataset, axis: NumericAxis) -> Along:
     """The labels of `axis.dimension` along its numbers; see `Along`."""
-    labels, numbers = cells[axis.dimension].values.tolist(), cells[axis.name].values.tolist()
+    labels, numbers = cells[axis.dimension].values.tolist(), numbers_of(cells, axis).values.tolist()
     curves: dict[str, list[tuple[float, Any]]] = {}
     others = []
     for label, number in zip(labels, numbers, strict=True):

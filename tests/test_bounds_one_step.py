@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sgm import laws, samplers, scores, targets
-from sgm.bounds import one_step_w2_bound
+from sgm.bounds import one_step, one_step_w2_bound
 from sgm.gaussian import Gaussian, wasserstein2
 from sgm.processes import Process, VEProcess, VPProcess
 from sgm.samplers import Stage, Steps, program, symbols
@@ -257,3 +257,27 @@ def test_numbers_that_do_not_belong_together_are_refused() -> None:
         one_step_w2_bound(process, law, times, steps, score_mse_generated=np.zeros(3))
     with pytest.raises(ValueError, match=r"times has shape \(4,\)"):
         one_step_w2_bound(process, law, times[:-1], steps, score_mse_generated=np.zeros(4))
+
+
+def test_all_scores_of_a_sampler_share_its_deviations(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+
+    def counted(steps: Steps, score: GaussianScore, times: np.ndarray) -> laws.StepDeviations:
+        found.append(steps)
+        return laws.step_deviations(steps, score, times)
+
+    monkeypatch.setattr(one_step, "step_deviations", counted)
+    vp, times = VPProcess(BetaSchedule(1.0, 1.0, 0.1, 20.0), 1.0), quadratic(1.0, 9)
+    law, other = PAPER["isotropic"].law, PAPER["correlated"].law
+    steps = samplers.ancestral(vp, times)
+    for score in (scores.exact(vp, law), scores.scaled(vp, law, 0.1), scores.biased(vp, law, 0.1)):
+        shared = bound_and_error(vp, law, times, steps, score)
+        assert shared == bound_and_error(vp, law, times, samplers.ancestral(vp, times), score)
+    assert len(found) == 4  # of one table of steps, and of three equal ones
+    for process, data, grid in [
+        (vp, other, times),
+        (VPProcess(BetaSchedule(1.0, 2.0, 0.1, 20.0), 1.0), law, times),
+        (vp, law, times**2),
+    ]:
+        bound_and_error(process, data, grid, steps, scores.exact(process, data))
+    assert len(found) == 7

@@ -291,7 +291,7 @@ def test_the_error_of_a_run_is_part_of_that_of_every_seed() -> None:
     )
 
 
-@pytest.mark.parametrize("d", [2, 10])
+@pytest.mark.parametrize("d", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_standard_errors_cover_the_truth_at_250_rows(d: int) -> None:
     """Each coupled estimate over 60 independent sets of rows: X = α Y + b + ε Z, of known law.
 

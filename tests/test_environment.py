@@ -106,7 +106,7 @@ def test_bytes_of_a_figure_do_not_depend_on_the_users_settings(tmp_path: Path) -
         "image.cmap": "jet",
         "axes.prop_cycle": matplotlib.cycler(color=["r"]),
     }
-    grid = synthetic_grid()
+    grid = synthetic_grid(a=(-5, 5), n_seeds=2)
     for stem in ("schedules", "kl/isotropic"):
         plots.save(*plots.draw(grid, stem), tmp_path / "plain")
         with matplotlib.rc_context(theirs):

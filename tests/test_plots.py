@@ -573,6 +573,35 @@ def test_no_schedule_is_best_by_a_divergence_of_which_less_is_not_better() -> No
     assert len(curve(frame, "minimum", axis="nll")) == 0
 
 
+def test_every_bound_of_a_divergence_has_a_panel_of_its_own() -> None:
+    """The one that the divergence names first; others say what they bound, or what that bounds."""
+    grid = synthetic_grid()
+    one, _ = plots.draw(grid, "w2/isotropic")
+    grid["w2_tight"] = (0.1 * grid.w2_bound).assign_attrs(
+        role="bound", label="tight bound", units="1", divergence="w2_plugin",
+        objection="w2_bound_objection",
+    )  # fmt: skip
+    grid["kl_tight"] = grid.w2_tight.assign_attrs(divergence="kl_plugin")
+    figure, frame = plots.draw(grid, "w2/isotropic")
+    trained = grid.isel(schedule=slice(0, 21)).sel(score="trained").squeeze(drop=True)
+    assert frame["axis"].unique().tolist() == ["w2_bound", "w2_tight", "w2"]
+    for name in ("w2_bound", "w2_tight"):
+        found = curve(frame, "bound", axis=name)["y"]
+        np.testing.assert_allclose(found, trained[name].mean("seed"))
+        (star,) = curve(frame, "minimum of bound", axis=name)["y"]
+        assert star == found.min()
+    labels = [" ".join(ax.get_ylabel().split()) for ax in figure.axes]
+    assert labels == ["upper bound on W2", "tight bound", "W2(data, generated)"]
+    assert "tight bound: the bound's theorem applies" in said(figure)
+    assert len(figure.axes) == len(one.axes) + 1
+    grid["w2_bound"].attrs["divergence"] = "w2_plugin"
+    grid["sliced_w2"] = (0.5 * grid.w2_plugin).assign_attrs(
+        role="divergence", figure="sliced_w2", label="sliced W2", units="1", bound="w2_bound"
+    )
+    axes = plots.draw(grid, "sliced_w2/isotropic")[1]["axis"].unique().tolist()
+    assert axes == ["w2_bound", "w2_tight", "sliced_w2"]
+
+
 def test_the_best_of_the_family_is_not_called_the_best_of_all() -> None:
     grid = synthetic_grid(a=(-5, 0, 5))
     for name in ("kl_plugin", "kl_bound"):
@@ -580,7 +609,7 @@ def test_the_best_of_the_family_is_not_called_the_best_of_all() -> None:
         lower.loc[{"schedule": "cosine"}] = 0.9 * lower.min("schedule")
         grid[name] = lower
     figure, frame = kl_figure(grid, "isotropic")
-    for axis, best in (("bound", "minimum of bound"), ("kl", "minimum")):
+    for axis, best in (("kl_bound", "minimum of bound"), ("kl", "minimum")):
         (star,) = curve(frame, best, axis=axis).to_dict("records")
         (ring,) = curve(frame, "minimum of all", axis=axis).to_dict("records")
         assert star["schedule"].startswith("beta_a=")

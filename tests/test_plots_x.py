@@ -114,6 +114,36 @@ def test_schedules_are_curves_where_something_else_is_on_x() -> None:
     assert {"beta_a=-5", "cosine"} <= set(labels)
 
 
+def evaluated() -> xr.Dataset:
+    """Two samplers of one and of two evaluations a step."""
+    grid = synthetic_grid(
+        a=(0,), cosine=False, samplers=("ei_modified", "heun"), n_steps=(5, 10, 20), n_seeds=3
+    )
+    n = grid.n_steps.values
+    attrs = {"long_name": "evaluations of the score", "symbol": "NFE"}
+    return grid.assign_coords(
+        nfe=(("sampler", "time_grid", "n_steps"), np.array([[n], [2 * n - 1]]), attrs)
+    )
+
+
+def test_evaluations_of_the_score_stand_on_x_in_place_of_steps() -> None:
+    grid = evaluated()
+    _, by_steps = plots.draw(grid, "kl/isotropic")
+    assert by_steps.loc[by_steps["curve"] == "empirical", "x"].tolist() == [5, 10, 20] * 2
+    figure, frame = plots.draw(grid, "kl/isotropic", x="nfe")
+    rows = frame[frame["curve"] == "empirical"]
+    assert rows["x"].tolist() == rows["nfe"].tolist() == [5, 10, 20, 9, 19, 39]
+    assert rows["n_steps"].tolist() == [5, 10, 20] * 2
+    assert rows["y"].tolist() == by_steps.loc[by_steps["curve"] == "empirical", "y"].tolist()
+    assert figure.axes[-1].get_xlabel() == "evaluations of the score NFE"
+    # a bound is about steps: its columns are those of N
+    _, frame = plots.draw(grid, "kl_decomposition/isotropic", x="nfe")
+    rows = frame[(frame["axis"] == "stack") & (frame["curve"] == "kl_bound_mixing")]
+    assert rows["n_steps"].tolist() == [5, 10, 20] * rows["panel"].nunique()
+    with pytest.raises(ValueError, match="x = 'nfe': must be a number that varies in the grid"):
+        plots.draw(grid.isel(n_steps=[0]), "kl/isotropic", x="nfe")
+
+
 def test_a_number_that_does_not_vary_is_refused() -> None:
     for stem in ("kl/isotropic", "kl_decomposition/isotropic"):
         with pytest.raises(ValueError, match="x = 'exponent': must be a number that varies"):

@@ -21,14 +21,14 @@ from sgm.measures.bounds import kl_bound
 from sgm.processes import VPProcess
 from sgm.registry import families, lookup
 from sgm.run.build import build
-from sgm.run.properties import ROOMS, InapplicableError, examine, rooms
-from sgm.run.properties import bounds as bounds_room
-from sgm.run.properties import divergences as divergences_room
-from sgm.run.properties import samplers as samplers_room
-from sgm.run.properties import schedules as schedules_room
-from sgm.run.properties import scores as scores_room
-from sgm.run.properties import targets as targets_room
-from sgm.run.properties import timegrids as timegrids_room
+from sgm.run.properties import KINDS, InapplicableError, examine, kinds
+from sgm.run.properties import bounds as bounds_kind
+from sgm.run.properties import divergences as divergences_kind
+from sgm.run.properties import samplers as samplers_kind
+from sgm.run.properties import schedules as schedules_kind
+from sgm.run.properties import scores as scores_kind
+from sgm.run.properties import targets as targets_kind
+from sgm.run.properties import timegrids as timegrids_kind
 from sgm.run.properties.__main__ import main
 from sgm.schedules import ConstantSchedule, NoiseSchedule
 from sgm.scores import DensityScore, GaussianScore
@@ -91,7 +91,8 @@ PARAMETERS = {
         "edm": "s_churn: 5",
         "restart": "restarts: 1, low: 0.1, high: 0.3",
         "dpm_solver_pp_2m": "eta: [0, 1]",
-        "deis": "order: [1, 3]",
+        "deis": "order: 3",
+        "er_sde": "order: 3",
         "randomised_midpoint": "times_seed: 0",
     },
     "divergence": {
@@ -114,7 +115,7 @@ ELSEWHERE = {
 }  # fmt: skip
 BUILT_IN = [
     (kind, name)
-    for kind in ROOMS
+    for kind in KINDS
     for name, entry in families(kind).items()
     if entry.build.startswith("sgm.") and name not in ELSEWHERE
 ]
@@ -123,14 +124,14 @@ BUILT_IN = [
 @pytest.mark.parametrize(("kind", "name"), BUILT_IN, ids=lambda word: word)
 def test_every_property_of_a_built_in_family_holds(kind: str, name: str) -> None:
     parameters = PARAMETERS.get(kind, {}).get(name, "")
-    for item in rooms.items_of(name, parameters=parameters, kind=kind):
+    for item in kinds.items_of(name, parameters=parameters, kind=kind):
         found = list(examine(item, n_cells=200))
         assert not [finding for finding in found if finding.verdict == "fails"]
         assert sum(finding.verdict == "holds" for finding in found) >= 2
 
 
 def test_a_corrector_of_a_fixed_step_keeps_its_own_error() -> None:
-    (item,) = rooms.items_of(
+    (item,) = kinds.items_of(
         "predictor_corrector", parameters="corrector_steps: 1, step_size: 0.01"
     )
     failed = {f.statement: f.sentence for f in examine(item) if f.verdict == "fails"}
@@ -139,8 +140,8 @@ def test_a_corrector_of_a_fixed_step_keeps_its_own_error() -> None:
 
 
 def test_the_order_is_measured() -> None:
-    (item,) = rooms.items_of("euler_maruyama")
-    words = samplers_room.is_consistent(samplers_room.Scheme(item.spec))
+    (item,) = kinds.items_of("euler_maruyama")
+    words = samplers_kind.is_consistent(samplers_kind.Scheme(item.spec))
     assert words.startswith(("weak order 1.0", "weak order 0.99")), words
 
 
@@ -201,9 +202,9 @@ class Wrong(Gaussian):
         return Partition("halves", lambda x: (x[:, 0] > 1).astype(np.intp), halves)
 
 
-def known(**changes: Any) -> targets_room.Known:
+def known(**changes: Any) -> targets_kind.Known:
     law = Wrong.of(**changes)
-    return targets_room.Known(LawTarget(law), "gaussian", law)
+    return targets_kind.Known(LawTarget(law), "gaussian", law)
 
 
 class Fixed(LawTarget):
@@ -226,10 +227,10 @@ class Leaking(EmpiricalTarget):
         return train, np.append(train[:1], heldout[1:])
 
 
-def leaking() -> targets_room.Rows:
+def leaking() -> targets_kind.Rows:
     rows = np.random.default_rng(0).standard_normal((20, 2))
     target = Leaking(rows, 0.5)
-    return targets_room.Rows(target, "unknown", target)
+    return targets_kind.Rows(target, "unknown", target)
 
 
 def wrong_rate(process: Any, times: Any) -> samplers.Steps:
@@ -252,8 +253,8 @@ def two_laws(process: Any, times: Any) -> samplers.Steps:
     return replace(steps, kept=1.1 * steps.kept)
 
 
-def scheme(name: str) -> samplers_room.Scheme:
-    return samplers_room.Scheme({"build": f"{__name__}:{name}", "parameters": {}})
+def scheme(name: str) -> samplers_kind.Scheme:
+    return samplers_kind.Scheme({"build": f"{__name__}:{name}", "parameters": {}})
 
 
 class WithoutData(GaussianScore):
@@ -276,9 +277,9 @@ class SmallError(DensityScore):
         return 0.8 * mse, cross
 
 
-def case(cls: Any, kind: str, **changes: Any) -> scores_room.Case:
-    process, law = scores_room.PROCESSES["VP"], scores_room.LAWS[kind]
-    return scores_room.Case(cls(process, law, **changes), process, law)
+def case(cls: Any, kind: str, **changes: Any) -> scores_kind.Case:
+    process, law = scores_kind.PROCESSES["VP"], scores_kind.LAWS[kind]
+    return scores_kind.Case(cls(process, law, **changes), process, law)
 
 
 def distance(name: str = "distance", **about: str) -> tuple[Variable, ...]:
@@ -317,14 +318,14 @@ def singular(sample: Any) -> dict[str, float]:
     }
 
 
-def measure(name: str) -> divergences_room.Measure:
+def measure(name: str) -> divergences_kind.Measure:
     variables = distance()
     spec = {
         "build": f"{__name__}:{name}",
         "parameters": {},
         "variables": {v.name: v.axes for v in variables},
     }
-    return divergences_room.Measure(spec, variables, "")
+    return divergences_kind.Measure(spec, variables, "")
 
 
 KL_TERMS = tuple(lookup("bound", "kl").variables)
@@ -350,105 +351,105 @@ def shorter_kl_bound(**told: Any) -> dict[str, Any]:
     return found
 
 
-def bound(name: str) -> bounds_room.Bound:
+def bound(name: str) -> bounds_kind.Bound:
     promised = {v.name: v.axes for v in KL_TERMS}
     spec = {"build": f"{__name__}:{name}", "parameters": {}, "variables": promised}
-    return bounds_room.Bound(spec, KL_TERMS, "sgm.measures.bounds:kl_objection", False, n_cells=400)
+    return bounds_kind.Bound(spec, KL_TERMS, "sgm.measures.bounds:kl_objection", False, n_cells=400)
 
 
-def grid(times: list[float], horizon: float = 1.0) -> timegrids_room.Grid:
-    return timegrids_room.Grid(np.array(times), horizon, 2)
+def grid(times: list[float], horizon: float = 1.0) -> timegrids_kind.Grid:
+    return timegrids_kind.Grid(np.array(times), horizon, 2)
 
 
 BREAKS: list[tuple[Any, Any, str]] = [
-    (schedules_room.rate_is_positive, Made(1.0, lambda t: 1 - 3 * t), r"β\(0\.334\) = -0\.002"),
-    (schedules_room.rate_is_positive, Made(1.0, lambda t: 1 / (1 - t)), r"β\(1\) = inf"),
-    (schedules_room.rate_is_positive, Made(1.0, lambda t: np.array(1.0)), "beta.* has shape"),
+    (schedules_kind.rate_is_positive, Made(1.0, lambda t: 1 - 3 * t), r"β\(0\.334\) = -0\.002"),
+    (schedules_kind.rate_is_positive, Made(1.0, lambda t: 1 / (1 - t)), r"β\(1\) = inf"),
+    (schedules_kind.rate_is_positive, Made(1.0, lambda t: np.array(1.0)), "beta.* has shape"),
     (
-        schedules_room.integral_increases_from_zero,
+        schedules_kind.integral_increases_from_zero,
         Made(1.0, whole=lambda t: t + 0.1),
         r"B\(0\) = 0.1",
     ),
     (
-        schedules_room.integral_increases_from_zero,
+        schedules_kind.integral_increases_from_zero,
         Made(1.0, whole=lambda t: np.sin(4 * t)),
         r"B\(T\) = -0\.75",
     ),
     (
-        schedules_room.integral_increases_from_zero,
+        schedules_kind.integral_increases_from_zero,
         Made(1.0, whole=lambda t: np.sin(3 * t)),
         r"B\(0\.524\) = 0\.99999\d*, but B\(0\.525\)",
     ),
     (
-        schedules_room.integral_is_that_of_the_rate,
+        schedules_kind.integral_is_that_of_the_rate,
         Made(1.0, whole=lambda t: (1 + 1e-5) * (t + t**2 / 2)),
         r"B\(0\.0001\) − B\(0\) = 0\.000100006\d*, but ∫β = 0\.000100005",
     ),
     (
-        schedules_room.rate_is_the_slope_of_the_integral,
+        schedules_kind.rate_is_the_slope_of_the_integral,
         Made(1.0, whole=lambda t: t + t**2 / 2 + 1e-3 * np.sin(20 * np.pi * t)),
         r"B′\(0\.0013\) = 1\.06",
     ),
     (
-        schedules_room.inverse_undoes_the_integral,
+        schedules_kind.inverse_undoes_the_integral,
         Made(1.0, inverse=lambda b: b / 1.5),
         r"inverse_integral\(B\(1e-06\)\)",
     ),
-    (schedules_room.times_outside_are_refused, Made(1.0, checked=False), r"beta\(-0\.001\) = 0.99"),
+    (schedules_kind.times_outside_are_refused, Made(1.0, checked=False), r"beta\(-0\.001\) = 0.99"),
     (
-        schedules_room.supremum_bounds_the_rate,
+        schedules_kind.supremum_bounds_the_rate,
         Made(1.0, lambda t: 2 - t),
         r"supremum = 1, but β\(0\) = 2",
     ),
-    (timegrids_room.has_n_steps, grid([1.0, 0.0]), r"shape \(2,\): must be \(2 \+ 1,\)"),
-    (timegrids_room.starts_at_the_horizon, grid([0.99, 0.5, 0.0]), r"τ₀ = .*0\.99"),
-    (timegrids_room.decreases, grid([1.0, 0.5, 0.5]), r"τ_1 = 0\.5, but τ_2 = 0\.5"),
-    (timegrids_room.decreases, grid([1.0, 0.5, -0.1]), r"τ_2 = -0\.1"),
-    (samplers_room.is_consistent, scheme("wrong_rate"), "it does not vanish"),
-    (samplers_room.tends_to_a_known_limit, scheme("wrong_rate"), "neither: .*; nor is it"),
-    (samplers_room.is_consistent_for_ve, scheme("wrong_rate"), "it does not vanish"),
-    (samplers_room.asks_the_score_within_the_horizon, scheme("too_late"), r"t = 2\.6 in eval"),
-    (samplers_room.simulation_has_the_exact_law, scheme("two_laws"), r"mean\[0\] = .*draws"),
+    (timegrids_kind.has_n_steps, grid([1.0, 0.0]), r"shape \(2,\): must be \(2 \+ 1,\)"),
+    (timegrids_kind.starts_at_the_horizon, grid([0.99, 0.5, 0.0]), r"τ₀ = .*0\.99"),
+    (timegrids_kind.decreases, grid([1.0, 0.5, 0.5]), r"τ_1 = 0\.5, but τ_2 = 0\.5"),
+    (timegrids_kind.decreases, grid([1.0, 0.5, -0.1]), r"τ_2 = -0\.1"),
+    (samplers_kind.is_consistent, scheme("wrong_rate"), "it does not vanish"),
+    (samplers_kind.tends_to_a_known_limit, scheme("wrong_rate"), "neither: .*; nor is it"),
+    (samplers_kind.is_consistent_for_ve, scheme("wrong_rate"), "it does not vanish"),
+    (samplers_kind.asks_the_score_within_the_horizon, scheme("too_late"), r"t = 2\.6 in eval"),
+    (samplers_kind.simulation_has_the_exact_law, scheme("two_laws"), r"mean\[0\] = .*draws"),
     (
-        targets_room.is_what_it_is_registered_as,
+        targets_kind.is_what_it_is_registered_as,
         replace(known(), registered="density"),
         "'density' is registered, but the target has 'gaussian'",
     ),
-    (targets_room.rows_are_drawn, replace(known(), target=Fixed(known().law)), "ignores its gen"),
+    (targets_kind.rows_are_drawn, replace(known(), target=Fixed(known().law)), "ignores its gen"),
     (
-        targets_room.coordinates_are_restored,
+        targets_kind.coordinates_are_restored,
         replace(known(), target=Displaced(known().law)),
         "in column 0 comes back as",
     ),
-    (targets_room.moments_are_those_of_the_draws, known(shift=0.1), r"mean\[0\] = 1, but 20000"),
-    (targets_room.score_is_the_gradient, known(score=1.001), r"m = 0\.9, v = 0\.025: ⟨score, u⟩"),
-    (targets_room.density_has_mass_one, known(mass=0.01), r"∫ p = 1\.0100"),
-    (targets_room.noising_is_a_convolution, known(noise=1.5), r"density at \("),
-    (targets_room.information_is_that_of_the_draws, known(negentropy=0.05), "entropy by neg"),
-    (targets_room.information_is_that_of_the_draws, known(fisher=1.1), "fisher_information at"),
-    (targets_room.cells_have_their_probabilities, known(cell=0.05), r"cell 0 has prob.* 0\.55"),
-    (targets_room.rows_are_held_out, leaking(), "row .* is in both parts"),
-    (scores_room.is_finite, case(WithoutData, "gaussian"), "at t = 0 coordinate 0 is nan"),
+    (targets_kind.moments_are_those_of_the_draws, known(shift=0.1), r"mean\[0\] = 1, but 20000"),
+    (targets_kind.score_is_the_gradient, known(score=1.001), r"m = 0\.9, v = 0\.025: ⟨score, u⟩"),
+    (targets_kind.density_has_mass_one, known(mass=0.01), r"∫ p = 1\.0100"),
+    (targets_kind.noising_is_a_convolution, known(noise=1.5), r"density at \("),
+    (targets_kind.information_is_that_of_the_draws, known(negentropy=0.05), "entropy by neg"),
+    (targets_kind.information_is_that_of_the_draws, known(fisher=1.1), "fisher_information at"),
+    (targets_kind.cells_have_their_probabilities, known(cell=0.05), r"cell 0 has prob.* 0\.55"),
+    (targets_kind.rows_are_held_out, leaking(), "row .* is in both parts"),
+    (scores_kind.is_finite, case(WithoutData, "gaussian"), "at t = 0 coordinate 0 is nan"),
     (
-        scores_room.coefficients_are_those_of_the_score,
+        scores_kind.coefficients_are_those_of_the_score,
         case(OtherCoefficients, "gaussian"),
         r"at t = 1\.3 s = .*, but A Uᵀx \+ b",
     ),
     (
-        scores_room.error_is_as_stated,
+        scores_kind.error_is_as_stated,
         case(SmallError, "density", scale=1.3),
         r"mse at t = 1\.3 = .*, but 5000 draws",
     ),
-    (divergences_room.returns_what_it_declares, measure("nameless"), "returned other: must be"),
-    (divergences_room.returns_what_it_declares, measure("infinite"), "distance = inf of pair 0"),
-    (divergences_room.vanishes_at_equality, measure("biased"), "neither zero, nor at its floor"),
-    (divergences_room.sees_a_difference, measure("blind"), "sees none of a shift"),
-    (divergences_room.sees_a_difference, measure("reversed_"), "of a sample shifted by one"),
-    (divergences_room.says_where_rows_are_too_few, measure("singular"), "of n = .*: must be NaN"),
-    (bounds_room.returns_what_it_declares, bound("shorter_kl_bound"), "must be the variables"),
-    (bounds_room.takes_several_networks, bound("averaged_kl_bound"), "of network 0 among two"),
+    (divergences_kind.returns_what_it_declares, measure("nameless"), "returned other: must be"),
+    (divergences_kind.returns_what_it_declares, measure("infinite"), "distance = inf of pair 0"),
+    (divergences_kind.vanishes_at_equality, measure("biased"), "neither zero, nor at its floor"),
+    (divergences_kind.sees_a_difference, measure("blind"), "sees none of a shift"),
+    (divergences_kind.sees_a_difference, measure("reversed_"), "of a sample shifted by one"),
+    (divergences_kind.says_where_rows_are_too_few, measure("singular"), "of n = .*: must be NaN"),
+    (bounds_kind.returns_what_it_declares, bound("shorter_kl_bound"), "must be the variables"),
+    (bounds_kind.takes_several_networks, bound("averaged_kl_bound"), "of network 0 among two"),
     (
-        bounds_room.lies_above_the_exact_error,
+        bounds_kind.lies_above_the_exact_error,
         bound("smaller_kl_bound"),
         r"kl_bound is below kl_exact in \d+ of 400 cells, first .*d = .*N = .*, sampler = exp",
     ),
@@ -463,7 +464,7 @@ def test_a_property_fails_for_what_breaks_it(
 ) -> None:
     # the study's own check of the times comes before the property
     monkeypatch.setattr(
-        samplers_room,
+        samplers_kind,
         "build_steps",
         lambda spec, process, times: build(spec, process=process, times=times),
     )
@@ -472,31 +473,31 @@ def test_a_property_fails_for_what_breaks_it(
 
 
 def test_every_property_is_broken_by_something() -> None:
-    every = {prop for room in ROOMS.values() for prop in room.PROPERTIES}
+    every = {prop for kind in KINDS.values() for prop in kind.PROPERTIES}
     assert {prop for prop, _, _ in BREAKS} == every
 
 
 def test_what_is_broken_alone_is_whole_otherwise() -> None:
     """The laws that break the properties above fail them by their changes alone."""
-    for prop in targets_room.PROPERTIES:
+    for prop in targets_kind.PROPERTIES:
         try:
             prop(known(cell=0.0))
         except InapplicableError:
             continue
-    for prop in schedules_room.PROPERTIES:
+    for prop in schedules_kind.PROPERTIES:
         prop(Made(1.0))
 
 
 def test_a_mixture_of_small_width_has_mass_one() -> None:
     law = GaussianMixture([0.5, 0.5], [[0.0, 0.0], [3.0, 3.0]], [[1.0, 1e-6], [1e-6, 1.0]])
-    subject = targets_room.Known(LawTarget(law), "density", law)
-    targets_room.density_has_mass_one(subject)
+    subject = targets_kind.Known(LawTarget(law), "density", law)
+    targets_kind.density_has_mass_one(subject)
 
 
 def test_tails_too_heavy_for_moments_are_left_out() -> None:
     law = targets.funnel(dimension=4, spread=3.0, slope=0.5).law
-    words = targets_room.moments_are_those_of_the_draws(
-        targets_room.Known(LawTarget(law), "density", law)
+    words = targets_kind.moments_are_those_of_the_draws(
+        targets_kind.Known(LawTarget(law), "density", law)
     )
     assert "coordinates have too heavy tails" in words
 
@@ -515,7 +516,7 @@ def test_a_grid_of_many_steps_may_be_refused(own: Path) -> None:
         (10, "fails", "T = 1, N = 20: few of few10.py: too many"),
     ):
         Path(f"few{most}.py").write_text(words.format(most=most))
-        (item,) = rooms.items_of("few", f"few{most}.py")
+        (item,) = kinds.items_of("few", f"few{most}.py")
         built, *others = examine(item)
         assert (built.verdict, built.sentence) == (verdict, sentence)
         assert all(found.verdict == "holds" for found in others)

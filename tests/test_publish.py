@@ -23,6 +23,7 @@ from sgm.study import Plan, Study
 from sgm.study.document import read_config
 from tests.workflow import ROOT, run_jobs, tiny
 
+pytestmark = pytest.mark.xdist_group("publish")  # one folder for all
 STUDIES = published.studies()
 PICTURES = {"schedules": ["beta_a=3"], "rows": 20, "times": [1.0, 0.0], "coordinates": [0, 1]}
 

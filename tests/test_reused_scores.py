@@ -136,6 +136,7 @@ def test_all_schedules_share_the_networks_of_one(tmp_path: Path) -> None:
     assert weights.shape[0] == 1
 
 
+@pytest.mark.slow  # the next test asks the plan
 def test_one_more_schedule_trains_nothing(tmp_path: Path) -> None:
     """As Snakemake counts: 3 schedules, one block each, 2 seeds a job."""
     workflow = Workflow(tmp_path / "study")

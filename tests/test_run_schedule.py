@@ -46,7 +46,13 @@ def written(*options: str) -> tuple[Path, dict[str, object]]:
     return made, json.loads((made / "certificate.json").read_text())
 
 
-@pytest.mark.parametrize("sampler", ["exponential_integrator_modified", "ddim", "euler_maruyama"])
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        "exponential_integrator_modified",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("ddim", "euler_maruyama")),
+    ],
+)
 def test_the_file_is_the_schedule_of_the_certificate(
     sampler: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,7 +80,7 @@ def test_the_line_it_prints_is_one_of_a_study(capsys: pytest.CaptureFixture[str]
     check(Study.parse(tiny(schedules=[line])))
 
 
-@pytest.mark.parametrize("space", ["a", "a,T"])
+@pytest.mark.parametrize("space", ["a", pytest.param("a,T", marks=pytest.mark.slow)])
 def test_a_beta_a_needs_no_file(space: str, capsys: pytest.CaptureFixture[str]) -> None:
     made, certificate = written("--target", SPELLED, "--steps", "5", "--space", space)
     assert not (made / "schedule.json").exists()
@@ -90,10 +96,15 @@ def test_a_beta_a_needs_no_file(space: str, capsys: pytest.CaptureFixture[str]) 
     ("options", "dimension", "label"),
     [
         (("--target", "isotropic", "--study", "study.yaml"), 3, "isotropic"),
-        (("--target", SPELLED), 4, "correlated"),
         (("--data", "mine.csv"), 4, "mine"),
-        (("--data", "moments.npz"), 2, "moments"),
-        (("--target", "{family: digits, heldout_fraction: 0.3, standardise: true}"), 61, "digits"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [
+                (("--target", SPELLED), 4, "correlated"),
+                (("--data", "moments.npz"), 2, "moments"),
+                (("--target", "{family: digits, heldout_fraction: 0.3}"), 61, "digits"),
+            ]
+        ),
     ],
 )
 def test_laws_and_data(
@@ -166,6 +177,7 @@ def test_what_can_not_be_is_one_line(
     assert not Path("out").exists()
 
 
+@pytest.mark.slow
 def test_the_documented_commands_run(folder: Path) -> None:
     line = "python -m sgm.run.schedule --data mine.csv --steps 20 --objective w2"
     assert line in (ROOT / "docs/best-schedule.md").read_text()
@@ -176,7 +188,13 @@ def test_the_documented_commands_run(folder: Path) -> None:
     assert (folder / "results/schedules").is_dir()
 
 
-@pytest.mark.parametrize("target", ["isotropic", "correlated", "heteroscedastic"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "isotropic",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("correlated", "heteroscedastic")),
+    ],
+)
 def test_the_schedules_of_the_study_are_the_best(target: str) -> None:
     """config/schedules against a search: as `make schedule` writes them."""
     config = yaml.safe_load((ROOT / "config/studies/best-schedule.yaml").read_text())

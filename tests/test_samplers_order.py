@@ -72,6 +72,9 @@ ORDERS = {
     "deis_1": (partial(samplers.deis, order=1), 0.0, 1),
     "deis_2": (partial(samplers.deis, order=2), 0.0, 2),
     "unipc": (samplers.unipc, 0.0, 3),
+    "er_sde_1, flow": (partial(samplers.er_sde, order=1, noise_scale="flow"), 0.0, 1),
+    "er_sde_2, SDE": (partial(samplers.er_sde, order=2, noise_scale="sde"), 1.0, 2),
+    "er_sde_3, flow": (partial(samplers.er_sde, order=3, noise_scale="flow"), 0.0, 2),
     "exponential_runge_kutta": (samplers.exponential_runge_kutta, 1.0, 2),
     "exponential_runge_kutta_modified": (samplers.exponential_runge_kutta_modified, 1.0, 2),
     "restart, none": (partial(samplers.restart, restarts=0, low=0.1, high=0.5), 0.0, 2),
@@ -95,6 +98,37 @@ def test_weak_order_of_grids_that_stop_early(name, kind):
     errors = [error(process, scheme, early(n), target) for n in (1000, 2000)]
     assert np.log2(errors[0] / errors[1]) == pytest.approx(expected, abs=0.15)
     assert errors[1] < 0.02
+
+
+@pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
+@pytest.mark.parametrize(("order", "expected"), [(1, 1.0), (2, 2.0), (3, 2.0)])
+def test_er_sde_tends_to_the_sde_of_its_noise(process, order, expected):
+    """u − x̂₀ is s²/(λ + s²) of a deviation of u, which du = (u − x̂₀) d log φ takes away."""
+
+    def lost(x, spread):
+        power, level = np.exp(0.3 * x), np.exp(2 * x)
+        return (1 + 0.3 * power / (1 + 10 * np.exp(-power))) * level / (spread + level)
+
+    m, v = float(process.mean_scale(1.0)), float(process.kernel_variance(1.0))
+    top = np.log(v) / 2 - np.log(m)
+    whole = [quad(lost, -20, top, args=(spread,), epsabs=1e-12)[0] for spread in LAW.eigenvalues]
+    target = limit(process, np.exp(-np.array(whole)) / m)
+    scheme = partial(samplers.er_sde, order=order)
+    errors = [error(process, scheme, quadratic(1.0, n), target) for n in (300, 600)]
+    assert np.log2(errors[0] / errors[1]) == pytest.approx(expected, abs=0.15)
+    assert errors[1] < 0.02
+    assert np.linalg.norm(target - limit(process, flow(process, 1.0, 0.0))) > 0.05
+
+
+@pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
+def test_er_sde_of_first_order_is_ddim(process):
+    times = quadratic(1.0, 12)
+    for noise_scale, eta in [("flow", 0.0), ("sde", 1.0)]:
+        found = samplers.er_sde(process, times, 1, noise_scale)
+        ddim = samplers.ddim(process, times, eta)
+        np.testing.assert_allclose(found.kept[:, 0, 0], ddim.kept, rtol=1e-10, atol=1e-14)
+        np.testing.assert_allclose(found.denoiser[:, 0], ddim.denoiser, rtol=1e-10)
+        np.testing.assert_allclose(found.noise[:, 0], ddim.noise, rtol=1e-10, atol=1e-14)
 
 
 @pytest.mark.parametrize("grid", [uniform, quadratic])
@@ -165,6 +199,8 @@ def test_the_signal_to_noise_step_is_that_of_pure_noise():
         (partial(samplers.dpm_solver_pp_2m, eta=1.5), "eta = 1.5: must lie in"),
         (partial(samplers.deis, order=4), r"order = 4: must lie in \[1, 3\]"),
         (partial(samplers.deis, order=1.5), "order = 1.5: must be an integer"),
+        (partial(samplers.er_sde, order=0), "order = 0: must be"),
+        (partial(samplers.er_sde, order=1, noise_scale="ode"), "noise_scale = 'ode': must be 'fl"),
         (
             partial(samplers.annealed_langevin, langevin_steps=0, step_size=0.1),
             "langevin_steps =",
@@ -194,6 +230,7 @@ def test_exponential_runge_kutta_of_the_modified_score_needs_a_stationary_law():
 
 NEW = {name: scheme for name, (scheme, *_) in ORDERS.items() if name != "restart, none"} | {
     "deis_3": partial(samplers.deis, order=3),
+    "er_sde_3": partial(samplers.er_sde, order=3),
     "edm": partial(samplers.edm, s_churn=3.0),
 }
 
@@ -238,9 +275,23 @@ def test_networks_are_never_asked_for_the_data_s_own_score(name, n):
     assert steps.n_steps == n
 
 
-def test_the_table_of_samplers_is_what_is_measured():
-    """docs/samplers.md has a row for each sampler, and what docs/samplers.py measures today."""
-    page = runpy.run_path(str(ROOT / "docs/samplers.py"))
-    assert page["table"]() in (ROOT / "docs/samplers.md").read_text(encoding="utf-8")
-    named = {page["name"](row).split("`")[1] for row in page["rows"]()}
+PAGE = runpy.run_path(str(ROOT / "docs/samplers.py"))
+#: A row of one register, of two evaluations a step, and of memory with noise.
+MEASURED = ("ancestral", "heun", "er_sde")
+
+
+def test_the_table_of_samplers_has_a_row_for_each() -> None:
+    lines = (ROOT / "docs/samplers.md").read_text(encoding="utf-8").splitlines()
+    named = {PAGE["name"](row).split("`")[1] for row in PAGE["rows"]()}
     assert named == set(samplers.__all__) - {"Stage", "Steps", "program", "symbols"}
+    for row in PAGE["rows"]():
+        written = [line for line in lines if line.startswith(f"| {PAGE['name'](row)} |")]
+        assert len(written) == 1
+        if PAGE["name"](row).split("`")[1] in MEASURED:
+            assert written == [PAGE["line"](row)]
+
+
+@pytest.mark.slow
+def test_the_table_of_samplers_is_what_is_measured() -> None:
+    """docs/samplers.md has what docs/samplers.py measures today, in every row."""
+    assert PAGE["table"]() in (ROOT / "docs/samplers.md").read_text(encoding="utf-8")

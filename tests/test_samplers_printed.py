@@ -153,7 +153,7 @@ def dpm_solver_pp_2s(line, times):
 
 
 def dpm_solver_pp_2m(line, times, eta=0):
-    """Algorithm 2 of arXiv 2211.01095 (η = 0) and equation 18 with its noise (η = 1)."""
+    """Algorithm 2 of arXiv 2211.01095 (η = 0), and its SDE form with noise (η = 1)."""
     x, before, rise = line.start(), None, None
     for t, after in pairwise(times):
         data = line.denoiser(x, t)
@@ -172,7 +172,7 @@ def dpm_solver_pp_2m(line, times, eta=0):
 
 
 def deis(line, times, order):
-    """Equation 15 of arXiv 2204.13902 with ρ = σ̃: ∫ of Lagrange's polynomials, by moments."""
+    """ρAB-DEIS of arXiv 2204.13902 with ρ = σ̃: ∫ of Lagrange's polynomials, by moments."""
     u, known = line.start() / line.alpha(times[0]), []
     for t, after in pairwise(times):
         known = [(line.level(t), line.noise(u * line.alpha(t), t)), *known][:order]
@@ -214,8 +214,43 @@ def unipc(line, times):
     return x
 
 
+SCALES = {
+    "flow": lambda s: s,
+    "sde": lambda s: s**2,
+    "sde_5": lambda s: s * (mp.exp(s ** mpf(0.3)) + 10),
+}
+
+
+def er_sde(line, times, order, scale):
+    """Of the code of arXiv 2309.06169: `vp_1_order` to `vp_3_order_taylor`, in u and σ̃."""
+    phi, levels = SCALES[scale], [line.level(t) for t in times]
+    u, known, slopes = line.start() / line.alpha(times[0]), [], []
+    for i, (t, after) in enumerate(pairwise(times)):
+        known.append(line.denoiser(u * line.alpha(t), t))
+        level, last = levels[i], levels[i + 1]
+        if after == 0:
+            return known[-1]
+        ratio = phi(last) / phi(level)
+        moved = ratio * u + (1 - ratio) * known[-1]
+        panels = mp.linspace(mp.log(last), mp.log(level), 7)
+
+        def integral(weight, phi=phi, panels=panels):
+            with mp.workdps(25):
+                return mp.quad(lambda x: weight(mp.exp(x)) * mp.exp(x) / phi(mp.exp(x)), panels)
+
+        if order > 1 and i > 0:
+            slopes.append((known[-1] - known[-2]) / (level - levels[i - 1]))
+            moved = moved + (last - level + integral(lambda s: 1) * phi(last)) * slopes[-1]
+        if order > 2 and i > 1:
+            bend = 2 * (slopes[-1] - slopes[-2]) / (level - levels[i - 2])
+            share = integral(lambda s, level=level: s - level) * phi(last)
+            moved = moved + ((last - level) ** 2 / 2 + share) * bend
+        u = moved + mp.sqrt(max(last**2 - level**2 * ratio**2, 0)) * line.z()
+    return u * line.alpha(times[-1])
+
+
 def exponential(line, times, modified):
-    """ETD2RK (Cox and Matthews 2002, equations 20 to 22) of dX = (L X + N) dB + dW."""
+    """ETD2RK (Cox and Matthews 2002) of dX = (L X + N) dB + dW."""
 
     def nonlinear(x, t):
         return line.score(x, t) + x / line.variance if modified else line.score(x, t)
@@ -275,6 +310,13 @@ PRINTED = {
     "deis_2": (partial(samplers.deis, order=2), partial(deis, order=2)),
     "deis_3": (partial(samplers.deis, order=3), partial(deis, order=3)),
     "unipc": (samplers.unipc, unipc),
+    **{
+        f"er_sde_{order}, {scale}": (
+            partial(samplers.er_sde, order=order, noise_scale=scale),
+            partial(er_sde, order=order, scale=scale),
+        )
+        for order, scale in [(1, "sde_5"), (2, "flow"), (3, "sde"), (3, "sde_5")]
+    },
     "exponential_runge_kutta": (
         samplers.exponential_runge_kutta,
         partial(exponential, modified=False),

@@ -57,6 +57,7 @@ SCHEMES: dict[str, Scheme] = {
     "dpm_solver_pp_2m": partial(samplers.dpm_solver_pp_2m, eta=0.7),
     "dpm_solver_pp_2s": samplers.dpm_solver_pp_2s,
     "edm": partial(samplers.edm, s_churn=6.0, s_tmin=0.1, s_tmax=5.0, s_noise=1.1),
+    "er_sde": partial(samplers.er_sde, order=3),
     "euler_arrival": samplers.euler_arrival,
     "euler_maruyama": samplers.euler_maruyama,
     "exponential_integrator": samplers.exponential_integrator,
@@ -92,13 +93,15 @@ def statistic(x: npt.NDArray[np.float64], law: Gaussian) -> float:
     return 2 * len(x) * float(kl_divergence(Gaussian.from_covariance(x.mean(0), covariance), law))
 
 
+FAST_ROW, FAST_COLUMN = ("BetaSchedule", "correlated"), ("ancestral", "diagonal")
 CELLS = [
     pytest.param(
         schedule,
         scheme,
         target,
-        # one row and one column of the table in the fast suite
-        marks=[pytest.mark.slow] * (schedule != "BetaSchedule" and scheme != "ancestral"),
+        # a row of one target and a column of the other in the fast suite
+        marks=[pytest.mark.slow]
+        * ((schedule, target) != FAST_ROW and (scheme, target) != FAST_COLUMN),
     )
     for schedule in SCHEDULES
     for scheme in SCHEMES

@@ -29,6 +29,7 @@ Corff, Lemaire (arXiv 2402.04650), proof of their W₂ theorem, with exact const
 from __future__ import annotations
 
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +37,7 @@ import numpy.typing as npt
 from sgm.bounds.objection import Objection
 from sgm.densities.base import Law
 from sgm.gaussian import Gaussian
-from sgm.laws import step_deviations
+from sgm.laws import StepDeviations, step_deviations
 from sgm.processes import Process
 from sgm.samplers import Steps
 from sgm.scores import exact
@@ -137,8 +138,9 @@ def one_step_w2_bound(
     mse = np.asarray(score_mse_generated, dtype=np.float64)
     if mse.shape[-1:] != (steps.nfe,):
         raise ValueError(f"score_mse_generated has shape {mse.shape}: must be (..., {steps.nfe})")
-    found = step_deviations(steps, exact(process, law), times)
-    data = process.marginal(law, float(np.asarray(times)[-1]))
+    times = np.asarray(times, dtype=np.float64)
+    found = _deviations(process, law, times, steps)
+    data = process.marginal(law, float(times[-1]))
     early = np.hypot(
         law.rotate(law.mean - data.mean), np.sqrt(law.eigenvalues) - np.sqrt(data.eigenvalues)
     )
@@ -161,3 +163,18 @@ def one_step_w2_bound(
         early_stop=np.asarray(shares[1]),
         evaluations=evaluations,
     )
+
+
+#: They know nothing of the score that is used: all scores of a sampler share them.
+_FOUND: WeakKeyDictionary[Steps, tuple[Process, Gaussian, Array, StepDeviations]]
+_FOUND = WeakKeyDictionary()
+
+
+def _deviations(process: Process, law: Gaussian, times: Array, steps: Steps) -> StepDeviations:
+    """The deviations of the exact score, found once for the same steps."""
+    known = _FOUND.get(steps)
+    if known and known[0] is process and known[1] is law and np.array_equal(known[2], times):
+        return known[3]
+    found = step_deviations(steps, exact(process, law), times)
+    _FOUND[steps] = process, law, times.copy(), found
+    return found

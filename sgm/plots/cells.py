@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 
 from sgm.plots.engine import set_labels, set_numbers
 from sgm.reading import (
+    NFE,
     Bound,
     Divergence,
     NumericAxis,
@@ -21,6 +22,7 @@ from sgm.reading import (
     divergences_of,
     finite,
     level,
+    numbers_of,
     over_runs,
     x_axis,
 )
@@ -168,7 +170,9 @@ class View:
             many = len(ordered.curves) > 1
             names = {k: c if many else "" for c, own in ordered.curves.items() for k in own}
             names |= {label: str(label) for label in ordered.others}  # no line joins them
-            at = dict(zip(cells[dimension].values.tolist(), cells[axis.name].values, strict=True))
+            at = dict(
+                zip(cells[dimension].values.tolist(), numbers_of(cells, axis).values, strict=True)
+            )
         gap = len(ordered.others) if ordered is not None else 0
         columns = {k: i + 0.5 * (i >= len(labels) - gap > 0) for i, k in enumerate(labels)}
         numbers = {k: float(at[k]) for k in labels} if axis else columns
@@ -257,7 +261,12 @@ class View:
             frame["rank"] = frame[self.dimension].map(order)
         else:  # the exact score beside scores along x: a level
             frame["x"], frame["series"], frame["rank"] = np.nan, "", 0
-        if self.axis is not None and self.axis.name not in LABELS:
+        if self.axis == NFE:
+            frame["nfe"] = self.cells["nfe"].to_series().reindex(
+                pd.MultiIndex.from_frame(frame[list(self.cells["nfe"].dims)])
+            ).to_numpy()  # fmt: skip
+            frame["x"] = frame["nfe"] if not self.in_columns else frame["x"]
+        elif self.axis is not None and self.axis.name not in LABELS:
             at = self.cells.coords[self.axis.name].to_series()
             labels = frame.get(self.dimension, pd.Series(np.nan, index=frame.index))
             frame[self.axis.name] = labels.map(at)
@@ -289,19 +298,20 @@ class View:
     def set_x(self, ax: Axes, rows: pd.DataFrame, last: bool) -> None:
         """The x-axis of a panel: numbers, or columns with the numbers or the labels' names."""
         if self.axis is not None and not self.in_columns:
-            numbers = [x for x in self.places.values() if np.isfinite(x)]
-            set_numbers(ax, numbers, self.axis.label if last else "")
+            places = rows["x"] if self.axis == NFE else self.places.values()
+            set_numbers(ax, [x for x in places if np.isfinite(x)], self.axis.label if last else "")
             return
         what = self.dimension.replace("_", " ")
         label, names = what, {x: str(k) for k, x in self.places.items()}
         if self.axis is not None:
-            at = self.cells.sel({self.dimension: list(self.places)})[self.axis.name].values
+            shown = self.cells.sel({self.dimension: list(self.places)})
+            at = numbers_of(shown, self.axis).values
             names = {
                 x: f"{number:g}" if np.isfinite(number) else str(k)
                 for (k, x), number in zip(self.places.items(), at, strict=True)
             }
             others = f", and other {what}s" if np.isnan(at).any() else ""
-            label = self.axis.label + others
+            label = (what if self.axis == NFE else self.axis.label) + others
         set_labels(ax, rows, names, label if last else "")
 
 
@@ -331,9 +341,9 @@ def split_notes(
 
 
 def panel_notes(
-    view: View, divergence: Divergence | None, bound: Bound | None
+    view: View, divergence: Divergence | None, *bounds: Bound | None
 ) -> tuple[list[str], dict[int, str]]:
-    """What each panel shows: its labels, its samples and runs, whether the bound applies."""
+    """What each panel shows: its labels, its samples and runs, whether the bounds apply."""
     texts: dict[str, dict[int, str]] = {}
     recipes = view.cells["recipe"].to_series().astype(str)
     words = {
@@ -357,8 +367,9 @@ def panel_notes(
             text = f"{count_text(float(n))} samples a run"
             notes.append(("; ", dict.fromkeys(view.panels["panel"], text)))
         notes.append(("; ", runs_notes(view, divergence)))
-    if bound is not None:
-        notes.append(("\n", bound_notes(view, bound)))
+    for bound in filter(None, bounds):
+        name = f"{bound.label}: " if len(bounds) > 1 else ""
+        notes.append(("\n", {p: name + text for p, text in bound_notes(view, bound).items()}))
     return split_notes(view, notes)
 
 

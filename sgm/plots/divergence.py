@@ -1,4 +1,4 @@
-"""The paper's figure: the upper bound and, below it, a divergence."""
+"""The paper's figure: the upper bounds and, below them, a divergence."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from sgm.plots.engine import (
 from sgm.reading import (
     Bound,
     Divergence,
-    bound_named,
+    bounds_on,
     divergence_named,
     finite,
     resolved,
@@ -72,7 +72,7 @@ LEVELS = (C.PURPLE, C.BROWN, C.SKY, C.ORANGE)
 def divergence_figure(
     grid: xr.Dataset, target: str, divergence: str, x: str | None = None
 ) -> tuple[Figure, pd.DataFrame]:
-    """The paper's figure: bound (above) and divergence (below) against a, mean ± 1 sd over runs.
+    """The paper's figure: bounds (above) and divergence (below) against a, mean ± 1 sd over runs.
 
     On x stands the number that varies, else the labels of what varies. A panel for each setting of
     what is left; without the numbers in an axis, a schedule is a level across the panel. Stars mark
@@ -103,16 +103,15 @@ def divergence_figure(
         If the grid has no such target, divergence or x.
     """
     measure = divergence_named(grid, divergence)
-    bound = bound_named(grid, measure.bound) if measure.bound else None
+    bounds = bounds_on(grid, measure)
     view = View.of(grid, target, x)
     main, errors = _errors(view, measure)
-    tables = [*(_bound(view, bound) if bound else []), *errors]
+    tables = [*(table for bound in bounds for table in _bound(view, bound)), *errors]
     frame = make_frame(tables, target, view.columns)
     title = f"{target_title(view.cells)}: {measure.label}"
     if view.panels.empty:
         return empty_page(title, why_empty(view.cells)), frame
-    notes, titles = panel_notes(view, measure, bound)
-    valid = (frame["curve"] == "bound").any()
+    notes, titles = panel_notes(view, measure, *bounds)
     tracks = [
         Track(
             measure.figure, with_units(measure.label, measure.units), 2.1, C.VERMILLION, zero=True,
@@ -120,10 +119,14 @@ def divergence_figure(
             finish=lambda ax, rows: _say_empty(ax, rows, view.cells),
         )
     ]  # fmt: skip
-    if bound and (frame["axis"] == "bound").any():
-        label = bound.label if valid else f"{bound.label}, NOT valid"
-        color = C.BLUE if valid else C.FAINT
-        tracks.insert(0, Track("bound", with_units(label, bound.units), 1.3, color, share=False))
+    for bound in reversed(bounds):
+        own_rows = frame[frame["axis"] == bound.name]
+        if len(own_rows):
+            valid = (own_rows["curve"] == "bound").any()
+            label = bound.label if valid else f"{bound.label}, NOT valid"
+            color = C.BLUE if valid else C.FAINT
+            units = with_units(label, bound.units)
+            tracks.insert(0, Track(bound.name, units, 1.3, color, share=False))
     panels = view.panels["panel"].tolist()
     columns = columns_for(len(panels))
     series = list(dict.fromkeys(frame.loc[frame["curve"].isin([main, "bound"]), "series"]))
@@ -151,7 +154,7 @@ def divergence_figure(
 
 def _bound(view: View, bound: Bound) -> list[pd.DataFrame]:
     """The bound, split by why it is none."""
-    table = view.table(bound.name).assign(axis="bound")
+    table = view.table(bound.name).assign(axis=bound.name)
     reason = view.objection(table, bound)
     valid = table[reason == ""]
     name = pd.Series("bound", index=table.index)

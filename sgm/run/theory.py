@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from sgm.densities import Law
 from sgm.gaussian import Gaussian, kl_divergence, wasserstein2
 from sgm.laws import chain_error, sampler_law
+from sgm.processes import Process
 from sgm.run.build import (
     build,
     build_objection,
@@ -21,11 +24,13 @@ from sgm.run.build import (
     known_law,
     measured,
 )
-from sgm.scores import GaussianScore
+from sgm.samplers import Steps
+from sgm.scores import GaussianScore, Score
 from sgm.store.cells import write_cells
 
-__all__ = ["axes", "exact"]
+__all__ = ["axes", "bound_context", "chain_context", "exact"]
 
+Array = npt.NDArray[np.float64]
 Spec = Mapping[str, Any]
 Files = Mapping[str, Path]
 
@@ -65,35 +70,51 @@ def exact(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) 
                     times = build_times(time_grid, process, n_steps, law)
                     steps = [build_steps(sampler, process, times) for sampler in spec["samplers"]]
                     for c, score in enumerate(scores):
-                        mse, cross = score.error_moments(law, times[:-1])
-                        context = {
-                            "process": process,
-                            "law": law,
-                            "times": times,
-                            "score_mse": mse,
-                            "score_mse_standard_error": np.zeros_like(mse),
-                            "score_cross": cross,
-                            "score_draws": 0.0,
-                        }
+                        context = bound_context(process, law, times, score)
                         put(measured(spec["bounds"], context), **place, score=c)
                         for m, scheme in enumerate(steps):
                             here = {**place, "score": c, "sampler": m}
-                            along = np.full(scheme.nfe, 0.0 if np.all(mse == 0) else np.nan)
                             if isinstance(score, GaussianScore) and isinstance(law, Gaussian):
                                 prior = process.prior(law.dimension)
                                 generated = sampler_law(scheme, score, prior)
                                 put(_distances(law, generated, spec["divergences"]), **here)
-                                if spec["chain_bounds"]:
-                                    along = chain_error(scheme, score, law, prior)
-                                    along = along[scheme.evaluated]
-                            chain = {
-                                "steps": scheme,
-                                "score_mse_evaluations": along,
-                                "score_mse_generated": along[scheme.departing],
-                            }
-                            put(measured(spec["chain_bounds"], context | chain), **here)
+                            if spec["chain_bounds"]:
+                                told = chain_context(context, scheme, score)
+                                put(measured(spec["chain_bounds"], told), **here)
     labels = np.array([score["label"] for score in spec["scores"]])
     write_cells(outputs["exact"], values | {"score": labels}, spec)
+
+
+def bound_context(process: Process, law: Law, times: Array, score: Score) -> dict[str, Any]:
+    """What a bound may ask for, of a score whose error is known without draws."""
+    mse, cross = score.error_moments(law, times[:-1])
+    return {
+        "process": process,
+        "law": law,
+        "times": times,
+        "score_mse": mse,
+        "score_mse_standard_error": np.zeros_like(mse),
+        "score_cross": cross,
+        "score_draws": 0.0,
+    }
+
+
+def chain_context(context: Mapping[str, Any], steps: Steps, score: Score) -> dict[str, Any]:
+    """What one that depends on the sampler may ask for besides.
+
+    The error along the chain is NaN where its law is unknown and the score is not exact.
+    """
+    process, law = context["process"], context["law"]
+    if isinstance(score, GaussianScore) and isinstance(law, Gaussian):
+        along = chain_error(steps, score, law, process.prior(law.dimension))[steps.evaluated]
+    else:
+        along = np.full(steps.nfe, 0.0 if np.all(context["score_mse"] == 0) else np.nan)
+    return {
+        **context,
+        "steps": steps,
+        "score_mse_evaluations": along,
+        "score_mse_generated": along[steps.departing],
+    }
 
 
 def _distances(

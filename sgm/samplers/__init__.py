@@ -27,7 +27,7 @@ from sgm.samplers.multistage import (
     randomised_midpoint,
     restart,
 )
-from sgm.samplers.multistep import deis, dpm_solver_pp_2m, unipc
+from sgm.samplers.multistep import deis, dpm_solver_pp_2m, er_sde, unipc
 from sgm.samplers.one_step import (
     ancestral,
     ancestral_small,
@@ -52,6 +52,7 @@ __all__ = [
     "dpm_solver_pp_2m",
     "dpm_solver_pp_2s",
     "edm",
+    "er_sde",
     "euler_arrival",
     "euler_maruyama",
     "exponential_integrator",

@@ -357,6 +357,7 @@ class Study(families.Strict):
         varying = [axis.name for axis in axes if len(getattr(self, axis.key)) > 1]
         own = [coordinate for coordinate in self.coordinates if coordinate.varies]
         varying += [coordinate.name for coordinate in own if coordinate.dimension != "target"]
+        varying += ["nfe"] * (len(self.n_steps) > 1)
         if self.figures.x not in (None, *varying):
             known = ", ".join(varying) or "none does"
             raise ValueError(

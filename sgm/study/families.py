@@ -403,5 +403,5 @@ class Figures(Strict):
 
     x: Annotated[
         str | None,
-        Field(description="the number on the x-axis, such as a, horizon or eta; null: what varies"),
+        Field(description="the number on the x-axis, such as a, eta or nfe; null: what varies"),
     ] = None

@@ -82,6 +82,7 @@ def geometric_ends(law: Law, n_steps: int) -> tuple[float, float]:
         τ_max = (Tr Σ⁵/Tr Σ)^{1/4} √N,     τ_min = Tr Σ/(d N²),
 
     the ends of least W2 bound for the VE process started at N(0, τ_max I) and stopped at τ_min.
+    The formulas are those of a summary of the paper, whose text was not at hand.
 
     Parameters
     ----------
@@ -221,7 +222,8 @@ def score_optimal(
 
     E_{p_σ}|∇log p_{σ+dσ} − ∇log p_σ|² = δ(σ) dσ², and a grid of least Σ δ Δσ² divides ∫ w√δ dσ
     into equal parts (arXiv 2412.07877): their corrector-optimised one, in the coordinates X₀ + σZ,
-    with the velocity w = 1 or w = σ. For a Gaussian δ = Σ 4σ²/(λ_i + σ²)³.
+    with the velocity w = 1 or w = σ. For a Gaussian δ = Σ 4σ²/(λ_i + σ²)³. Rebuilt from the
+    paper's abstract and a summary of it.
 
     Parameters
     ----------
@@ -275,7 +277,8 @@ def constant_rate(
 
         v² = |μ|² + Σ α²(λ_i − c²)²/V_i.
 
-    ξ = 1 divides the length of the path into equal parts; ξ = 0 makes α linear.
+    ξ = 1 divides the length of the path into equal parts; ξ = 0 makes α linear. Rebuilt from the
+    paper's abstract and a summary of it.
 
     Parameters
     ----------

@@ -339,7 +339,7 @@ def linear_steps(process: Process, n_steps: int, stop: float = 0.0, *, ratio: Po
 
     They are steps of the Ornstein-Uhlenbeck process dX = −X dt/(2σ²) + dB, whose time is B, and sum
     to B(T) − B(τ_N): only γ_max/γ_min is free. `uniform` of the schedule with linear β has such
-    steps, and so has DDPM, with 0.02/0.0001.
+    steps, and so has DDPM, with 0.02/0.0001. Rebuilt from a summary of the lecture.
 
     Parameters
     ----------

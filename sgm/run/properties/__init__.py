@@ -9,6 +9,6 @@ docstring is the statement that it tests. One module a kind lists those of its k
 """
 
 from sgm.run.properties.findings import Finding, InapplicableError, PropertyError, findings, judge
-from sgm.run.properties.rooms import ROOMS, examine
+from sgm.run.properties.kinds import KINDS, examine
 
-__all__ = ["ROOMS", "Finding", "InapplicableError", "PropertyError", "examine", "findings", "judge"]
+__all__ = ["KINDS", "Finding", "InapplicableError", "PropertyError", "examine", "findings", "judge"]

@@ -17,7 +17,7 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
 from sgm.run.properties.bounds import CELLS  # noqa: E402
-from sgm.run.properties.rooms import examine, items_in, items_of  # noqa: E402
+from sgm.run.properties.kinds import examine, items_in, items_of  # noqa: E402
 from sgm.study import Item  # noqa: E402
 
 __all__ = ["main"]

@@ -22,6 +22,7 @@ from sgm.processes import VPProcess
 from sgm.registry import families
 from sgm.run.build import MeasureError, build, measured
 from sgm.run.properties.findings import InapplicableError, Property, PropertyError
+from sgm.run.theory import bound_context, chain_context
 from sgm.schedules import BetaSchedule
 from sgm.scores import GaussianScore
 from sgm.study import Item, Variable
@@ -55,34 +56,19 @@ class Cell:
     score: GaussianScore
     times: Array
 
-    @functools.cached_property
-    def moments(self) -> tuple[Array, Array]:
-        return self.score.error_moments(self.law, self.times[:-1])
-
     def steps(self, sampler: str) -> samplers.Steps:
         steps: samplers.Steps = getattr(samplers, sampler)(self.process, self.times)
         return steps
 
+    @functools.cached_property
+    def known(self) -> dict[str, Any]:
+        return bound_context(self.process, self.law, self.times, self.score)
+
     def context(self, sampler: str, along_chain: bool) -> dict[str, Any]:
-        """As a job tells it, see `sgm.run.theory.exact`."""
-        mse, cross = self.moments
-        steps = self.steps(sampler)
-        along = np.full(steps.nfe, np.nan)
-        if along_chain:
-            prior = self.process.prior(self.law.dimension)
-            along = laws.chain_error(steps, self.score, self.law, prior)[steps.evaluated]
-        return {
-            "process": self.process,
-            "law": self.law,
-            "times": self.times,
-            "steps": steps,
-            "score_mse": mse,
-            "score_mse_standard_error": np.zeros_like(mse),
-            "score_cross": cross,
-            "score_draws": 0.0,
-            "score_mse_generated": along[steps.departing],
-            "score_mse_evaluations": along,
-        }
+        """As a job tells it."""
+        if not along_chain:
+            return self.known
+        return chain_context(self.known, self.steps(sampler), self.score)
 
     def exact(self, sampler: str) -> dict[str, float]:
         """The exact values of what a bound may bound."""

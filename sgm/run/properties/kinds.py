@@ -13,10 +13,10 @@ from sgm.study import Item, Study
 from sgm.study.document import read_config, read_mapping
 from sgm.study.families import model_of
 
-__all__ = ["ROOMS", "examine", "items_in", "items_of"]
+__all__ = ["KINDS", "examine", "items_in", "items_of"]
 
 #: The module of each kind: its `PROPERTIES`, and the `subjects` that they are tested on.
-ROOMS: dict[str, ModuleType] = {
+KINDS: dict[str, ModuleType] = {
     "target": targets,
     "schedule": schedules,
     "score": scores,
@@ -54,9 +54,9 @@ def kind_of(name: str, kind: str = "") -> str:
     ValueError
         If there is none, or several and `kind` does not say which.
     """
-    if kind and kind not in ROOMS:
-        raise ValueError(f"KIND = {kind!r}: must be one of {', '.join(ROOMS)}")
-    found = [own for own in ([kind] if kind else ROOMS) if name in families(own)]
+    if kind and kind not in KINDS:
+        raise ValueError(f"KIND = {kind!r}: must be one of {', '.join(KINDS)}")
+    found = [own for own in ([kind] if kind else KINDS) if name in families(own)]
     if name == "trained":
         raise ValueError("NAME = 'trained': networks are trained by a study; none to check")
     if name in families("process") and not found:
@@ -65,7 +65,7 @@ def kind_of(name: str, kind: str = "") -> str:
         return found[0]
     if found:
         raise ValueError(f"NAME = {name!r}: is a {' and a '.join(found)}; say which by KIND=…")
-    known = "; ".join(f"{own}: {', '.join(sorted(families(own)))}" for own in ROOMS)
+    known = "; ".join(f"{own}: {', '.join(sorted(families(own)))}" for own in KINDS)
     raise ValueError(f"NAME = {name!r}: no family has this name. Known of each kind: {known}")
 
 
@@ -122,7 +122,7 @@ def items_in(name: str, config: str, kind: str = "") -> list[Item]:
         If the study is not valid, or has none.
     """
     study = Study.parse(read_config(config))
-    kinds = [kind_of(name, kind)] if kind else list(ROOMS)
+    kinds = [kind_of(name, kind)] if kind else list(KINDS)
     every: Sequence[Item] = [item for own in kinds for item in getattr(study, f"{own}s")]
     found = [item for item in every if name in (item.family, item.label)]
     if not found or name == "trained":
@@ -140,6 +140,6 @@ def examine(item: Item, n_cells: int = bounds.CELLS) -> Iterator[Finding]:
     n_cells : int
         Random cells of a bound.
     """
-    room = ROOMS[item.kind]
+    module = KINDS[item.kind]
     told: Mapping[str, Any] = {"n_cells": n_cells} if item.kind == "bound" else {}
-    yield from findings(room.PROPERTIES, room.subjects(item, **told))
+    yield from findings(module.PROPERTIES, module.subjects(item, **told))
