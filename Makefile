@@ -9,7 +9,8 @@ TO ?= published
 FROM ?= published
 FORMATS ?= png
 X ?=
-N ?= 10
+N ?=
+ERROR ?=
 SAMPLER ?= exponential_integrator_modified
 OBJECTIVE ?= kl
 SPACE ?= increments
@@ -75,8 +76,8 @@ check: $(VENV)/run.stamp      ## property tests of a family: make check NAME=pow
 	@python -m sgm.run.properties "$(NAME)" --file "$(FILE)" --parameters "$(PARAMETERS)" --kind "$(KIND)" \
 	  $(if $(filter file,$(origin STUDY)),,--study "$(STUDY)") $(if $(CELLS),--cells "$(CELLS)")
 
-schedule: $(VENV)/run.stamp   ## the best schedule for a law: make schedule TARGET=isotropic or DATA=mine.csv [N=10 SAMPLER=ddim OBJECTIVE=w2 SPACE=a VARIANCE=1]
-	@python -m sgm.run.schedule --study "$(STUDY)" --target "$(TARGET)" --data "$(DATA)" --steps "$(N)" --sampler "$(SAMPLER)" \
+schedule: $(VENV)/run.stamp   ## the best schedule for a law: make schedule TARGET=isotropic or DATA=mine.csv [N=10 or ERROR=0.01, SAMPLER=ddim OBJECTIVE=w2 SPACE=a VARIANCE=1]
+	@python -m sgm.run.schedule --study "$(STUDY)" --target "$(TARGET)" --data "$(DATA)" --steps "$(N)" --error "$(ERROR)" --sampler "$(SAMPLER)" \
 	  --objective "$(OBJECTIVE)" --space "$(SPACE)" --variance "$(VARIANCE)" --knots "$(KNOTS)"
 
 test: $(VENV)/dev.stamp       ## lint, types, the floors, and the fast tests

@@ -11,7 +11,14 @@ from pathlib import Path
 
 from sgm import targets
 from sgm.gaussian import Gaussian
-from sgm.optimal_schedule import BY_RATE, NotConvergedError, find_schedule
+from sgm.optimal_schedule import (
+    BY_RATE,
+    NotConvergedError,
+    Spectrum,
+    evaluate,
+    find_schedule,
+    gits_levels,
+)
 
 PAGE = Path(__file__).parent / "best-schedule.md"
 MADE, END = "<!-- made by docs/best_schedules.py -->\n", "<!-- end of what it made -->\n"
@@ -32,18 +39,25 @@ def row(target: str, law: Gaussian, sampler: str, n_steps: int) -> str:
     try:
         found = find_schedule(law, n_steps=n_steps, sampler=sampler)
     except NotConvergedError:
-        return f"| {target} | {n_steps} | no optimum found | | | | | | |"
+        return f"| {target} | {n_steps} | no optimum found | | | | | | | |"
     best = found.references["best_beta_a"]
     cells = (
         _short(found.references["vp_linear"]),
         f"{_short(best)} ({found.best_a:.1f})",
         _short(found.references["cosine"]),
         _short(found.starts["dynamic_programming"].before),
+        gits(law, sampler, n_steps),
         f"**{_short(found.value)}** ({found.integral[-1]:.1f})",
         f"{100 * (best / found.value - 1):.0f} %",
         f"{found.agreeing} of {len(found.starts)}",
     )
     return f"| {target} | {n_steps} | {' | '.join(cells)} |"
+
+
+def gits(law: Gaussian, sampler: str, n_steps: int) -> str:
+    """KL at the levels of GITS; under Euler schemes β is constant on each step."""
+    spectrum = Spectrum.of(law, 1.0)
+    return _short(evaluate("kl", spectrum, gits_levels(spectrum, n_steps), sampler)[0])
 
 
 def _short(value: float) -> str:
@@ -55,10 +69,10 @@ def table(sampler: str, steps: Sequence[int] | None = None) -> Iterator[str]:
     if steps is None:
         steps = FEWER if sampler in BY_RATE else STEPS
     yield (
-        "| target | N | VP linear | best β_a (a) | cosine | DP on the path KL | optimum (B(T)) | "
+        "| target | N | VP linear | best β_a (a) | cosine | DP on the path KL | GITS | optimum (B(T)) | "
         "best β_a costs more | starts that agree |"
     )
-    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     for target, law in LAWS.items():
         for n_steps in steps:
             yield row(target, law, sampler, n_steps)

@@ -3,8 +3,9 @@
 `summary_table` has a row a cell, with statistics over its runs; `ranking_table` has a
 row a set of comparable schedules and asks whether a bound ranks them as the error
 does; `comparison_table` sets the best a against the other schedules; `horizons_table` has a
-row a horizon. Statistics over runs are over the finite values of the axis `seed`; standard
-deviations divide by n − 1.
+row a horizon; `leaderboard_table` and `contests_table` rank schedules, time grids and samplers at
+equal numbers of evaluations. Statistics over runs are over the finite values of the axis `seed`;
+standard deviations divide by n − 1.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import xarray as xr
 from sgm.axes import GRID
 from sgm.comparison import comparison_table, comparison_text
 from sgm.horizons import horizons_table
+from sgm.leaderboard import contests_table, leaderboard_table
 from sgm.reading import (
     Bound,
     Divergence,
@@ -45,7 +47,9 @@ __all__ = [
     "TABLES",
     "comparison_table",
     "comparison_text",
+    "contests_table",
     "horizons_table",
+    "leaderboard_table",
     "ranking_table",
     "summary_table",
     "write_tables",
@@ -259,6 +263,8 @@ TABLES: dict[str, Callable[[xr.Dataset], pd.DataFrame]] = {
     "ranking": ranking_table,
     "comparison": comparison_table,
     "horizons": horizons_table,
+    "leaderboard": leaderboard_table,
+    "leaderboard_targets": contests_table,
 }
 
 

@@ -8,7 +8,7 @@ import json
 
 import numpy as np
 import pytest
-from scipy.integrate import quad
+from scipy.integrate import quad, solve_ivp
 from scipy.optimize import minimize_scalar
 
 from sgm import bounds, samplers, scores, targets, timegrids
@@ -23,6 +23,9 @@ from sgm.optimal_schedule import (
     best_levels,
     evaluate,
     find_schedule,
+    find_steps,
+    flow_costs,
+    gits_levels,
     shortest,
     step_costs,
     terminal_kl,
@@ -189,6 +192,64 @@ def test_dynamic_programming_comes_near_the_best_path():
     assert least < value < 1.003 * least
 
 
+@pytest.mark.parametrize("n", [1, 3, 5])
+def test_later_steps_that_count_more_against_brute_force(n):
+    spectrum = Spectrum.of(SMALL, 1.0)
+    levels = np.geomspace(0.01, 6.0, 8)
+
+    def whole(chain):  # from the largest, down to 0
+        chain = np.append(chain[::-1], 0.0)
+        costs = flow_costs(spectrum, chain[:-1], chain[1:])
+        return float(np.sum(1.15 ** np.arange(len(costs)) * costs))
+
+    chain, value = shortest(
+        lambda start, stop: flow_costs(spectrum, start, stop),
+        lambda start: np.where(start == levels[-1], 0.0, np.inf),
+        levels, n, 1.15,
+    )  # fmt: skip
+    every = [
+        whole(np.append(subset, levels[-1]))
+        for subset in itertools.combinations(levels[:-1], n - 1)
+    ]
+    assert value == pytest.approx(min(every), rel=1e-12)
+    assert chain[0] == levels[-1]
+    assert whole(chain[-2::-1]) == pytest.approx(value, rel=1e-12)
+
+
+def test_the_cost_of_a_step_of_the_flow_against_an_ode_solver():
+    """Euler's step in s = √v/m, which is DDIM's, and the flow dy/ds = s (y − μ)/(λ + s²)."""
+    spectrum = Spectrum.of(SMALL, 0.7)
+    for start, stop in ((3.0, 1.2), (0.4, 0.0), (5.0, 0.01)):
+        s, t = np.sqrt(np.expm1([start, stop]))
+        ratio = spectrum.variances
+        flow = solve_ivp(
+            lambda at, y, ratio=ratio: at * y / (ratio + at**2), (s, t), np.ones(len(ratio)),
+            rtol=1e-12, atol=1e-14,
+        ).y[:, -1]  # fmt: skip
+        euler = 1 + (t - s) * s / (ratio + s**2)
+        expected = np.sqrt(spectrum.multiplicities @ ((ratio + s**2) * (euler - flow) ** 2))
+        own = float(flow_costs(spectrum, np.array(start), np.array(stop)))
+        assert own == pytest.approx(expected, rel=1e-9)
+        # DDIM, by its coefficients in levels: x/m of an arrival per x/m of a departure
+        value = SCHEMES["ddim"](np.array([start]), np.array([stop]), np.array([1.0]))
+        scale, noised = spectrum.noised(np.array([start]))
+        factor = value.kept[0] + value.denoiser[0] * scale[0] * ratio / noised[0]
+        assert factor * np.exp((stop - start) / 2) == pytest.approx(euler, rel=1e-9)
+
+
+def test_gits_is_made_for_ddim():
+    """From its first level 80 it beats steps that are even in √s; the optimum beats it."""
+    for law in LAWS.values():
+        spectrum = Spectrum.of(law, 1.0)
+        levels = gits_levels(spectrum, 10)
+        assert np.all(np.diff(levels) < 0)
+        assert levels[-1] == 0.0
+        assert np.expm1(levels[0]) == pytest.approx(80.0**2)
+        even = np.log1p((80.0 * np.linspace(1, 0, 11) ** 2) ** 2)
+        own, other = (evaluate("w2", spectrum, u, "ddim")[0] for u in (levels, even))
+        assert own < other
+
+
 # --- known optima -----------------------------------------------------------------------
 
 
@@ -245,6 +306,38 @@ def test_the_theorem_wants_constant_steps():
         for size in (0.3, 1.0, 3.0):
             levels = some_levels(n, seed, size * total)
             assert evaluate("theorem", spectrum, levels, MODIFIED)[0] > found.value
+
+
+def test_the_fewest_steps_for_an_error():
+    """For N(μ, σ²I) the least W2 is |μ|/(N + 1)."""
+    law = Gaussian.diagonal([3.0, 4.0], [1.0, 1.0])
+    for error, n in ((2.5 * (1 + 1e-6), 1), (2.49, 2), (0.5001, 9), (0.4999, 10), (0.26, 19)):
+        found, fewer = find_steps(law, error, objective="w2")
+        assert found.n_steps == n
+        assert found.value <= error
+        if n == 1:
+            assert fewer is None
+        else:
+            assert fewer.n_steps == n - 1
+            assert fewer.value > error
+    with pytest.raises(ValueError, match=r"error = 0.3: must be at least 0.3125, .* of 15 steps"):
+        find_steps(law, 0.3, objective="w2", most=15)
+
+
+@pytest.mark.parametrize(
+    ("error", "options", "message"),
+    [
+        (0.0, {}, "error = 0.0: must be a positive"),
+        (float("nan"), {}, "error = nan"),
+        (1.0, {"most": 0}, "most = 0"),
+        (1.0, {"space": "a"}, "space = 'a': an error can be asked for where"),
+        (1.0, {"sampler": "euler_maruyama"}, "sampler = 'euler_maruyama': an error can be"),
+        (1.0, {"objective": "elbo"}, "objective = 'elbo': must be one of"),
+    ],
+)
+def test_errors_that_cannot_be_asked_for(error, options, message):
+    with pytest.raises(ValueError, match=message):
+        find_steps(SMALL, error, **options)
 
 
 # --- what an optimum is -----------------------------------------------------------------

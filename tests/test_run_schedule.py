@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -143,6 +144,37 @@ def test_the_figure_draws_the_certificate() -> None:
         assert np.all(np.diff(curve["y"]) < 0)
 
 
+def test_an_error_finds_its_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    made, certificate = written("--target", SPELLED, "--error", "0.1")
+    n = certificate["n_steps"]
+    assert f"N={n}" in made.name
+    fewer = certificate["one_step_fewer"]
+    assert isinstance(fewer, dict)
+    assert fewer["n_steps"] == n - 1
+    assert certificate["value"] <= certificate["error"] == 0.1 < fewer["value"]
+    total = f"B(T)/σ² = {certificate['total_integral']:.4g}"
+    shown = capsys.readouterr().out
+    assert f"N = {n} is the fewest steps for an error of 0.1" in shown
+    assert total in shown
+    assert "stands for the data" not in shown
+
+
+def test_a_folder_of_images_counts_by_its_moments(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("images").mkdir()
+    generator = np.random.default_rng(0)
+    for part, n in {"train": 400, "t10k": 50}.items():
+        pixels = generator.integers(0, 256, (n, 3, 3), dtype=np.uint8)
+        header = struct.pack(">4I", 2051, *pixels.shape)
+        Path(f"images/{part}-images-idx3-ubyte").write_bytes(header + pixels.tobytes())
+    _, certificate = written("--data", "images", "--steps", "4")
+    law = certificate["law"]
+    assert isinstance(law, dict)
+    assert sum(law["multiplicities"]) == 9
+    shown = capsys.readouterr().out
+    assert shown.startswith("images: d = 9, ")
+    assert "The Gaussian of the rows' mean and covariance stands for the data." in shown
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -154,6 +186,10 @@ def test_the_figure_draws_the_certificate() -> None:
         ("--data none.csv", "DATA = 'none.csv': there is no such file"),
         ("--data mine.csv --target isotropic", "must be left out if DATA is given"),
         ("--data mine.csv --steps 0", "n_steps = 0: must be an integer, at least 1"),
+        ("--data mine.csv --steps 5 --error 1", "N = '5': must be left out if ERROR is given"),
+        ("--data mine.csv --error x", "ERROR = 'x': must be a number"),
+        ("--data mine.csv --error 1 --space a", "space = 'a': an error can be asked for where"),
+        ("--data .", "must hold train-images-idx3-ubyte"),
         ("--data mine.csv --steps ten", "N = 'ten': must be an integer"),
         ("--data mine.csv --variance x", "VARIANCE = 'x': must be a number"),
         ("--data mine.csv --variance -1", "variance = -1.0: must be a positive"),

@@ -119,6 +119,8 @@ def test_study(path: Path, tmp_path: Path) -> None:
         "ranking": bool(study.bounds),
         "comparison": compared and any(item.family == "beta_a" for item in study.schedules),
         "horizons": study.likelihood is not None,
+        "leaderboard": compared,
+        "leaderboard_targets": compared,
     }
     for name, table in tables.TABLES.items():
         assert (len(table(grid)) > 0) == says[name], name

@@ -144,7 +144,8 @@ def test_rank_correlations() -> None:
 def test_every_study_has_its_tables(options, tmp_path: Path) -> None:
     paths = tables.write_tables(synthetic_grid(**options), tmp_path / "tables")
     assert [path.name for path in paths] == [
-        "comparison.txt", "summary.csv", "ranking.csv", "comparison.csv", "horizons.csv"
+        "comparison.txt", "summary.csv", "ranking.csv", "comparison.csv", "horizons.csv",
+        "leaderboard.csv", "leaderboard_targets.csv",
     ]  # fmt: skip
     assert paths[0].read_text() == comparison_text(synthetic_grid(**options))
     for path in paths[1:]:

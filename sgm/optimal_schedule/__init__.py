@@ -1,10 +1,17 @@
 """The best noise schedule: computed for a law, a sampler and N steps, with a certificate.
 
 `find_schedule` minimises an exact divergence or a bound over B at the grid points, or a narrower
-space; `best_levels` is the dynamic programme on the path KL.
+space; `find_steps` finds the least N that reaches an error; `best_levels` is the dynamic programme
+on the path KL, `gits_levels` that on errors of the flow.
 """
 
-from sgm.optimal_schedule.dynamic import best_levels, candidates, shortest
+from sgm.optimal_schedule.dynamic import (
+    best_levels,
+    candidates,
+    flow_costs,
+    gits_levels,
+    shortest,
+)
 from sgm.optimal_schedule.objectives import (
     OBJECTIVES,
     Spectrum,
@@ -20,6 +27,7 @@ from sgm.optimal_schedule.search import (
     OptimalSchedule,
     Start,
     find_schedule,
+    find_steps,
     reference_schedules,
 )
 
@@ -36,6 +44,9 @@ __all__ = [
     "candidates",
     "evaluate",
     "find_schedule",
+    "find_steps",
+    "flow_costs",
+    "gits_levels",
     "reference_schedules",
     "require_objective",
     "shortest",

@@ -33,7 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sgm import samplers
-from sgm.arguments import require_integer
+from sgm.arguments import require_integer, require_positive
 from sgm.bounds import gaussian_kl_bound
 from sgm.gaussian import Gaussian, kl_divergence, wasserstein2
 from sgm.laws import sampler_law
@@ -51,6 +51,7 @@ __all__ = [
     "OptimalSchedule",
     "Start",
     "find_schedule",
+    "find_steps",
     "reference_schedules",
 ]
 
@@ -69,6 +70,9 @@ SMALLEST, LARGEST = 1e-12, 300.0
 #: a T and T of the scanned β_a.
 SHAPES = np.arange(-20.0, 21.0)
 HORIZONS = np.geomspace(0.02, 20.0, 13)
+#: Most steps that `find_steps` tries, and the samplers that a step of length zero does nothing to.
+MOST_STEPS = 1000
+NESTED = tuple(name for name in SCHEMES if name not in BY_RATE)
 #: A value below which a law is reached to rounding: its logarithm has no gradient.
 EXACT = 1e-14
 
@@ -293,6 +297,67 @@ def find_schedule(
         levels[::-1] * spectrum.variance, rates, value, kl, w2, references, best_a, starts,
         parameters,
     )  # fmt: skip
+
+
+def find_steps(
+    law: Gaussian, error: float, *, most: int = MOST_STEPS, **choices: Any
+) -> tuple[OptimalSchedule, OptimalSchedule | None]:
+    """The fewest steps whose best schedule has an objective of at most an error.
+
+    Where the law depends on B alone a step of length zero changes nothing, so that the optimum
+    never rises with N: N is doubled until the error is reached, then found by bisection.
+
+    Parameters
+    ----------
+    law : Gaussian
+    error : float
+        > 0, in the units of the objective.
+    most : int
+        The largest N that is tried.
+    **choices
+        Of `find_schedule`, without `n_steps`; the space ``increments`` or ``grid``, and no sampler
+        of `BY_RATE`.
+
+    Returns
+    -------
+    found : OptimalSchedule
+        Of the least N.
+    fewer : OptimalSchedule or None
+        Of N − 1 steps, which exceeds the error: the proof that N is the least. None for N = 1.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, or `most` steps do not reach the error.
+    NotConvergedError
+        If some N has no optimum.
+    """
+    require_positive(error=error)
+    require_integer(1, most=most)
+    for name, allowed in (("space", ("increments", "grid")), ("sampler", NESTED)):
+        if choices.get(name, allowed[0]) not in allowed:
+            raise ValueError(
+                f"{name} = {choices[name]!r}: an error can be asked for where more steps are never "
+                f"worse: must be one of {', '.join(allowed)}"
+            )
+    known: dict[int, OptimalSchedule] = {}
+
+    def reached(n: int) -> bool:
+        known[n] = find_schedule(law, n_steps=n, **choices)
+        return known[n].value <= error
+
+    low, high = 0, 1
+    while not reached(high):
+        if high == most:
+            raise ValueError(
+                f"error = {error!r}: must be at least {known[high].value:.4g}, which is the least "
+                f"of {most} steps"
+            )
+        low, high = high, min(2 * high, most)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if reached(middle) else (middle, high)
+    return known[high], known.get(low)
 
 
 def _require_choices(

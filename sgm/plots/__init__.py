@@ -38,6 +38,7 @@ from sgm.plots.engine import empty_page, house_style
 from sgm.plots.heatmap import map_figure
 from sgm.plots.histogram import histogram_figure
 from sgm.plots.horizon import horizon_figure
+from sgm.plots.leaderboard import leaderboard_figure
 from sgm.plots.optimal_schedule import optimal_schedule_figure
 from sgm.plots.samples import samples_figure
 from sgm.plots.schedules import schedules_figure
@@ -56,6 +57,7 @@ __all__ = [
     "elbo_figure",
     "histogram_figure",
     "horizon_figure",
+    "leaderboard_figure",
     "map_figure",
     "optimal_schedule_figure",
     "samples_figure",
@@ -126,7 +128,8 @@ def draw(data: xr.Dataset, stem: str, x: str | None = None) -> Drawn:
         ``schedules``, ``calibration``, ``coverage``; or one a target: ``comparison/<target>``,
         ``samples/<target>``, ``elbo/<target>``, ``horizon/<target>``, ``histogram/<target>``,
         ``map/<target>``, ``<figure>/<target>`` for the `figure` of a divergence such as
-        ``kl``, and ``kl_decomposition/<target>`` for the bound ``kl_bound``.
+        ``kl``, and ``kl_decomposition/<target>`` for the bound ``kl_bound``; or one a divergence:
+        ``leaderboard/<figure>``.
     x : str, optional
         What stands on x: a number that varies in the grid (`sgm.reading.numeric_axes`), such as
         ``a``, ``horizon`` or a parameter of the user's family. By default that of the study.
@@ -146,6 +149,11 @@ def draw(data: xr.Dataset, stem: str, x: str | None = None) -> Drawn:
     name, _, target = stem.partition("/")
     labels = [target] if target else []
     with house_style():
+        if name == "leaderboard":  # of all targets: what follows is a divergence
+            try:
+                return leaderboard_figure(data, target)
+            except NoNumbersError:
+                return empty_page(f"{target}: leaderboard", why_empty(data)), EMPTY.copy()
         if name in FIGURES:
             try:
                 return FIGURES[name](data, *labels)

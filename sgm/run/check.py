@@ -34,7 +34,9 @@ from sgm.samplers import Steps
 from sgm.schedules import NoiseSchedule
 from sgm.scores import DensityScore, GaussianScore
 from sgm.study import Item, Study
+from sgm.study.composition import Composition
 from sgm.study.families import Recipe
+from sgm.study.figures import figures
 from sgm.targets import DataTarget, EmpiricalTarget, Target
 
 __all__ = ["check"]
@@ -147,8 +149,13 @@ def _scored(study: Study) -> None:
             )
 
 
+def _drawn(study: Study) -> None:
+    """Only kinds of figures that there are can be asked for."""
+    figures(Composition(study))
+
+
 #: What settings that are valid alone must satisfy together, before anything is built.
-CONDITIONS: tuple[Callable[[Study], None], ...] = (_runs, _scored)
+CONDITIONS: tuple[Callable[[Study], None], ...] = (_runs, _scored, _drawn)
 
 
 class _Network(NamedTuple):

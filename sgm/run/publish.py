@@ -51,6 +51,9 @@ COLOURS = 64
 #: A row a cell, all of which stand in the grid: megabytes of text.
 LEFT_OUT = "summary.csv"
 
+#: Bytes; a larger table is left out too.
+LARGEST = 10**6
+
 
 def publish(config: Path, folder: Path, results: Path = Path("results")) -> Path:
     """Write ``<folder>/<study>`` from a study that has run to its end.
@@ -90,8 +93,10 @@ def publish(config: Path, folder: Path, results: Path = Path("results")) -> Path
         (new / "config.yaml").write_text(text, encoding="utf-8")
         for stem in plan.figures():
             _reduce(plan.root / f"figures/{stem}.png", new / f"figures/{stem}.png")
-        left_out = shutil.ignore_patterns(LEFT_OUT)
-        shutil.copytree(plan.root / "tables", new / "tables", ignore=left_out)
+        (new / "tables").mkdir()
+        for path in sorted((plan.root / "tables").iterdir()):
+            if path.name != LEFT_OUT and path.stat().st_size <= LARGEST:
+                shutil.copyfile(path, new / "tables" / path.name)
         files = sorted(path for path in new.rglob("*") if path.is_file())
         lines = [f"{_sha256(path)}  {path.relative_to(new).as_posix()}\n" for path in files]
         (new / SUMS).write_text("".join(lines))

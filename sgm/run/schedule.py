@@ -15,7 +15,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile, is_zipfile
@@ -34,6 +34,7 @@ from sgm.optimal_schedule import (  # noqa: E402
     NotConvergedError,
     OptimalSchedule,
     find_schedule,
+    find_steps,
     reference_schedules,
 )
 from sgm.run.build import build_target  # noqa: E402
@@ -69,9 +70,13 @@ def _from_target(target: str, study: Path) -> Item:
 
 
 def _from_data(path: Path) -> Item:
-    """The user's rows, or mean and covariance in an .npz file."""
+    """The user's rows, mean and covariance in an .npz file, or a folder of MNIST or CIFAR-10."""
     if not path.exists():
-        raise ValueError(f"DATA = {str(path)!r}: there is no such file")
+        raise ValueError(f"DATA = {str(path)!r}: there is no such file or folder")
+    if path.is_dir():
+        batches = any(path.glob("data_batch_*")) or any(path.glob("cifar-10-batches*"))
+        family = "cifar10" if batches else "mnist"
+        return parse_item("target", {"family": family, "path": str(path)})
     moments = False
     if path.suffix == ".npz" and is_zipfile(path):
         with ZipFile(path) as archive:
@@ -91,7 +96,9 @@ def _law(item: Item) -> Gaussian:
     return build_target(item.spec).reference
 
 
-def write_schedule(found: OptimalSchedule, label: str, folder: Path) -> None:
+def write_schedule(
+    found: OptimalSchedule, label: str, folder: Path, reached: Mapping[str, Any] | None = None
+) -> None:
     """Write the schedule, its certificate and a figure.
 
     Parameters
@@ -101,11 +108,15 @@ def write_schedule(found: OptimalSchedule, label: str, folder: Path) -> None:
         Of the target.
     folder : Path
         Made if need be; files in it are replaced.
+    reached : mapping, optional
+        More of the certificate: which error was asked for.
     """
     from sgm import plots  # slow to import
 
     folder.mkdir(parents=True, exist_ok=True)
-    tables: dict[str, Any] = {"certificate": {"target": label, **found.certificate()}}
+    tables: dict[str, Any] = {
+        "certificate": {"target": label, **(reached or {}), **found.certificate()}
+    }
     if not found.parameters:  # β_a needs no file
         tables["schedule"] = found.knots()
     for name, table in tables.items():
@@ -148,7 +159,19 @@ def _frame(found: OptimalSchedule) -> pd.DataFrame:
 LABELS = {"optimum": "optimum", "vp_linear": "VP linear, a = 0", "cosine": "cosine"}
 
 
-def _report(found: OptimalSchedule, label: str, folder: Path) -> Iterator[str]:
+def _asked(found: OptimalSchedule, error: float, fewer: OptimalSchedule | None) -> dict[str, Any]:
+    """What the certificate says of an error that was asked for."""
+    least = {} if fewer is None else {"n_steps": fewer.n_steps, "value": fewer.value}
+    return {"error": error, "one_step_fewer": least or None}
+
+
+def _report(
+    found: OptimalSchedule,
+    label: str,
+    folder: Path,
+    asked: Mapping[str, Any] | None,
+    law_known: bool,
+) -> Iterator[str]:
     spectrum = found.spectrum
     yield (
         f"{label}: d = {spectrum.dimension}, variances from "
@@ -156,10 +179,19 @@ def _report(found: OptimalSchedule, label: str, folder: Path) -> Iterator[str]:
         f"{spectrum.variances[-1] * spectrum.variance:.4g}; "
         f"{found.sampler}, N = {found.n_steps}, the exact score"
     )
+    if not law_known:
+        yield "The Gaussian of the rows' mean and covariance stands for the data."
     totals: dict[str, float] = {
         name: float(schedule.integral(1.0))
         for name, schedule in reference_schedules(spectrum.variance, found.best_a).items()
     }
+    if asked is not None:
+        fewer = asked["one_step_fewer"]
+        least = f"; with {fewer['n_steps']} it is {fewer['value']:.4g}" if fewer else ""
+        yield (
+            f"N = {found.n_steps} is the fewest steps for an error of {asked['error']:g}{least}. "
+            f"T is where B(T)/σ² = {found.integral[-1] / spectrum.variance:.4g}."
+        )
     rows = [("optimum", f"{found.value:.4g}", "", f"{found.integral[-1]:.4g}")]
     for name, value in sorted(found.references.items(), key=lambda pair: pair[1]):
         name_of = f"best beta_a, a = {found.best_a:.3g}" if name == "best_beta_a" else LABELS[name]
@@ -201,19 +233,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             else _from_target(options.target or "isotropic", options.study)
         )
         label = Path(options.data).stem if options.data else item.label
-        found = find_schedule(
-            _law(item),
-            n_steps=_number("N", options.steps, int),
-            objective=options.objective,
-            sampler=options.sampler,
-            variance=_number("VARIANCE", options.variance, float),
-            space=options.space,
-            knots=_number("KNOTS", options.knots, int),
-        )
+        if options.error and options.steps:
+            raise ValueError(f"N = {options.steps!r}: must be left out if ERROR is given")
+        choices = {
+            "objective": options.objective,
+            "sampler": options.sampler,
+            "variance": _number("VARIANCE", options.variance, float),
+            "space": options.space,
+            "knots": _number("KNOTS", options.knots, int),
+        }
+        asked = None
+        if options.error:
+            error = _number("ERROR", options.error, float)
+            found, fewer = find_steps(_law(item), error, **choices)
+            asked = _asked(found, error, fewer)
+        else:
+            steps = _number("N", options.steps or "10", int)
+            found = find_schedule(_law(item), n_steps=steps, **choices)
         parts = (label, found.sampler, found.objective, found.space.replace(",", ""))
         folder = options.folder / re.sub(r"[^\w.=-]", "_", "-".join((*parts, f"N={found.n_steps}")))
-        write_schedule(found, label, folder)
-        print("\n".join(_report(found, label, folder)))
+        write_schedule(found, label, folder, asked)
+        print("\n".join(_report(found, label, folder, asked, item.entry.law_known)))
     except (ValueError, OSError, NotConvergedError) as error:
         print(f"schedule: {_line(error)}", file=sys.stderr)
         return 1
@@ -236,9 +276,14 @@ def _number(key: str, text: str, kind: type[int] | type[float]) -> Any:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sgm.run.schedule", description=__doc__)
     parser.add_argument("--target", default="", help="a target of the study, or its YAML")
-    parser.add_argument("--data", default="", help="rows, or an .npz file of mean and covariance")
+    parser.add_argument(
+        "--data",
+        default="",
+        help="rows, an .npz file of mean and covariance, or a folder of images",
+    )
     parser.add_argument("--study", type=Path, default=Path("config/config.yaml"))
-    parser.add_argument("--steps", default="10", help="N")
+    parser.add_argument("--steps", default="", help="N, by default 10")
+    parser.add_argument("--error", default="", help="the fewest steps that reach it, in place of N")
     parser.add_argument("--sampler", default="exponential_integrator_modified")
     parser.add_argument("--objective", default="kl", help=", ".join(OBJECTIVES))
     parser.add_argument("--space", default="increments")

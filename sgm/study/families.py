@@ -405,3 +405,7 @@ class Figures(Strict):
         str | None,
         Field(description="the number on the x-axis, such as a, eta or nfe; null: what varies"),
     ] = None
+    only: Annotated[
+        Annotated[tuple[str, ...], Field(min_length=1)] | None,
+        Field(description="kinds of figures, such as leaderboard or kl; null: all"),
+    ] = None

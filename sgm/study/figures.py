@@ -9,10 +9,33 @@ __all__ = ["figures"]
 
 
 def figures(cells: Composition) -> list[str]:
-    """Stems of the study's figures, as ``kl/isotropic``."""
+    """Stems of the study's figures, as ``kl/isotropic``.
+
+    Raises
+    ------
+    ValueError
+        If the study asks for a kind of figure that it does not have.
+    """
+    stems, only = _all(cells), cells.study.figures.only
+    kinds = list(dict.fromkeys(_kind(stem) for stem in stems))
+    for kind in only or ():
+        if kind not in kinds:
+            raise ValueError(
+                f"figures: only = {kind!r}: must be a kind of figure that the study has, "
+                f"{', '.join(kinds)}"
+            )
+    return [stem for stem in stems if only is None or _kind(stem) in only]
+
+
+def _kind(stem: str) -> str:
+    return stem.partition("/")[0]
+
+
+def _all(cells: Composition) -> list[str]:
     study = cells.study
     stems = ["schedules"]
     calibrated = covered = False
+    ranked: list[str] = []  # divergences of which there is a number
     for target in study.targets:
         scores = [score for score in study.scores if study.runs(target, score)]
         sampled = [score for score in scores if cells.is_sampled(target, score)]
@@ -22,6 +45,8 @@ def figures(cells: Composition) -> list[str]:
                 drawn = variable.about.get("role") == "divergence"
                 if drawn and (sampled or (exact and "exact" in variable.about)):
                     stems.append(f"{variable.about['figure']}/{target.label}")
+                    if variable.about.get("ranks") != "0":
+                        ranked.append(variable.about["figure"])
         for item in cells.measures("bounds", target):
             stems += [
                 f"{variable.name.removesuffix('_bound')}_decomposition/{target.label}"
@@ -42,6 +67,8 @@ def figures(cells: Composition) -> list[str]:
         if len(study.horizons) > 1 and len(_shapes(cells)) > 1 and scores:
             stems.append(f"map/{target.label}")
         calibrated |= exact and any(score.family != "trained" for score in sampled)
+    if len(study.samplers) * len(study.time_grids) > 1:  # else the figures above say as much
+        stems += [f"leaderboard/{name}" for name in dict.fromkeys(ranked)]
     return stems + ["calibration"] * calibrated + ["coverage"] * covered
 
 
