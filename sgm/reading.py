@@ -50,10 +50,12 @@ __all__ = [
     "default_x",
     "divergence_named",
     "divergences_of",
+    "families",
     "finite",
     "in_order",
     "level",
     "lowest",
+    "numbers_text",
     "numeric_axes",
     "objection",
     "objections",
@@ -479,6 +481,33 @@ def shapes(cells: xr.Dataset) -> npt.NDArray[np.float64]:
     if not in_family.any():  # the grid may lack the coordinate
         return np.full(in_family.shape, np.nan)
     return np.where(in_family, cells["a"].values, np.nan)
+
+
+def families(cells: xr.Dataset) -> list[tuple[str, list[str]]]:
+    """Schedules by what they are of, in the order of the grid: a family's name, and its labels.
+
+    Labels that differ in numbers, the parameters that are coordinates, are one entry, by
+    increasing numbers; a schedule without a number is an entry of its own.
+    """
+    names = [axis.name for axis in parameters(cells) if axis.dimension == "schedule"]
+    numbers = np.array([cells[name].values for name in names]).reshape(len(names), -1)
+    found: dict[tuple[str, str], list[tuple[tuple[float, ...], str]]] = {}
+    for i, (label, family) in enumerate(
+        zip(cells["schedule"].values, cells["family"].values, strict=True)
+    ):
+        own = tuple(float(x) for x in numbers[:, i] if np.isfinite(x))
+        found.setdefault((str(family), "" if own else str(label)), []).append((own, str(label)))
+    return [(family, [label for _, label in sorted(own)]) for (family, _), own in found.items()]
+
+
+def numbers_text(cells: xr.Dataset, label: str) -> str:
+    """What tells a schedule from the others of its family, in words: ``a = 3``."""
+    own = cells.sel(schedule=label)
+    axes = [axis for axis in parameters(cells) if axis.dimension == "schedule"]
+    values = {axis.parameter: float(own[axis.name]) for axis in axes}
+    return ", ".join(
+        f"{k} = {x:.3g}".replace("-", "−") for k, x in values.items() if np.isfinite(x)
+    )
 
 
 def in_order(cells: xr.Dataset) -> tuple[list[str], list[str]]:

@@ -27,6 +27,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
+from sgm.plots.agreement import agreement_figure
 from sgm.plots.calibration import calibration_figure
 from sgm.plots.cells import NoNumbersError, target_title
 from sgm.plots.comparison import comparison_figure
@@ -41,12 +42,14 @@ from sgm.plots.horizon import horizon_figure
 from sgm.plots.optimal_schedule import optimal_schedule_figure
 from sgm.plots.samples import samples_figure
 from sgm.plots.schedules import schedules_figure
+from sgm.plots.theory import theory_figure
 from sgm.reading import bounds_of, why_empty
 from sgm.store.cells import written_whole
 
 __all__ = [
     "FIGURES",
     "FORMATS",
+    "agreement_figure",
     "calibration_figure",
     "comparison_figure",
     "coverage_figure",
@@ -61,6 +64,7 @@ __all__ = [
     "samples_figure",
     "save",
     "schedules_figure",
+    "theory_figure",
 ]
 
 Drawn: TypeAlias = tuple[Figure, pd.DataFrame]
@@ -106,6 +110,7 @@ FIGURES: dict[str, Callable[..., Drawn]] = {
     "schedules": schedules_figure,
     "calibration": calibration_figure,
     "coverage": coverage_figure,
+    "agreement": agreement_figure,
     "comparison": comparison_figure,
     "samples": samples_figure,
     "elbo": elbo_figure,
@@ -123,10 +128,11 @@ def draw(data: xr.Dataset, stem: str, x: str | None = None) -> Drawn:
     data : Dataset
         A grid; for ``samples/<target>`` the pictures of that target.
     stem : str
-        ``schedules``, ``calibration``, ``coverage``; or one a target: ``comparison/<target>``,
-        ``samples/<target>``, ``elbo/<target>``, ``horizon/<target>``, ``histogram/<target>``,
-        ``map/<target>``, ``<figure>/<target>`` for the `figure` of a divergence such as
-        ``kl``, and ``kl_decomposition/<target>`` for the bound ``kl_bound``.
+        ``schedules``, ``calibration``, ``coverage``, ``agreement``; or one a target:
+        ``comparison/<target>``, ``samples/<target>``, ``elbo/<target>``, ``horizon/<target>``,
+        ``histogram/<target>``, ``map/<target>``, ``theory/<target>``, ``<figure>/<target>`` for
+        the `figure` of a divergence such as ``kl``, and ``kl_decomposition/<target>`` for the
+        bound ``kl_bound``.
     x : str, optional
         What stands on x: a number that varies in the grid (`sgm.reading.numeric_axes`), such as
         ``a``, ``horizon`` or a parameter of the user's family. By default that of the study.
@@ -153,6 +159,8 @@ def draw(data: xr.Dataset, stem: str, x: str | None = None) -> Drawn:
                 cells = data.sel(target=target)
                 title = f"{target_title(cells)}: {name}"
                 return empty_page(title, why_empty(cells)), EMPTY.copy()
+        if name == "theory":
+            return theory_figure(data, target, x)
         for bound in bounds_of(data):
             if name == f"{bound.figure}_decomposition":
                 return decomposition_figure(data, target, bound.name, x)

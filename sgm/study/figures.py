@@ -12,7 +12,7 @@ def figures(cells: Composition) -> list[str]:
     """Stems of the study's figures, as ``kl/isotropic``."""
     study = cells.study
     stems = ["schedules"]
-    calibrated = covered = False
+    calibrated = covered = bounded = False
     for target in study.targets:
         scores = [score for score in study.scores if study.runs(target, score)]
         sampled = [score for score in scores if cells.is_sampled(target, score)]
@@ -22,6 +22,9 @@ def figures(cells: Composition) -> list[str]:
                 drawn = variable.about.get("role") == "divergence"
                 if drawn and (sampled or (exact and "exact" in variable.about)):
                     stems.append(f"{variable.about['figure']}/{target.label}")
+        if (sampled or exact) and _bounded(cells, target):
+            stems.append(f"theory/{target.label}")
+            bounded = True
         for item in cells.measures("bounds", target):
             stems += [
                 f"{variable.name.removesuffix('_bound')}_decomposition/{target.label}"
@@ -42,7 +45,18 @@ def figures(cells: Composition) -> list[str]:
         if len(study.horizons) > 1 and len(_shapes(cells)) > 1 and scores:
             stems.append(f"map/{target.label}")
         calibrated |= exact and any(score.family != "trained" for score in sampled)
+    stems += ["agreement"] * (bounded and len(study.schedules) > 1)
     return stems + ["calibration"] * calibrated + ["coverage"] * covered
+
+
+def _bounded(cells: Composition, target: Item) -> bool:
+    """Whether the study has a bound on a divergence of the target that it measures."""
+    measured = {v.name for i in cells.measures("divergences", target) for v in i.entry.variables}
+    return any(
+        variable.about.get("role") == "bound" and variable.about.get("divergence") in measured
+        for item in cells.measures("bounds", target)
+        for variable in item.entry.variables
+    )
 
 
 def _shapes(cells: Composition) -> set[float]:
@@ -51,12 +65,14 @@ def _shapes(cells: Composition) -> set[float]:
 
 
 def _comparable(cells: Composition, target: Item) -> bool:
-    """Whether the best a has another schedule beside it, and an error to be compared by."""
-    shapes = _shapes(cells)
-    others = any(schedule.family != "beta_a" for schedule in cells.study.schedules)
+    """Whether there are two schedules to be compared, and an error to compare them by."""
+    schedules = cells.study.schedules
+    numbered = any(axis.dimension == "schedule" for axis in cells.study.coordinates)
+    # of one family told apart by numbers the best is compared with a = 0 alone
+    several = len({s.family for s in schedules}) > 1 or not numbered or 0.0 in _shapes(cells)
     return (
-        bool(shapes)
-        and (others or (0.0 in shapes and len(shapes) > 1))
+        len(schedules) > 1
+        and several
         and any(
             variable.about.get("role") == "divergence" and variable.about.get("ranks") != "0"
             for item in cells.measures("divergences", target)
