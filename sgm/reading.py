@@ -12,7 +12,8 @@ Figures and tables know no measure by name. The attributes of a variable say wha
                        `floor_power` p if values add to the floor as pᵗʰ powers
     role="bound"       a theorem's total; `label`, `units`; `parts` the variables that sum
                        to it, from the bottom of the stack to its top, and `refined` other
-                       totals, as words; `objection` the variable of codes that says where
+                       totals, as words; `budget` its shares over time; `objection` the
+                       variable of codes that says where
                        the theorem applies (0) and why it does not: `flag_values` and
                        `flag_meanings` of that variable, with underscores for blanks.
                        A bound without one is nowhere taken for a theorem.
@@ -96,7 +97,7 @@ class Divergence:
 
 @dataclass(frozen=True)
 class Bound:
-    """A bound of the grid: its total, what to call it, its parts and its refinements."""
+    """A bound of the grid: its total, what to call it, its parts, refinements, shares over time."""
 
     name: str
     figure: str
@@ -104,6 +105,7 @@ class Bound:
     units: str
     parts: tuple[str, ...]
     refined: tuple[str, ...]
+    budget: tuple[str, ...]
 
 
 def divergences_of(grid: xr.Dataset) -> list[Divergence]:
@@ -156,6 +158,7 @@ def bounds_of(grid: xr.Dataset) -> list[Bound]:
             units=units_of(variable),
             parts=words(variable, "parts"),
             refined=words(variable, "refined"),
+            budget=words(variable, "budget"),
         )
         for name, variable in _with_role(grid, "bound")
     ]

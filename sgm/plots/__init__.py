@@ -28,6 +28,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from sgm.plots.agreement import agreement_figure
+from sgm.plots.budget import budget_figure
 from sgm.plots.calibration import calibration_figure
 from sgm.plots.cells import NoNumbersError, target_title
 from sgm.plots.comparison import comparison_figure
@@ -50,6 +51,7 @@ __all__ = [
     "FIGURES",
     "FORMATS",
     "agreement_figure",
+    "budget_figure",
     "calibration_figure",
     "comparison_figure",
     "coverage_figure",
@@ -131,8 +133,8 @@ def draw(data: xr.Dataset, stem: str, x: str | None = None) -> Drawn:
         ``schedules``, ``calibration``, ``coverage``, ``agreement``; or one a target:
         ``comparison/<target>``, ``samples/<target>``, ``elbo/<target>``, ``horizon/<target>``,
         ``histogram/<target>``, ``map/<target>``, ``theory/<target>``, ``<figure>/<target>`` for
-        the `figure` of a divergence such as ``kl``, and ``kl_decomposition/<target>`` for the
-        bound ``kl_bound``.
+        the `figure` of a divergence such as ``kl``, ``kl_decomposition/<target>`` for the
+        bound ``kl_bound``, and ``w2_one_step_budget/<target>`` for a bound with shares over time.
     x : str, optional
         What stands on x: a number that varies in the grid (`sgm.reading.numeric_axes`), such as
         ``a``, ``horizon`` or a parameter of the user's family. By default that of the study.
@@ -164,4 +166,6 @@ def draw(data: xr.Dataset, stem: str, x: str | None = None) -> Drawn:
         for bound in bounds_of(data):
             if name == f"{bound.figure}_decomposition":
                 return decomposition_figure(data, target, bound.name, x)
+            if name == f"{bound.figure}_budget" and bound.budget:
+                return budget_figure(data, target, bound.name, x)
         return divergence_figure(data, target, name, x)

@@ -31,6 +31,11 @@ def figures(cells: Composition) -> list[str]:
                 for variable in item.entry.variables
                 if variable.about.get("role") == "bound"
             ]
+            stems += [
+                f"{variable.name.removesuffix('_bound')}_budget/{target.label}"
+                for variable in item.entry.variables
+                if variable.about.get("role") == "bound" and "budget" in variable.about
+            ]
         if sampled and study.seeds > 1 and _comparable(cells, target):
             stems.append(f"comparison/{target.label}")
         if sampled and study.pictures is not None:
