@@ -210,13 +210,16 @@ def minima(frames: dict[Panel, pd.DataFrame]) -> Iterator[str]:
     rows = []
     for panel, t in frames.items():
         ranking = ranking_table(sgm.load_published(panel.study))
-        ours = ranking["divergence"].str.removesuffix("_plugin") == panel.divergence
-        ours &= (ranking["target"] == panel.target) & (ranking["sampler"] == panel.sampler)
-        row = ranking[ours & (ranking["error"] == "coupled")].iloc[0]
-        regret = row["error_at_a_bound"] / row["error_at_a_error"]
+        told = {
+            "divergence": f"{panel.divergence}_plugin", "bound": f"{panel.divergence}_bound",
+            "target": panel.target, "sampler": panel.sampler, "error": "coupled",
+            "varies": "schedule", "parameter": "a",
+        }  # fmt: skip
+        row = ranking[(ranking[list(told)] == pd.Series(told)).all(axis=1)].iloc[0]
+        near = row["best_set"].replace("beta_a=", "")
         rows.append([
-            panel.title, f"{t['slides'].idxmin():g}", f"{row['a_error']:g}", row["a_error_set"],
-            f"{t['exact'].idxmin():g}", f"{row['a_bound']:g}", number(regret),
+            panel.title, f"{t['slides'].idxmin():g}", f"{row['best_at']:g}", near,
+            f"{t['exact'].idxmin():g}", f"{row['pick_at']:g}", number(row["regret"]),
         ])  # fmt: skip
     return markdown(header, rows)
 

@@ -12,7 +12,8 @@ Figures and tables know no measure by name. The attributes of a variable say wha
                        `floor_power` p if values add to the floor as pᵗʰ powers
     role="bound"       a theorem's total; `label`, `units`; `parts` the variables that sum
                        to it, from the bottom of the stack to its top, and `refined` other
-                       totals, as words; `objection` the variable of codes that says where
+                       totals, as words; `budget` its shares over time; `objection` the
+                       variable of codes that says where
                        the theorem applies (0) and why it does not: `flag_values` and
                        `flag_meanings` of that variable, with underscores for blanks.
                        A bound without one is nowhere taken for a theorem.
@@ -52,11 +53,13 @@ __all__ = [
     "default_x",
     "divergence_named",
     "divergences_of",
+    "families",
     "finite",
     "in_order",
     "level",
     "lowest",
     "numbers_of",
+    "numbers_text",
     "numeric_axes",
     "objection",
     "objections",
@@ -97,7 +100,7 @@ class Divergence:
 
 @dataclass(frozen=True)
 class Bound:
-    """A bound of the grid: its total, what to call it, its parts and its refinements."""
+    """A bound of the grid: its total, what to call it, its parts, refinements, shares over time."""
 
     name: str
     figure: str
@@ -105,6 +108,7 @@ class Bound:
     units: str
     parts: tuple[str, ...]
     refined: tuple[str, ...]
+    budget: tuple[str, ...]
 
 
 def divergences_of(grid: xr.Dataset) -> list[Divergence]:
@@ -157,6 +161,7 @@ def bounds_of(grid: xr.Dataset) -> list[Bound]:
             units=units_of(variable),
             parts=words(variable, "parts"),
             refined=words(variable, "refined"),
+            budget=words(variable, "budget"),
         )
         for name, variable in _with_role(grid, "bound")
     ]
@@ -501,6 +506,33 @@ def shapes(cells: xr.Dataset) -> npt.NDArray[np.float64]:
     if not in_family.any():  # the grid may lack the coordinate
         return np.full(in_family.shape, np.nan)
     return np.where(in_family, cells["a"].values, np.nan)
+
+
+def families(cells: xr.Dataset) -> list[tuple[str, list[str]]]:
+    """Schedules by what they are of, in the order of the grid: a family's name, and its labels.
+
+    Labels that differ in numbers, the parameters that are coordinates, are one entry, by
+    increasing numbers; a schedule without a number is an entry of its own.
+    """
+    names = [axis.name for axis in parameters(cells) if axis.dimension == "schedule"]
+    numbers = np.array([cells[name].values for name in names]).reshape(len(names), -1)
+    found: dict[tuple[str, str], list[tuple[tuple[float, ...], str]]] = {}
+    for i, (label, family) in enumerate(
+        zip(cells["schedule"].values, cells["family"].values, strict=True)
+    ):
+        own = tuple(float(x) for x in numbers[:, i] if np.isfinite(x))
+        found.setdefault((str(family), "" if own else str(label)), []).append((own, str(label)))
+    return [(family, [label for _, label in sorted(own)]) for (family, _), own in found.items()]
+
+
+def numbers_text(cells: xr.Dataset, label: str) -> str:
+    """What tells a schedule from the others of its family, in words: ``a = 3``."""
+    own = cells.sel(schedule=label)
+    axes = [axis for axis in parameters(cells) if axis.dimension == "schedule"]
+    values = {axis.parameter: float(own[axis.name]) for axis in axes}
+    return ", ".join(
+        f"{k} = {x:.3g}".replace("-", "−") for k, x in values.items() if np.isfinite(x)
+    )
 
 
 def in_order(cells: xr.Dataset) -> tuple[list[str], list[str]]:

@@ -13,6 +13,7 @@ that figures and tables read the grid alone and treat a user's divergence like o
     floor_power       p if exact^p + floor^p is what the estimator shows, to the power p
     parts, refined    of a bound: its terms from the bottom of the stack, and other totals;
                       of a part: a sharper form of it
+    budget            of a bound: its shares over time, from the bottom of the stack
     objection         of a total: the variable that says where its hypotheses fail
                       (`<name>_objection` if its family has an `objection`)
     divergence        of a bound: the variable that it bounds
@@ -39,7 +40,7 @@ VERDICT = ("target", "sampler")
 ABOUT = (
     "role", "figure", "label", "floor", "floor_sd", "exact", "unbiased", "standard_error",
     "coupled", "shared_error", "bound",
-    "ranks", "floor_power", "parts", "refined", "objection", "divergence",
+    "ranks", "floor_power", "parts", "refined", "budget", "objection", "divergence",
 )  # fmt: skip
 
 

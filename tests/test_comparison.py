@@ -9,16 +9,15 @@ import xarray as xr
 from scipy import stats
 
 from sgm import comparison
-from sgm.comparison import _cross_fitted, _lowest, _paired, comparison_table
+from sgm.comparison import _lowest, comparison_table, cross_fitted, paired
 from sgm.tables import ranking_table
 from tests.grids import BEST_A, fail, synthetic_grid
 
 
-def of_kl(grid: xr.Dataset, score: str = "trained") -> pd.DataFrame:
+def of_kl(grid: xr.Dataset, score: str = "trained", schedule: str = "beta_a") -> pd.DataFrame:
     table = comparison.comparison_table(grid)
-    return table[(table["score"] == score) & (table["divergence"] == "kl_plugin")].set_index(
-        "reference"
-    )
+    table = table[(table["score"] == score) & (table["divergence"] == "kl_plugin")]
+    return table[table["schedule"] == schedule].set_index("reference")
 
 
 def runs_of_kl(grid: xr.Dataset) -> xr.DataArray:
@@ -32,8 +31,8 @@ def test_differences_are_paired_by_seed() -> None:
         d = (kl.sel(schedule="beta_a=3") - kl.sel(schedule=other)).values
         lost = np.isnan(d)
         row = rows.loc[other]
-        assert row["chosen_a"] == "3 3"
-        assert row["best_a"] == BEST_A["kl"]
+        assert row["chosen"] == "beta_a=3 beta_a=3"
+        assert row["best"] == f"beta_a={BEST_A['kl']:g}"
         assert row["pairs"] == (~lost).sum()
         np.testing.assert_allclose(row["difference"], np.nanmean(d))
         # Welch's interval for the mean of two strata, weights n_h/n: each half of the runs
@@ -64,10 +63,10 @@ def test_no_run_is_compared_at_an_a_that_it_chose() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
         values = rng.standard_normal((8, 7))
-        picks, half = _cross_fitted(values)
+        picks, half = cross_fitted(values)
         moved = values.copy()
         moved[:, half == 0] += 5 * rng.standard_normal((8, 1))  # one half alone sees this
-        again, _ = _cross_fitted(moved)
+        again, _ = cross_fitted(moved)
         np.testing.assert_array_equal(again[half == 0], picks[half == 0])
 
 
@@ -75,7 +74,7 @@ def test_a_schedule_is_not_chosen_for_the_runs_it_lost() -> None:
     values = np.ones((2, 8))
     values[0] = [0.1, 0.1, np.nan, np.nan, 0.1, 0.1, np.nan, np.nan]  # low where it survived
     assert _lowest(values) == 1
-    assert _cross_fitted(values)[0].tolist() == [1] * 8
+    assert cross_fitted(values)[0].tolist() == [1] * 8
 
 
 def test_cross_fitting_removes_the_winners_curse() -> None:
@@ -86,12 +85,12 @@ def test_cross_fitting_removes_the_winners_curse() -> None:
         shared = 3 * rng.standard_normal(runs)
         values = shared + rng.standard_normal((21, runs))
         other = shared + rng.standard_normal(runs)
-        picks, half = _cross_fitted(values)
-        mean, low, high, _ = _paired(values[picks, np.arange(runs)] - other, half)
+        picks, half = cross_fitted(values)
+        mean, low, high, _ = paired(values[picks, np.arange(runs)] - other, half)
         hits.append(mean)
         covered += low <= 0 <= high
         best = values[_lowest(values)] - other
-        mean, low, high, _ = _paired(best, np.zeros(runs, dtype=np.intp))
+        mean, low, high, _ = paired(best, np.zeros(runs, dtype=np.intp))
         curse.append(mean)
         naive += low <= 0 <= high
     # the mean is within 4 of its standard errors of the truth; the winner is far below it,
@@ -109,10 +108,10 @@ def test_the_halves_may_choose_different_a() -> None:
     for a, seeds in ((3, [0, 2, 4]), (5, [1, 3, 5])):  # each lowest on one half
         kl.loc[{"schedule": f"beta_a={a}", "seed": seeds}] *= 0.5
     row = of_kl(grid.assign(kl_plugin=kl)).loc["cosine"]
-    assert row["chosen_a"] == "5 3"
+    assert row["chosen"] == "beta_a=5 beta_a=3"
     chosen = runs_of_kl(grid.assign(kl_plugin=kl))
     best = [chosen.sel(schedule=f"beta_a={5 if s % 2 == 0 else 3}", seed=s) for s in range(6)]
-    np.testing.assert_allclose(row["best_mean"], np.mean(best))
+    np.testing.assert_allclose(row["mean"], np.mean(best))
     assert "a = 5 and 3 (each chosen on the other half of the runs)" in row["sentence"]
 
 
@@ -157,7 +156,7 @@ def test_the_sentence(shift: float, expected: str) -> None:
 def test_vpsde_may_be_the_best() -> None:
     grid = synthetic_grid(a=(-5, 0, 8))
     row = of_kl(grid).loc["beta_a=0"]
-    assert row["chosen_a"] == "0 0"
+    assert row["chosen"] == "beta_a=0 beta_a=0"
     assert row["difference"] == 0
     assert row["sentence"] == "By KL(data ‖ generated) the best a is 0, which is VPSDE."
 
@@ -167,12 +166,63 @@ def test_exact_laws_are_compared_without_noise() -> None:
     row = of_kl(grid, "exact").loc["cosine"]
     exact = grid.kl_exact.sel(score="exact").squeeze(drop=True)
     assert row["values"] == "exact"
-    assert row["best_a"] == BEST_A["kl_exact"]
+    assert row["best"] == f"beta_a={BEST_A['kl_exact']:g}"
     np.testing.assert_allclose(
         row["difference"], exact.sel(schedule="beta_a=2") - exact.sel(schedule="cosine")
     )
     assert np.isnan(row["low"])
     assert row["sentence"].endswith("by the exact laws.")
+
+
+def test_schedules_without_a_choice_are_paired_as_they_are() -> None:
+    """Schedule files and the like: no number tells them apart, each is a side of its own."""
+    grid = synthetic_grid(a=(-5, 0, 3, 5), constant=True)
+    files = xr.where(grid.family.isin(["cosine", "constant"]), "schedule_file", grid.family)
+    grid = grid.assign_coords(family=files).isel(schedule=[4, 5, 0, 1, 2, 3])
+    table = comparison.comparison_table(grid)
+    kl = table[(table["score"] == "trained") & (table["divergence"] == "kl_plugin")]
+    assert kl[["schedule", "reference"]].to_numpy().tolist() == [
+        ["cosine", "beta_a=0"], ["cosine", "constant"], ["cosine", "beta_a"],
+        ["constant", "beta_a=0"], ["constant", "beta_a"], ["beta_a", "beta_a=0"],
+    ]  # fmt: skip
+    runs = runs_of_kl(grid)
+    row = kl.iloc[1]
+    d = (runs.sel(schedule="cosine") - runs.sel(schedule="constant")).values
+    interval = stats.ttest_1samp(d, 0).confidence_interval(0.95)
+    np.testing.assert_allclose([row["low"], row["high"]], interval, rtol=1e-10)
+    assert row["cross_fitted"] is pd.NA
+    assert row["sentence"].startswith("cosine has a lower KL(data ‖ generated) than constant by ")
+    assert row["sentence"].endswith("over 10 paired runs: exceeds the noise.")
+    # the same pair as beta_a against cosine, seen from the other side
+    behind, before = kl.iloc[2], of_kl(synthetic_grid(a=(-5, 0, 3, 5), constant=True)).loc["cosine"]
+    assert behind["reference_chosen"] == before["chosen"] == "beta_a=3 beta_a=3"
+    for end, other in (("low", "high"), ("high", "low"), ("difference", "difference")):
+        np.testing.assert_allclose(behind[end], -before[other])
+    assert "than beta_a at a = 3 by" in behind["sentence"]
+
+
+def test_two_families_are_compared_at_the_best_of_each() -> None:
+    grid = synthetic_grid(a=(0, 1, 3, 5, 8), cosine=False)
+    # of the second family the labels with 5 and 8, in another parameter
+    second = grid.a.values >= 5
+    grid = grid.assign_coords(
+        family=("schedule", np.where(second, "power", "beta_a")),
+        exponent=(
+            "schedule",
+            np.where(second, grid.a.values, np.nan),
+            {"parameter": "exponent", "symbol": "p", "long_name": "exponent of power"},
+        ),
+        a=("schedule", np.where(second, np.nan, grid.a.values)),
+        schedule=[f"power_exponent={a:g}" if a >= 5 else f"beta_a={a:g}" for a in grid.a.values],
+    )
+    row, kl = of_kl(grid).loc["power"], runs_of_kl(grid)
+    assert row["chosen"] == "beta_a=3 beta_a=3"
+    assert row["reference_chosen"] == "power_exponent=5 power_exponent=5"
+    d = kl.sel(schedule="beta_a=3") - kl.sel(schedule="power_exponent=5")
+    np.testing.assert_allclose(row["difference"], d.mean())
+    assert "beta_a at a = 3 has a lower" in row["sentence"]
+    assert "than power at exponent = 5 by" in row["sentence"]
+    assert of_kl(grid, schedule="power").index.tolist() == ["beta_a=0"]
 
 
 def test_one_run_has_no_interval() -> None:
@@ -187,7 +237,8 @@ def test_every_divergence_of_every_setting_has_its_rows() -> None:
     grid = synthetic_grid(a=(-5, 0, 5), samplers=("ei_modified", "em"), unknown_targets=("digits",))
     table = comparison.comparison_table(grid)
     counted = table.groupby(["target", "score", "sampler", "divergence"])["reference"].agg(list)
-    assert (counted.map(lambda names: names == ["beta_a=0", "cosine"])).all()
+    # beta_a against VPSDE and the cosine, the cosine against VPSDE
+    assert (counted.map(lambda names: names == ["beta_a=0", "cosine", "beta_a=0"])).all()
     trained = counted.xs("trained", level="score")
     measured = {"kl_plugin", "mmd", "sliced_w2", "w2_plugin"}  # of the NLL less is not better
     assert set(trained.loc["isotropic", "em"].index) == measured
@@ -197,8 +248,11 @@ def test_every_divergence_of_every_setting_has_its_rows() -> None:
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"a": ()}, "the study has no schedule of the family beta_a, only of cosine"),
-        ({"a": (3.0,), "cosine": False}, "the study has no schedule to compare beta_a with"),
+        ({"a": ()}, "the study has no schedule to compare cosine with."),
+        (
+            {"a": (3.0, 5.0), "cosine": False},
+            "the study has no schedule to compare beta_a with: neither a = 0 nor another family.",
+        ),
     ],
 )
 def test_a_study_with_nothing_to_compare_has_an_empty_table(options, why) -> None:
@@ -253,7 +307,7 @@ def test_coupled_estimates_are_compared_where_there_are_any() -> None:
     plain = plain[(plain["divergence"] == "kl_plugin") & (plain["score"] == "trained")]
     np.testing.assert_allclose(kl["difference"], plain["difference"] * 0.01)
     ranking = ranking_table(grid).set_index(["divergence", "score"])
-    assert ranking.loc[("kl_plugin", "trained"), "error"] == "coupled"
+    assert set(ranking.loc[("kl_plugin", "trained"), "error"]) == {"coupled"}
 
 
 def test_an_error_that_all_seeds_share_widens_the_interval() -> None:
@@ -267,7 +321,7 @@ def test_an_error_that_all_seeds_share_widens_the_interval() -> None:
         grid["kl_coupled_reference_error"] = xr.full_like(grid["kl_coupled"], error)
         table = comparison_table(grid)
         kl = table[(table["divergence"] == "kl_plugin") & (table["score"] == "trained")]
-        same = (kl["best_a"] == 0) & (kl["difference"] == 0)
+        same = (kl["best"] == kl["reference"]) & (kl["difference"] == 0)
         return kl.loc[~same, ["difference", "low", "high"]].to_numpy().T
 
     without, wide = intervals(0.0), intervals(10.0)

@@ -14,7 +14,7 @@ def test_the_frame_holds_the_runs_and_the_table() -> None:
     grid = synthetic_grid(constant=True)
     figure, frame = plots.comparison_figure(grid, "isotropic")
     table = comparison_table(grid)
-    table = table[table["score"] == "trained"]
+    table = table[(table["score"] == "trained") & (table["schedule"] == "beta_a")]
     assert len(table) == 3 * 4
     figures = {"kl_plugin": "kl", "w2_plugin": "w2", "heldout_nll_gap": "heldout_nll"}
     for _, row in table.iterrows():
@@ -55,7 +55,8 @@ def test_the_titles_say_whether_a_difference_exceeds_the_noise() -> None:
     grid = synthetic_grid(a=(0, 3), noise=0.3)
     figure, _ = plots.comparison_figure(grid, "isotropic")
     (kl,) = [ax.get_title(loc="left") for ax in _axes(figure) if "KL(data" in ax.get_xlabel()]
-    row = comparison_table(grid).set_index(["score", "divergence", "reference"])
+    row = comparison_table(grid)
+    row = row[row["schedule"] == "beta_a"].set_index(["score", "divergence", "reference"])
     row = row.loc["trained", "kl_plugin", "cosine"]
     words = "exceeds the noise" if row["beyond_noise"] else "within the noise"
     (line,) = [line for line in kl.splitlines() if "against cosine" in line]
@@ -79,6 +80,15 @@ def test_every_study_draws(options) -> None:
     figure, frame = plots.comparison_figure(grid, "isotropic")
     figure.draw_without_rendering()
     assert frame.empty == (options.get("a") == ())
+
+
+def test_the_first_side_of_the_study_stands_against_the_others() -> None:
+    grid = synthetic_grid(a=(-5, 0, 5))
+    grid = grid.isel(schedule=[3, 0, 1, 2])  # the cosine first
+    figure, frame = plots.comparison_figure(grid, "isotropic")
+    runs = frame[(frame["axis"] == "kl") & (frame["curve"] == "runs")]
+    assert runs["schedule"].unique().tolist() == ["cosine", "VPSDE", "best a = 5"]
+    assert "cosine against other schedules" in figure.get_suptitle()
 
 
 def test_lost_runs_are_left_out() -> None:

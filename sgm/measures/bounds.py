@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 Array = npt.NDArray[np.float64]
+_QUARTERS = {1: "t < T/4", 2: "T/4 < t < T/2", 3: "T/2 < t < 3T/4", 4: "t > 3T/4"}
 _LIPSCHITZ: dict[str, Literal["paper", "sharp", "safe", "forward"]] = {
     "w2_bound": "paper",
     "w2_bound_sharp": "sharp",
@@ -287,6 +288,26 @@ def w2_one_step_objection(law: Law | None, total: str) -> bounds.OneStepObjectio
     needs="gaussian",
     objection=w2_one_step_objection,
     variables=[
+        *(
+            variable
+            for q, times in _QUARTERS.items()
+            for variable in (
+                Variable(
+                    f"w2_one_step_discretization_q{q}",
+                    GRID,
+                    f"share of the steps' discretisation at {times}",
+                    "1",
+                    {"label": f"discretization, {times}"},
+                ),
+                Variable(
+                    f"w2_one_step_score_q{q}",
+                    REPLICATE,
+                    f"share of the score's errors along the generated chain at {times}",
+                    "1",
+                    {"label": f"score error, {times}"},
+                ),
+            )
+        ),
         Variable(
             "w2_one_step_mixing", GRID, "share of the start at the prior", "1", {"label": "mixing"}
         ),
@@ -313,6 +334,13 @@ def w2_one_step_objection(law: Law | None, total: str) -> bounds.OneStepObjectio
                 "role": "bound",
                 "label": "one-step bound on W2",
                 "parts": "w2_one_step_discretization w2_one_step_score w2_one_step_mixing",
+                "budget": " ".join(
+                    [
+                        "w2_one_step_mixing",
+                        *(f"w2_one_step_discretization_q{q}" for q in reversed(_QUARTERS)),
+                        *(f"w2_one_step_score_q{q}" for q in reversed(_QUARTERS)),
+                    ]
+                ),
                 "objection": "w2_one_step_objection",
                 "divergence": "w2_plugin",
             },
@@ -322,11 +350,25 @@ def w2_one_step_objection(law: Law | None, total: str) -> bounds.OneStepObjectio
 def w2_one_step(
     process: Process, law: Gaussian, times: Array, steps: Steps, score_mse_evaluations: Array
 ) -> dict[str, Any]:
-    """The bound of W2 that follows the sampler's own steps, and its shares."""
+    """The bound of W2 that follows the sampler's own steps, and its shares over time.
+
+    A step belongs to the quarter of [0, T] of its middle, with its evaluations; the distance that
+    an early stop leaves to the first.
+    """
     bound = bounds.one_step_w2_bound(
         process, law, times, steps, score_mse_generated=score_mse_evaluations
     )
+    middle = (times[:-1] + times[1:]) / 2
+    quarter = 1 + np.minimum(4 * middle / times[0], 3).astype(int)
+    step = np.searchsorted(steps.departing, np.arange(steps.nfe), side="right") - 1
+    budget = {}
+    for q in _QUARTERS:
+        own = np.sum(bound.steps[quarter == q]) + (bound.early_stop if q == 1 else 0.0)
+        budget[f"w2_one_step_discretization_q{q}"] = own
+        errors = bound.evaluations[..., quarter[step] == q]
+        budget[f"w2_one_step_score_q{q}"] = np.sum(errors, axis=-1)
     return {
+        **budget,
         "w2_one_step_mixing": bound.mixing,
         "w2_one_step_discretization": bound.discretization + bound.early_stop,
         "w2_one_step_score": bound.score_error,

@@ -27,6 +27,8 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
+from sgm.plots.agreement import agreement_figure
+from sgm.plots.budget import budget_figure
 from sgm.plots.calibration import calibration_figure
 from sgm.plots.cells import NoNumbersError, target_title
 from sgm.plots.comparison import comparison_figure
@@ -42,12 +44,15 @@ from sgm.plots.leaderboard import leaderboard_figure
 from sgm.plots.optimal_schedule import optimal_schedule_figure
 from sgm.plots.samples import samples_figure
 from sgm.plots.schedules import schedules_figure
+from sgm.plots.theory import theory_figure
 from sgm.reading import bounds_of, why_empty
 from sgm.store.cells import written_whole
 
 __all__ = [
     "FIGURES",
     "FORMATS",
+    "agreement_figure",
+    "budget_figure",
     "calibration_figure",
     "comparison_figure",
     "coverage_figure",
@@ -63,6 +68,7 @@ __all__ = [
     "samples_figure",
     "save",
     "schedules_figure",
+    "theory_figure",
 ]
 
 Drawn: TypeAlias = tuple[Figure, pd.DataFrame]
@@ -108,6 +114,7 @@ FIGURES: dict[str, Callable[..., Drawn]] = {
     "schedules": schedules_figure,
     "calibration": calibration_figure,
     "coverage": coverage_figure,
+    "agreement": agreement_figure,
     "comparison": comparison_figure,
     "samples": samples_figure,
     "elbo": elbo_figure,
@@ -125,11 +132,12 @@ def draw(data: xr.Dataset, stem: str, x: str | None = None) -> Drawn:
     data : Dataset
         A grid; for ``samples/<target>`` the pictures of that target.
     stem : str
-        ``schedules``, ``calibration``, ``coverage``; or one a target: ``comparison/<target>``,
-        ``samples/<target>``, ``elbo/<target>``, ``horizon/<target>``, ``histogram/<target>``,
-        ``map/<target>``, ``<figure>/<target>`` for the `figure` of a divergence such as
-        ``kl``, and ``kl_decomposition/<target>`` for the bound ``kl_bound``; or one a divergence:
-        ``leaderboard/<figure>``.
+        ``schedules``, ``calibration``, ``coverage``, ``agreement``; or one a target:
+        ``comparison/<target>``, ``samples/<target>``, ``elbo/<target>``, ``horizon/<target>``,
+        ``histogram/<target>``, ``map/<target>``, ``theory/<target>``, ``<figure>/<target>`` for
+        the `figure` of a divergence such as ``kl``, ``kl_decomposition/<target>`` for the
+        bound ``kl_bound``, and ``w2_one_step_budget/<target>`` for a bound with shares over time;
+        or one a divergence: ``leaderboard/<figure>``.
     x : str, optional
         What stands on x: a number that varies in the grid (`sgm.reading.numeric_axes`), such as
         ``a``, ``horizon`` or a parameter of the user's family. By default that of the study.
@@ -161,7 +169,11 @@ def draw(data: xr.Dataset, stem: str, x: str | None = None) -> Drawn:
                 cells = data.sel(target=target)
                 title = f"{target_title(cells)}: {name}"
                 return empty_page(title, why_empty(cells)), EMPTY.copy()
+        if name == "theory":
+            return theory_figure(data, target, x)
         for bound in bounds_of(data):
             if name == f"{bound.figure}_decomposition":
                 return decomposition_figure(data, target, bound.name, x)
+            if name == f"{bound.figure}_budget" and bound.budget:
+                return budget_figure(data, target, bound.name, x)
         return divergence_figure(data, target, name, x)

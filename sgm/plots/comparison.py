@@ -1,4 +1,4 @@
-"""The best β_a against VPSDE and the other schedules, run by run [S2].
+"""A family at its best against VPSDE and the other schedules, run by run [S2].
 
 [S2] Le Corff, slides "Most times are used multiple times": comparison with the literature.
 """
@@ -58,7 +58,7 @@ class Pair:
 
 
 def _rows(panel: int, pair: Pair) -> list[pd.DataFrame]:
-    """Runs of the best a and of each other schedule, then their differences."""
+    """Runs of the best of the family and of each other schedule, then their differences."""
     first = pair.comparisons[0]
     labels: dict[Any, Any] = pair.setting.drop("panel").to_dict()
     tables = []
@@ -67,15 +67,13 @@ def _rows(panel: int, pair: Pair) -> list[pd.DataFrame]:
         own = {"axis": axis, "curve": curve, "x": x, "y": y, **columns}
         tables.append(pd.DataFrame({"panel": panel, **labels, **own}))
 
-    named = [(f"best a = {first.a}", first.best)]
-    for row, (name, runs) in enumerate(
-        [*named, *((c.reference, c.other) for c in pair.comparisons)]
-    ):
+    others = [(c.reference, c.other_values) for c in pair.comparisons]
+    for row, (name, runs) in enumerate([(first.name, first.values), *others]):
         add(pair.axis, "runs", _places(len(runs), row), runs, schedule=name)
         low, median, high = np.quantile(runs[np.isfinite(runs)], [0.25, 0.5, 0.75])
         add(pair.axis, "quartiles", [row], [median], low=low, high=high, schedule=name)
     for row, c in enumerate(pair.comparisons, start=1):
-        axis, d = f"{pair.axis} difference", c.best - c.other
+        axis, d = f"{pair.axis} difference", c.values - c.other_values
         add(axis, "runs", _places(len(d), row), d, schedule=c.reference)
         own = {"low": c.low, "high": c.high, "n_runs": c.pairs, "schedule": c.reference}
         add(axis, "mean", [row], [c.difference], **own)
@@ -85,19 +83,30 @@ def _rows(panel: int, pair: Pair) -> list[pd.DataFrame]:
     return tables
 
 
+def _of_first(comparisons: list[Comparison]) -> list[Comparison]:
+    """Those of the first side that has any."""
+    return [c for c in comparisons if c.side == comparisons[0].side]
+
+
+def _what(c: Comparison) -> str:
+    return f"best {c.side.parameters}" if c.side.parameters else c.side.name
+
+
 def _places(n: int, row: int) -> Any:
     """Where the runs of a row stand: in the order of their seeds, not at random."""
     return row + (np.linspace(-SPREAD, SPREAD, n) if n > 1 else np.zeros(n))
 
 
 def comparison_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFrame]:
-    """β_a at its best a against VPSDE (a = 0) and the schedules outside the family.
+    """The study's first family at its best, or its first schedule, against all others.
 
-    For each setting and each divergence two axes: left, a box and the runs of each schedule, with
-    the noise floor; right, the paired differences best − other, a point a run, their mean and its
+    The others are VPSDE (β_a with a = 0), each further family at its best and each schedule that
+    is of none; `comparison.csv` has all pairs. For each setting and each divergence two axes:
+    left, a box and the runs of each schedule, with
+    the noise floor; right, the paired differences, a point a run, their mean and its
     95 % interval. The titles say in words whether a difference exceeds the noise, and how many
-    intervals would by chance. With six runs or more, each half of them is shown at the a that is
-    best on the other half (`sgm.comparison`).
+    intervals would by chance. With six runs or more, each half of them is shown at the label that
+    is best on the other half (`sgm.comparison`).
 
     Returns
     -------
@@ -114,27 +123,31 @@ def comparison_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFra
     pairs = []
     for _, setting in view.panels.iterrows():
         here = view.cells.sel(setting.drop("panel").to_dict())
-        found = [compare(here, divergence) for divergence in divergences_of(grid)]
+        found = [_of_first(compare(here, divergence)) for divergence in divergences_of(grid)]
         pairs += [Pair(setting, comparisons) for comparisons in found if comparisons]
     tables = [table for i, pair in enumerate(pairs) for table in _rows(i, pair)]
     frame = make_frame(tables, target, view.columns)
-    title = f"{target_title(view.cells)}: the best a against other schedules"
+    title = target_title(view.cells)
     if not pairs:
-        return empty_page(title, f"nothing to compare: {nothing_compared(view.cells)}"), frame
+        why = f"nothing to compare: {nothing_compared(view.cells)}"
+        return empty_page(f"{title}: comparison of schedules", why), frame
+    side = pairs[0].comparisons[0].side
+    what = f"the best {side.parameters}" if side.parameters else side.name
+    title += f": {what} against other schedules"
     lost = len(view.panels) - len({pair.setting["panel"] for pair in pairs})
     shared, own = panel_notes(view, pairs[0].comparisons[0].divergence, None)
     notes = [*shared, multiplicity(c for pair in pairs for c in pair.comparisons)]
     notes += [f"{lost} of {len(view.panels)} settings have no runs to compare"] * (lost > 0)
     titles = {}
     for i, pair in enumerate(pairs):
-        lines = [f"best a against {c.reference}: {c.verdict}" for c in pair.comparisons]
+        lines = [f"{_what(c)} against {c.reference}: {c.verdict}" for c in pair.comparisons]
         titles[i] = "\n".join(filter(None, [own[pair.setting["panel"]], *lines]))
     differ = frame["axis"].str.endswith(" difference")
     drawn = frame.assign(axis=np.where(differ, "difference", "values"))
-    side = 2 if len(pairs) > 3 else 1  # so many pairs beside each other
+    abreast = 2 if len(pairs) > 3 else 1  # so many pairs beside each other
     bands = []
-    for k in range(0, len(pairs), side):
-        panels = range(k, min(k + side, len(pairs)))
+    for k in range(0, len(pairs), abreast):
+        panels = range(k, min(k + abreast, len(pairs)))
         height = 0.45 + 0.3 * (1 + max(len(pairs[i].comparisons) for i in panels))
         tracks = [
             Track("values", height=height, paint=lambda ax, rows: _draw_values(ax, rows, pairs)),
@@ -145,7 +158,7 @@ def comparison_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFra
             ),
         ]
         bands.append(Band(panels, tracks, beside=True))
-    if len(bands) > 1 and len(bands[-1].panels) < side:  # a page has columns of one width
+    if len(bands) > 1 and len(bands[-1].panels) < abreast:  # a page has columns of one width
         bands[-1] = Band([*bands[-1].panels, len(pairs)], bands[-1].tracks, beside=True)
     handles = [
         Patch(
@@ -159,7 +172,7 @@ def comparison_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFra
     if (frame["curve"] == "floor").any():
         handles.append(FLOOR.handle(FLOOR.label + SD, C.FAINT))
     page = Page(
-        title, bands, notes=notes, titles=titles, width=8.6 if side == 1 else 11.5, loose=True,
+        title, bands, notes=notes, titles=titles, width=8.6 if abreast == 1 else 11.5, loose=True,
         handles=handles,
     )  # fmt: skip
     return draw_page(drawn, page), frame
@@ -213,5 +226,7 @@ def _draw_difference(ax: Axes, rows: pd.DataFrame, pairs: list[Pair]) -> None:
         ax.tick_params(axis="x", labelsize=6)
     else:
         ax.xaxis.set_major_locator(MaxNLocator(4))
-    label = "difference, best a − other" + (" (log scales about 0)" if wide else "")
+    label = f"difference, {_what(comparisons[0])} − other" + (
+        " (log scales about 0)" if wide else ""
+    )
     ax.set_xlabel(label, fontsize=7.5)

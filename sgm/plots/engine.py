@@ -182,7 +182,7 @@ def _face(look: Look) -> dict[str, Any]:
     grey = look.color == C.GREY_OUT
     color = look.color if look.face is None else look.face
     edge = {"edgecolor": "white" if grey else "none", "linewidth": 0}
-    return {"color": color, "hatch": "////" if grey else None} | edge
+    return {"facecolor": color, "hatch": "////" if grey else None} | edge
 
 
 def draw_edge(ax: Axes, rows: pd.DataFrame, look: Look) -> None:

@@ -34,7 +34,7 @@ def _kind(stem: str) -> str:
 def _all(cells: Composition) -> list[str]:
     study = cells.study
     stems = ["schedules"]
-    calibrated = covered = False
+    calibrated = covered = bounded = False
     ranked: list[str] = []  # divergences of which there is a number
     for target in study.targets:
         scores = [score for score in study.scores if study.runs(target, score)]
@@ -47,11 +47,19 @@ def _all(cells: Composition) -> list[str]:
                     stems.append(f"{variable.about['figure']}/{target.label}")
                     if variable.about.get("ranks") != "0":
                         ranked.append(variable.about["figure"])
+        if (sampled or exact) and _bounded(cells, target):
+            stems.append(f"theory/{target.label}")
+            bounded = True
         for item in cells.measures("bounds", target):
             stems += [
                 f"{variable.name.removesuffix('_bound')}_decomposition/{target.label}"
                 for variable in item.entry.variables
                 if variable.about.get("role") == "bound"
+            ]
+            stems += [
+                f"{variable.name.removesuffix('_bound')}_budget/{target.label}"
+                for variable in item.entry.variables
+                if variable.about.get("role") == "bound" and "budget" in variable.about
             ]
         if sampled and study.seeds > 1 and _comparable(cells, target):
             stems.append(f"comparison/{target.label}")
@@ -69,7 +77,18 @@ def _all(cells: Composition) -> list[str]:
         calibrated |= exact and any(score.family != "trained" for score in sampled)
     if len(study.samplers) * len(study.time_grids) > 1:  # else the figures above say as much
         stems += [f"leaderboard/{name}" for name in dict.fromkeys(ranked)]
+    stems += ["agreement"] * (bounded and len(study.schedules) > 1)
     return stems + ["calibration"] * calibrated + ["coverage"] * covered
+
+
+def _bounded(cells: Composition, target: Item) -> bool:
+    """Whether the study has a bound on a divergence of the target that it measures."""
+    measured = {v.name for i in cells.measures("divergences", target) for v in i.entry.variables}
+    return any(
+        variable.about.get("role") == "bound" and variable.about.get("divergence") in measured
+        for item in cells.measures("bounds", target)
+        for variable in item.entry.variables
+    )
 
 
 def _shapes(cells: Composition) -> set[float]:
@@ -78,12 +97,14 @@ def _shapes(cells: Composition) -> set[float]:
 
 
 def _comparable(cells: Composition, target: Item) -> bool:
-    """Whether the best a has another schedule beside it, and an error to be compared by."""
-    shapes = _shapes(cells)
-    others = any(schedule.family != "beta_a" for schedule in cells.study.schedules)
+    """Whether there are two schedules to be compared, and an error to compare them by."""
+    schedules = cells.study.schedules
+    numbered = any(axis.dimension == "schedule" for axis in cells.study.coordinates)
+    # of one family told apart by numbers the best is compared with a = 0 alone
+    several = len({s.family for s in schedules}) > 1 or not numbered or 0.0 in _shapes(cells)
     return (
-        bool(shapes)
-        and (others or (0.0 in shapes and len(shapes) > 1))
+        len(schedules) > 1
+        and several
         and any(
             variable.about.get("role") == "divergence" and variable.about.get("ranks") != "0"
             for item in cells.measures("divergences", target)
