@@ -57,6 +57,47 @@ def assert_chain(vp, law, score, times):
         assert lower <= upper * (1 + 1e-11) + 1e-13
 
 
+def conforti(vp, law, score, times):
+    mse, _ = score.error_moments(law, times[:-1])
+    return bounds.conforti_kl_bound(
+        vp,
+        times,
+        kl_to_prior=float(kl_divergence(law, vp.prior(law.dimension))),
+        information=float(relative_fisher_information(law, vp.variance)),
+        score_mse=mse,
+    )
+
+
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_bound_in_the_clock_lies_between_the_path_and_the_theorem(target, score):
+    """It needs no maximum; for the exact score its second term is a quarter of E₃ or less."""
+    law = TARGETS[target]
+    for variance, a, n in product([0.5, 1.0, 4.0], [-10.0, 0.0, 4.0], [1, 2, 5, 40, 300]):
+        vp, times = process(variance, a), uniform(1.0, n)
+        own = SCORES[score](vp, law)
+        found, terms = conforti(vp, law, own, times), bound(vp, law, own, times)
+        assert terms.path <= found.total * (1 + 1e-11)
+        assert found.total <= terms.total * (1 + 1e-11)
+        assert found.mixing == pytest.approx(terms.mixing, rel=1e-12)
+        assert 4 * found.discretization <= terms.discretization * (1 + 1e-12)
+        assert found.score_error == 0 or score != "exact"
+
+
+def test_the_bound_in_the_clock_is_an_ornstein_uhlenbeck_process_s():
+    """σ² = 1, β = 2: e^{−2T} KL + hI and no more for the exact score, with N steps of T/N."""
+    vp, law, times = VPProcess(ConstantSchedule(1.5, 2.0)), TARGETS["isotropic"], uniform(1.5, 30)
+    found = conforti(vp, law, scores.exact(vp, law), times)
+    information = float(relative_fisher_information(law, 1.0))
+    assert found.discretization == pytest.approx(0.05 * information, rel=1e-12)
+    assert found.mixing == pytest.approx(np.exp(-3) * kl_divergence(law, vp.prior(10)), rel=1e-12)
+    infinite = bounds.conforti_kl_bound(
+        vp, times, kl_to_prior=1.0, information=np.inf, score_mse=np.zeros((2, 30))
+    )
+    assert np.all(np.isinf(infinite.total))
+    assert infinite.total.shape == (2,)
+
+
 @pytest.mark.parametrize("variance", [0.5, 1.0, 4.0])
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("target", TARGETS)

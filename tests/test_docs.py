@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 import pytest
@@ -431,6 +431,29 @@ def test_modules_that_the_package_names_exist() -> None:
     assert len(names) > 8
     for name in names:
         importlib.import_module(f"sgm.{name}")
+
+
+def test_every_bound_and_every_objection_stand_on_their_page() -> None:
+    """A row a total, and below it all objections of its family, as the code words them."""
+    page = TEXTS["docs/bounds.md"]
+    totals, judged = set(), {}
+    for entry in families("bound").values():
+        if not entry.build.startswith("sgm."):
+            continue
+        assert entry.objection is not None
+        (total,) = (v for v in entry.variables if v.about.get("role") == "bound")
+        judged[total.name] = get_type_hints(entry.objection)["return"]
+        totals |= {total.name, *total.about.get("refined", "").split()}
+    theorems, objections = page.split("## What an objection means")
+    assert set(re.findall(r"^\| `(\w+)` \|", theorems, flags=re.M)) == totals
+    rows = re.findall(r"^\|([^|]*)\| (\d) \| ([^|]*) \|$", objections, flags=re.M)
+    said: dict[str, dict[int, str]] = {}
+    names: list[str] = []
+    for first, code, reason in rows:
+        names = re.findall(r"`(\w+)`", first) or names
+        for name in names:
+            said.setdefault(name, {})[int(code)] = reason
+    assert said == {name: {int(c): c.reason for c in kind if c} for name, kind in judged.items()}
 
 
 def test_variables_that_the_metrics_page_explains_exist() -> None:

@@ -110,6 +110,7 @@ PARAMETERS = {
 ELSEWHERE = {
     "gaussian_file", "data_file", "mnist", "cifar10",  # read a file of the user's
     "trained",  # is no closed form
+    "w2_one_step_mixture",  # of no Gaussian: see test_bounds_lipschitz
     # steps of a fixed size have an error of their own, see below
     "predictor_corrector", "predictor_corrector_snr", "annealed_langevin",
 }  # fmt: skip

@@ -1,16 +1,27 @@
 """Upper bounds of what a sampler's output loses against the data's law.
 
 `kl` holds the KL theorem and its sharper forms, `w2` the Wasserstein theorem, `one_step` a bound
-of W₂ that follows a sampler's own steps.
+of W₂ that follows a sampler's own steps, `lipschitz` two for other laws than Gaussians too, with
+the constants of `curvature`.
 """
 
 from sgm.bounds.kl import (
     KL_BOUND_PROVED_FOR,
+    ConfortiKLBound,
     KLBound,
     KLObjection,
+    conforti_kl_bound,
     gaussian_kl_bound,
     kl_bound,
     kl_objection,
+)
+from sgm.bounds.lipschitz import (
+    ONE_EVALUATION,
+    LipschitzBound,
+    LipschitzObjection,
+    brosse_dalalyan_w2_bound,
+    lipschitz_objection,
+    mixture_w2_bound,
 )
 from sgm.bounds.one_step import (
     OneStepBound,
@@ -32,21 +43,29 @@ from sgm.bounds.w2 import (
 
 __all__ = [
     "KL_BOUND_PROVED_FOR",
+    "ONE_EVALUATION",
     "W2_BOUND_PROVED_FOR",
+    "ConfortiKLBound",
     "KLBound",
     "KLObjection",
+    "LipschitzBound",
+    "LipschitzObjection",
     "OneStepBound",
     "OneStepObjection",
     "W2Bound",
     "W2Objection",
+    "brosse_dalalyan_w2_bound",
+    "conforti_kl_bound",
     "contraction",
     "gaussian_kl_bound",
     "gaussian_w2_bound",
     "kl_bound",
     "kl_objection",
+    "lipschitz_objection",
     "lipschitz_paper",
     "lipschitz_safe",
     "lipschitz_sharp",
+    "mixture_w2_bound",
     "one_step_objection",
     "one_step_w2_bound",
     "w2_objection",

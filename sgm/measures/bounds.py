@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from annotated_types import Interval
 
 from sgm import bounds
 from sgm.densities import Law
 from sgm.gaussian import Gaussian
 from sgm.processes import Process, VPProcess
-from sgm.registry import register
+from sgm.random import stream
+from sgm.registry import Seed, register
 from sgm.samplers import Steps
 from sgm.targets import LawTarget
 from sgm.variables import GRID, KL_TERMINAL, REPLICATE, SCHEDULE, SOLVER, THEORY, Variable
 
 __all__ = [
     "kl_bound",
+    "kl_conforti",
     "kl_objection",
     "w2_bound",
+    "w2_brosse_dalalyan",
+    "w2_brosse_dalalyan_objection",
     "w2_objection",
     "w2_one_step",
+    "w2_one_step_mixture",
+    "w2_one_step_mixture_objection",
     "w2_one_step_objection",
 ]
 
@@ -82,7 +89,7 @@ def kl_objection(law: Law | None, sampler: str, total: str) -> bounds.KLObjectio
                 "role": "bound",
                 "label": "upper bound E1 + E2 + E3",
                 "parts": "kl_bound_discretization kl_bound_score kl_bound_mixing",
-                "refined": "kl_bound_refined kl_path",
+                "refined": "kl_bound_refined kl_path kl_conforti",
                 "objection": "kl_bound_objection",
                 "divergence": "kl_plugin",
             },
@@ -115,20 +122,12 @@ def kl_bound(
     if isinstance(law, Gaussian):
         bound = bounds.gaussian_kl_bound(process, law, times, score_mse, score_cross)
     else:
-        variance = process.variance
-
-        def kl_to_prior(t: float) -> float:
-            scale, spread = process.mean_scale(t), process.kernel_variance(t)
-            return law.kl_to_normal(variance, float(scale), float(spread))
-
         bound = bounds.kl_bound(
             process,
             times,
-            kl_to_prior=kl_to_prior(times[-1]),
-            fisher=lambda t: law.relative_fisher_information(
-                variance, process.mean_scale(t), process.kernel_variance(t)
-            ),
-            terminal_kl=kl_to_prior(times[0]),
+            kl_to_prior=_kl_to_prior(process, law, times[-1]),
+            fisher=lambda t: _information(process, law, t),
+            terminal_kl=_kl_to_prior(process, law, times[0]),
             score_mse=score_mse,
             score_cross=score_cross,
         )
@@ -147,6 +146,69 @@ def kl_bound(
         "kl_bound": bound.total,
         "kl_bound_refined": bound.total_refined,
         "kl_path": bound.path,
+    }
+
+
+def _kl_to_prior(process: VPProcess, law: Law, t: float) -> float:
+    """KL(p_t ‖ π_∞)."""
+    scale, spread = process.mean_scale(t), process.kernel_variance(t)
+    return law.kl_to_normal(process.variance, float(scale), float(spread))
+
+
+def _information(process: VPProcess, law: Law, t: npt.ArrayLike) -> Array:
+    """I(p_t | π_∞); shape of `t`."""
+    return law.relative_fisher_information(
+        process.variance, process.mean_scale(t), process.kernel_variance(t)
+    )
+
+
+@register(
+    "bound",
+    needs="law",
+    objection=kl_objection,
+    stationary=True,
+    variables=[
+        Variable("kl_conforti_mixing", SCHEDULE, "E1, mixing term", about={"label": "E1 mixing"}),
+        Variable(
+            "kl_conforti_discretization",
+            SOLVER,
+            "half the largest step of B times I(target | prior)",
+            about={"label": "discretization"},
+        ),
+        Variable(
+            "kl_conforti_score",
+            THEORY,
+            "what the score's error adds",
+            about={"label": "score error"},
+        ),
+        Variable(
+            "kl_conforti",
+            THEORY,
+            "upper bound on KL(target || generated) in the clock B",
+            about={
+                "role": "bound",
+                "label": "bound of Conforti, Durmus, Gentiloni Silveri",
+                "parts": "kl_conforti_score kl_conforti_discretization kl_conforti_mixing",
+                "objection": "kl_conforti_objection",
+                "divergence": "kl_plugin",
+            },
+        ),
+    ],
+)
+def kl_conforti(process: VPProcess, law: Law, times: Array, score_mse: Array) -> dict[str, Any]:
+    """The KL bound of Conforti, Durmus and Gentiloni Silveri, in the clock B."""
+    bound = bounds.conforti_kl_bound(
+        process,
+        times,
+        kl_to_prior=_kl_to_prior(process, law, times[-1]),
+        information=float(_information(process, law, times[-1])),
+        score_mse=score_mse,
+    )
+    return {
+        "kl_conforti_mixing": bound.mixing,
+        "kl_conforti_discretization": bound.discretization,
+        "kl_conforti_score": bound.score_error,
+        "kl_conforti": bound.total,
     }
 
 
@@ -374,3 +436,126 @@ def w2_one_step(
         "w2_one_step_score": bound.score_error,
         "w2_one_step": bound.total,
     }
+
+
+def _recursion(
+    name: str, label: str, divergence: str, discretization: str, *more: Variable
+) -> list[Variable]:
+    """The variables of a bound by recursion over the steps, see `sgm.bounds.lipschitz`."""
+    return [
+        Variable(f"{name}_mixing", GRID, "share of the start at the prior", "1",
+                 {"label": "mixing"}),
+        Variable(f"{name}_discretization", GRID, discretization, "1", {"label": "discretization"}),
+        Variable(f"{name}_score", REPLICATE,
+                 "share of the score's errors along the generated chain", "1",
+                 {"label": "score error"}),
+        Variable(f"{name}_growth", GRID,
+                 "product of the steps' Lipschitz constants, the factor of an error at the start",
+                 "1"),
+        *more,
+        Variable(name, REPLICATE, f"{label}, an upper bound", "1", {
+            "role": "bound",
+            "label": label,
+            "parts": f"{name}_discretization {name}_score {name}_mixing",
+            "objection": f"{name}_objection",
+            "divergence": divergence,
+        }),
+    ]  # fmt: skip
+
+
+def _shares(name: str, bound: bounds.LipschitzBound | None) -> dict[str, Any]:
+    """The variables of `_recursion`, NaN where the bound is none."""
+    if bound is None:
+        parts = ("_mixing", "_discretization", "_score", "_growth", "")
+        return {f"{name}{part}": np.nan for part in parts}
+    return {
+        f"{name}_mixing": bound.mixing,
+        f"{name}_discretization": bound.discretization + bound.early_stop,
+        f"{name}_score": bound.score_error,
+        f"{name}_growth": bound.growth,
+        name: bound.total,
+    }
+
+
+def w2_brosse_dalalyan_objection(
+    law: Law | None, sampler: str, total: str
+) -> bounds.LipschitzObjection:
+    """Why the bound of Brosse and Dalalyan does not hold for a target and a sampler, if so."""
+    return bounds.lipschitz_objection(law, sampler, frozenset({"ddim"}))
+
+
+@register(
+    "bound",
+    needs="law",
+    objection=w2_brosse_dalalyan_objection,
+    variables=_recursion(
+        "w2_brosse_dalalyan",
+        "bound of W2 of Brosse and Dalalyan",
+        "w2_plugin",
+        "share of the steps' discretisation, for any law",
+    ),
+)
+def w2_brosse_dalalyan(
+    process: Process, law: Law, times: Array, steps: Steps, score_mse_evaluations: Array
+) -> dict[str, Any]:
+    """The bound of W2 for DDIM with η = 0, Euler's scheme of the flow; NaN for other samplers."""
+    found = None
+    if score_mse_evaluations.shape[-1] == steps.n_steps:
+        found = bounds.brosse_dalalyan_w2_bound(
+            process, law, times, steps, score_mse_generated=score_mse_evaluations
+        )
+    return _shares("w2_brosse_dalalyan", found)
+
+
+def w2_one_step_mixture_objection(
+    law: Law | None, sampler: str, total: str
+) -> bounds.LipschitzObjection:
+    """Why the one-step bound of mixtures does not hold for a target and a sampler, if so."""
+    return bounds.lipschitz_objection(law, sampler)
+
+
+@register(
+    "bound",
+    needs="density",
+    objection=w2_one_step_mixture_objection,
+    variables=_recursion(
+        "w2_one_step_mixture",
+        "one-step bound on W2 by Lipschitz constants",
+        "w2_sample",
+        "share of the steps' discretisation, by Monte Carlo",
+        Variable(
+            "w2_one_step_mixture_standard_error",
+            GRID,
+            "Monte-Carlo standard error of the share of the steps",
+            "1",
+        ),
+    ),
+)
+def w2_one_step_mixture(
+    process: Process,
+    law: Law,
+    times: Array,
+    steps: Steps,
+    score_mse_evaluations: Array,
+    *,
+    draws: Annotated[int, Interval(ge=2, le=10**6)] = 1000,
+    draws_seed: Seed = 0,
+) -> dict[str, Any]:
+    """The bound of W2 that follows the sampler's steps, for laws whose score is Lipschitz.
+
+    Parameters
+    ----------
+    draws : int
+        Draws of the forward process in each step, for the errors of the steps.
+    draws_seed : int
+        Seed of these draws, the same for all cells.
+    """
+    name = "w2_one_step_mixture"
+    found = None
+    if score_mse_evaluations.shape[-1] == steps.n_steps:
+        found = bounds.mixture_w2_bound(
+            process, law, times, steps, stream(draws_seed, name), draws,
+            score_mse_generated=score_mse_evaluations,
+        )  # fmt: skip
+    error = np.nan if found is None else found.standard_error
+    return _shares(name, found) | {f"{name}_standard_error": error}

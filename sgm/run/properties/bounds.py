@@ -41,6 +41,7 @@ SAMPLERS = (
     "euler_maruyama",
     "ancestral",
     "probability_flow_euler",
+    "ddim",
 )
 #: Relative and absolute rounding error of two numbers that are compared.
 ROUNDING = (1e-9, 1e-13)
