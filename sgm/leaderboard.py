@@ -70,7 +70,7 @@ def _evaluations(grid: xr.Dataset) -> npt.NDArray[np.int64]:
     """NFE by time grid, sampler and N; that of grids from before it was counted is N."""
     sizes = {dim: grid.sizes[dim] for dim in ("time_grid", "sampler", "n_steps")}
     nfe = grid["nfe"] if "nfe" in grid.coords else grid["n_steps"]
-    return np.asarray(nfe.variable.set_dims(sizes).transpose(*sizes).values)
+    return np.asarray(nfe.variable.set_dims(sizes).transpose(*sizes).values)  # type: ignore[no-untyped-call]
 
 
 def _entries(nfe: npt.NDArray[np.int64], budget: int) -> npt.NDArray[np.intp]:
@@ -212,8 +212,8 @@ def _arranged(grid: xr.Dataset, name: str) -> Array:
     sizes = {dim: grid.sizes[dim] for dim in order}
     if "seed" not in variable.dims:
         sizes["seed"] = 1
-    values = variable.set_dims(sizes).transpose(*order).values
-    return values.reshape(*values.shape[:2], -1, *values.shape[-2:])
+    values = variable.set_dims(sizes).transpose(*order).values  # type: ignore[no-untyped-call]
+    return values.reshape(*values.shape[:2], -1, *values.shape[-2:])  # type: ignore[no-any-return]
 
 
 def _measures(grid: xr.Dataset, divergence: Divergence) -> list[_Measure]:

@@ -80,6 +80,19 @@ def test_the_same_study_gives_the_same_bytes(
     assert {name for name in first if first[name] != again[name]} <= {"provenance.json"}
 
 
+def test_large_tables_are_left_out(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    sizes = {path.name: path.stat().st_size for path in Path("results/tiny/tables").iterdir()}
+    del sizes["summary.csv"]  # left out whatever its size
+    most = sorted(sizes.values())[len(sizes) // 2]
+    monkeypatch.setattr("sgm.run.publish.LARGEST", most)
+    publish(Path("study.yaml"), tmp_path)
+    kept = {path.name for path in (tmp_path / "tiny/tables").iterdir()}
+    assert kept == {name for name, size in sizes.items() if size <= most} < set(sizes)
+
+
 def test_the_figures_are_drawn_as_the_workflow_drew_them(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

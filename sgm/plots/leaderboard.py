@@ -85,7 +85,7 @@ def leaderboard_figure(grid: xr.Dataset, divergence: str) -> tuple[Figure, pd.Da
     page = Page(
         f"{named.label}: schedules, time grids and samplers at equal numbers of evaluations",
         [
-            Band([panel], [Track("leaderboard", height=0.165 * rows + 0.75, paint=paint)])
+            Band([panel], [Track("leaderboard", height=0.165 * rows + 0.75, paint=paint)])  # type: ignore[list-item]
             for panel, rows in heights.items()
         ],
         notes=[
