@@ -89,6 +89,31 @@ def test_the_number_that_varies_stands_on_x(case: str) -> None:
         assert rows[name].dropna().tolist() == numbers
 
 
+def test_labels_without_the_number_are_columns_where_levels_can_not_be_told_apart() -> None:
+    numbers = {f"power_exponent={k}": float(k) for k in (1, 2, 4)}
+    others = dict.fromkeys(("cosine", "sigmoid", "edm", "laplace", "spline"), NAN)
+    grid = parametrised(
+        synthetic_grid(a=tuple(range(7)), n_seeds=3), "schedule", "exponent", numbers | others
+    )
+    figure, frame = plots.draw(grid, "kl/isotropic")
+    rows = frame[frame["curve"] == "empirical"]
+    assert rows["schedule"].tolist() == [*numbers, *others]
+    assert rows["x"].is_monotonic_increasing
+    assert not frame["curve"].str.startswith("level").any()
+    ticks = [text.get_text() for text in figure.axes[-1].get_xticklabels()]
+    assert ticks == ["1", "2", "4", *others]
+    joined = [
+        len(line.get_xdata()) for line in figure.axes[-1].lines if line.get_linestyle() == "-"
+    ]
+    assert max(joined) == 3  # the family alone
+    assert not any(text.get_text() in others for text in figure.legends[0].get_texts())
+    figure, frame = plots.draw(grid, "schedules")
+    shown = frame.groupby("panel")["curve"].unique()
+    assert len(shown) == 1  # five: one row, by colour
+    looks = {(t.get_color(), str(t.get_linestyle())) for t in figure.legends[0].get_lines()}
+    assert len(looks) == len(others)
+
+
 def test_what_else_a_family_varies_is_a_curve_of_its_own() -> None:
     figure, frame = plots.draw(corrected(), "kl/isotropic")
     rows = frame[frame["curve"] == "empirical"]

@@ -224,13 +224,7 @@ def test_the_documented_commands_run(folder: Path) -> None:
     assert (folder / "results/schedules").is_dir()
 
 
-@pytest.mark.parametrize(
-    "target",
-    [
-        "isotropic",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("correlated", "heteroscedastic")),
-    ],
-)
+@pytest.mark.parametrize("target", ["isotropic", "correlated", "heteroscedastic"])
 def test_the_schedules_of_the_study_are_the_best(target: str) -> None:
     """config/schedules against a search: as `make schedule` writes them."""
     config = yaml.safe_load((ROOT / "config/studies/best-schedule.yaml").read_text())

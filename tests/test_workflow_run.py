@@ -400,6 +400,7 @@ def test_a_bad_config_is_one_clear_error_before_any_compute(study: Workflow) -> 
     assert study.planned(tiny()) == {}
 
 
+@pytest.mark.slow
 def test_a_study_that_extends_another_has_the_jobs_of_both(tmp_path: Path) -> None:
     workflow = Workflow(tmp_path)
     alone = workflow.planned(tiny(seeds=5, seeds_per_job=2))

@@ -36,6 +36,7 @@ LABELS = ("schedule", *PANEL_AXES)
 COLUMNS = ("axis", "curve", "series", "x", "y", "low", "high", "n_runs", "n_failed")
 OWN_AXES = ("time_fraction", "bin", "rows")  # of some variables alone
 SERIES = 4  # schedules drawn as curves, at most
+LEVELS = 4  # labels without the number on x drawn as levels, at most: more are columns
 
 T = TypeVar("T")
 
@@ -176,7 +177,8 @@ class View:
         gap = len(ordered.others) if ordered is not None else 0
         columns = {k: i + 0.5 * (i >= len(labels) - gap > 0) for i, k in enumerate(labels)}
         numbers = {k: float(at[k]) for k in labels} if axis else columns
-        places = columns if stacked else numbers
+        in_columns = stacked or gap > LEVELS
+        places = columns if in_columns else numbers
         schedules, note = [str(s) for s in shown["schedule"].values], ""
         if dimension == "schedule":
             schedules = labels
@@ -192,7 +194,7 @@ class View:
         panels.insert(0, "panel", range(len(panels)))
         return cls(
             cells, axis, dimension, places, names, panels, schedules, scores,
-            exact if exact not in scores else "", note, axis is None or stacked,
+            exact if exact not in scores else "", note, axis is None or in_columns,
         )  # fmt: skip
 
     @property

@@ -75,7 +75,8 @@ def divergence_figure(
     """The paper's figure: bounds (above) and divergence (below) against a, mean ± 1 sd over runs.
 
     On x stands the number that varies, else the labels of what varies. A panel for each setting of
-    what is left; without the numbers in an axis, a schedule is a level across the panel. Stars mark
+    what is left; without the number on x a schedule is a level across the panel, or, if they are
+    more than can be told apart, all are columns. Stars mark
     the lowest of the axis, a ring the lowest of all. The estimate that resolves most comes first:
     the coupled one, with what the paper's estimator would show of its 10,000 rows, or with the
     plain one and its floor. Where the bound's theorem does not apply its curve is dashed grey,
@@ -130,7 +131,7 @@ def divergence_figure(
     panels = view.panels["panel"].tolist()
     columns = columns_for(len(panels))
     series = list(dict.fromkeys(frame.loc[frame["curve"].isin([main, "bound"]), "series"]))
-    series = series if view.axis else []
+    series = series if view.axis and not view.in_columns else []
     levels = [
         c for c in dict.fromkeys(frame["curve"]) if c.startswith("level") and NOT_VALID not in c
     ]
@@ -210,7 +211,8 @@ def _errors(view: View, measure: Divergence) -> tuple[str, list[pd.DataFrame]]:
             table = view.table(measure.name, score=view.exact, spread="none")
             found.append(table[table["x"].notna()].assign(curve="exact score, empirical"))
     found.append(floor if plain else floor.iloc[:0])
-    if view.axis is not None and view.axis.name == "a" and (own["x"].nunique() > 1):
+    family = view.axis is not None and view.axis.name == "a" and not view.in_columns
+    if family and own["x"].nunique() > 1:
         zero = own[(own["x"] == 0) & own["y"].notna()]
         found.append(zero.assign(curve=VPSDE, x=np.nan, low=np.nan, high=np.nan))
     if measure.ranks:

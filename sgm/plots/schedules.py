@@ -11,7 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
 from sgm.plots.cells import evenly
-from sgm.plots.engine import DASHES, Band, C, Look, Page, Track, draw_page
+from sgm.plots.engine import DASHES, LOG_RATIO, SERIES, Band, C, Look, Page, Track, draw_page
 from sgm.reading import numeric_axes
 
 VARIABLES = {
@@ -19,7 +19,8 @@ VARIABLES = {
     "schedule_mean_scale": r"mean scale $m_t$",
     "schedule_std": r"standard deviation $\sigma_t$",
 }
-HORIZONS = 3  # rows of panels, at most
+HORIZONS = 3  # at most
+PER_ROW = len(SERIES)  # schedules without a number in a row of panels, where there are many
 MAP = [C.BLUE, C.SKY, "#8A8A8A", "#E8A23D", C.VERMILLION]
 
 
@@ -27,7 +28,9 @@ def schedules_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
     """β(t), m_t and σ_t of every schedule against t; a row of panels a horizon.
 
     The colour of a schedule is its number, a of β_a, on a map that diverges from grey at 0; those
-    without one are black and dashed. Of a single schedule all horizons are in one row, by colour.
+    without one are black and dashed; of more than can be told apart so, each row of panels has
+    some, by colour, and all with a number. Of a single schedule all horizons are in one row, by
+    colour. β is logarithmic where one schedule would flatten all others.
 
     Returns
     -------
@@ -47,7 +50,18 @@ def schedules_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
     frame = table.reset_index().melt(
         ["schedule", "horizon", "time_fraction"], list(VARIABLES), "axis", "y"
     )
-    frame["panel"] = frame["horizon"].map({t: 0 if alone else i for i, t in enumerate(horizons)})
+    others = [name for name in labels if not alone and not np.isfinite(number[name])]
+    rows = (
+        {name: k // PER_ROW for k, name in enumerate(others)} if len(others) > len(DASHES) else {}
+    )
+    n_rows = 1 + max(rows.values(), default=0)
+    frame = pd.concat(
+        [frame[[rows.get(s, row) == row for s in frame["schedule"]]].assign(panel=row)
+         for row in range(n_rows)]
+    )  # fmt: skip
+    frame["panel"] += n_rows * frame["horizon"].map(
+        {t: 0 if alone else i for i, t in enumerate(horizons)}
+    )
     frame["x"] = frame["time_fraction"] * frame["horizon"]
     frame["curve"] = frame["schedule"].astype(str)
     frame["series"] = frame["horizon"].map("{:g}".format) if alone else ""
@@ -67,13 +81,15 @@ def schedules_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
     colors = LinearSegmentedColormap.from_list(
         "a", [C.BLUE, C.SKY, "#8A8A8A", "#E8A23D", C.VERMILLION]
     )
-    others = [name for name in labels if not np.isfinite(number.get(name, 0.0))]
 
     def look(curve: str, series: str) -> Look:
         value = number[float(series)] if alone else number[curve]
         if np.isfinite(value):
             return Look("", colors(norm(value)), width=1.0, order=2)
-        dashes = DASHES[others.index(curve) % len(DASHES)] if len(labels) > 1 else "-"
+        if rows:
+            color, _ = SERIES[others.index(curve) % PER_ROW]
+            return Look(curve, color, DASHES[rows[curve] % len(DASHES)], width=1.3)
+        dashes = DASHES[others.index(curve)] if len(labels) > 1 else "-"
         return Look(curve, "black", dashes, width=1.5)
 
     def set_time(ax: Axes, rows: pd.DataFrame, last: bool) -> None:
@@ -84,11 +100,16 @@ def schedules_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
     def add_colorbar(figure: Figure) -> None:
         bar = figure.colorbar(
             ScalarMappable(norm, colors), ax=figure.axes, label=axis.label if axis else "",
-            aspect=25, pad=0.02, use_gridspec=False,
+            aspect=25 * frame["panel"].nunique(), pad=0.02, use_gridspec=False,
         )  # fmt: skip
         bar.outline.set_visible(False)
 
-    tracks = [Track(name, label, 1.9, log=False, zero=True) for name, label in VARIABLES.items()]
+    tops = frame[frame["axis"] == "schedule_beta"].groupby("curve")["y"].max()
+    steep = {"schedule_beta"} if tops.max() > LOG_RATIO * tops.median() else set()
+    tracks = [
+        Track(name, label, 1.9, log=name in steep, zero=name not in steep)
+        for name, label in VARIABLES.items()
+    ]
     bands = [Band([panel], tracks, beside=True) for panel in frame["panel"].unique()]
     note = f"{len(horizons)} of {len(horizons) + left_out} horizons shown" if left_out else ""
     page = Page(
