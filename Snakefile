@@ -35,4 +35,6 @@ localrules:
 
 
 onsuccess:
+    if (answers := Path(f"{plan.root}/tables/answers.txt")).exists():  # not with --until
+        logger.info(answers.read_text(encoding="utf-8").rstrip())
     logger.info(f"The results are in {plan.root}.")

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from sgm.answers import answers_text
 from sgm.axes import GRID
 from sgm.comparison import comparison_table, comparison_text
 from sgm.horizons import horizons_table
@@ -148,7 +149,7 @@ TABLES: dict[str, Callable[[xr.Dataset], pd.DataFrame]] = {
 def write_tables(
     grid: xr.Dataset, folder: str | Path, names: Sequence[str] = tuple(TABLES)
 ) -> list[Path]:
-    """Write `folder`/<name>.csv for each table, and the comparisons in words; the folder is made.
+    """Write `folder`/<name>.csv for each table, comparisons and answers in words; it is made.
 
     Parameters
     ----------
@@ -163,9 +164,14 @@ def write_tables(
         The files.
     """
     folder = Path(folder)
-    paths = [folder / "comparison.txt"]
-    with written_whole(paths[0]) as aside:
-        aside.write_text(comparison_text(grid), encoding="utf-8")
+    texts = {
+        "comparison": comparison_text(grid),
+        "answers": answers_text(grid, str(folder.parent)),
+    }
+    paths = [folder / f"{name}.txt" for name in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
+        with written_whole(path) as aside:
+            aside.write_text(text, encoding="utf-8")
     for name in names:
         paths.append(folder / f"{name}.csv")
         with written_whole(paths[-1]) as aside:

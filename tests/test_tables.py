@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 
 from sgm import tables
+from sgm.answers import answers_text
 from sgm.comparison import comparison_text
 from tests.grids import FLOOR, NOT_APPLICABLE, fail, synthetic_grid
 
@@ -79,11 +80,12 @@ def test_summary_leaves_out_cells_that_do_not_exist() -> None:
 def test_every_study_has_its_tables(options, tmp_path: Path) -> None:
     paths = tables.write_tables(synthetic_grid(**options), tmp_path / "tables")
     assert [path.name for path in paths] == [
-        "comparison.txt", "summary.csv", "ranking.csv", "comparison.csv", "horizons.csv",
-        "leaderboard.csv", "leaderboard_targets.csv",
+        "comparison.txt", "answers.txt", "summary.csv", "ranking.csv", "comparison.csv",
+        "horizons.csv", "leaderboard.csv", "leaderboard_targets.csv",
     ]  # fmt: skip
     assert paths[0].read_text() == comparison_text(synthetic_grid(**options))
-    for path in paths[1:]:
+    assert paths[1].read_text() == answers_text(synthetic_grid(**options), str(tmp_path))
+    for path in paths[2:]:
         rows = pd.read_csv(path)
         alone = len(options.get("a", ())) == 1  # one schedule
         empty = path.stem == "horizons" or (path.stem == "comparison" and alone)

@@ -41,7 +41,10 @@ TABLES = [
         "ranking.csv",
         "comparison.csv",
         "horizons.csv",
+        "leaderboard.csv",
+        "leaderboard_targets.csv",
         "comparison.txt",
+        "answers.txt",
     )
 ]
 
