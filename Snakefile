@@ -35,6 +35,7 @@ localrules:
 
 
 onsuccess:
-    if (answers := Path(f"{plan.root}/tables/answers.txt")).exists():  # not with --until
+    answers = Path(plan.root, "tables/answers.txt")
+    if answers.exists():  # not where other files were asked for
         logger.info(answers.read_text(encoding="utf-8").rstrip())
     logger.info(f"The results are in {plan.root}.")
