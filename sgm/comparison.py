@@ -298,7 +298,7 @@ def compare(here: xr.Dataset, divergence: Divergence) -> list[Comparison]:
         if not all(np.isfinite(values[own]).any() for own in places):
             continue
         choice = any(len(own) > 1 for own in places)
-        alive = np.isfinite(values[[*places[0], *places[1]]]).any(0) & choice
+        alive = np.asarray(np.isfinite(values[[*places[0], *places[1]]]).any(0) & choice)
         halves = [cross_fitted(values[own], alive) for own in places]
         half = halves[0][1]
         picked = [np.array(own)[picks] for own, (picks, _) in zip(places, halves, strict=True)]
@@ -386,11 +386,11 @@ def cross_fitted(
         The runs that are cut in halves, by default those with a value. Under six of them the row
         is chosen on all runs.
     """
-    alive = np.flatnonzero(np.isfinite(values).any(0) if alive is None else alive)
+    runs = np.flatnonzero(np.isfinite(values).any(0) if alive is None else alive)
     half = np.zeros(values.shape[1], dtype=np.intp)
-    if len(alive) < MIN_CROSS_FITTED:
+    if len(runs) < MIN_CROSS_FITTED:
         return np.full(values.shape[1], _lowest(values)), half
-    half[alive] = np.arange(len(alive)) % 2
+    half[runs] = np.arange(len(runs)) % 2
     chosen = np.array([_lowest(values[:, half != h]) for h in (0, 1)])
     return chosen[half], half
 

@@ -47,7 +47,7 @@ from sgm.reading import (
     parameters,
     unbeaten,
 )
-from sgm.store import DONE, FAILED, NOT_RUN
+from sgm.store import FAILED, NOT_RUN
 
 __all__ = ["Bounding", "bounding", "exceeds", "own_bounds", "ranking_table", "violations"]
 
@@ -152,7 +152,7 @@ def exceeds(error: Array, bound: Array, *, exact: bool) -> Array:
 def ranking_table(grid: xr.Dataset) -> pd.DataFrame:
     """Does a bound rank choices as the error does? One row a (set, divergence, judge).
 
-    Divergences that no bound is of are left out.
+    Divergences that no bound is of are left out, and sets without an error unless runs were lost.
 
     Parameters
     ----------
@@ -270,8 +270,8 @@ def _rows(
             kind, error = "empirical", plain[place]
         else:
             kind, error = "exact", exact[place]
-        tried = np.isin(status[place], [NOT_RUN, DONE, FAILED])
-        if not (tried.any() or np.isfinite(error).any()):
+        lost = np.isin(status[place], [NOT_RUN, FAILED])
+        if not (lost.any() or np.isfinite(error).any()):
             continue
         found = {name: (values[place], reasons[name][place]) for name, values in totals.items()}
         ideal = (*place[:score_axis], exact_score, *place[score_axis + 1 :])

@@ -55,11 +55,11 @@ def agreement_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
         return empty_page(title, "no bound beside an error, over two schedules or more"), frame
     targets = list(dict.fromkeys(frame["series"]))
     names = dict(zip(frame["x"], frame["row"], strict=True))
-    settings = frame.drop_duplicates("panel").set_index("panel")
+    settings = frame.drop_duplicates("panel")
     varying = [name for name in WORDS if settings[name].nunique() > 1]
     titles = {
-        int(panel): ", ".join(WORDS[name].format(row[name]) for name in varying)
-        for panel, row in settings.iterrows()
+        row["panel"]: ", ".join(WORDS[name].format(row[name]) for name in varying)
+        for _, row in settings.iterrows()
     }
     first = settings.iloc[0]
     shared = ", ".join(WORDS[name].format(first[name]) for name in WORDS if name not in varying)
@@ -74,7 +74,7 @@ def agreement_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
         )  # fmt: skip
 
     tracks = [paint(measure) for measure in MEASURES]
-    bands = [Band([int(panel)], tracks, beside=True) for panel in settings.index]
+    bands = [Band([panel], tracks, beside=True) for panel in settings["panel"]]
     handles = [
         Look("", color, "none", marker, size=4).handle(target, color)
         for target, (color, marker) in colors.items()
@@ -93,13 +93,13 @@ def agreement_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
 
 def _frame(grid: xr.Dataset) -> pd.DataFrame:
     """A row a (setting, bound, target, measure)."""
-    table = ranking_table(grid)
+    table: pd.DataFrame = ranking_table(grid)
     if table.empty:
         return table
     table = table[(table["varies"] == "schedule") & (table["among"] == "all") & (table["n"] > 1)]
     own = {d.name: {b.total for b in own_bounds(grid, d)} for d in divergences_of(grid)}
     bounded = [b in own[d] for d, b in zip(table["divergence"], table["bound"], strict=True)]
-    table = table[np.array(bounded) & np.isfinite(table["ratio_median"])]
+    table = table[np.array(bounded, dtype=bool) & np.isfinite(table["ratio_median"])]
     if table.empty:
         return table
     setting = [name for name in SETTING if name != "target"]
@@ -122,7 +122,8 @@ def _frame(grid: xr.Dataset) -> pd.DataFrame:
         )
         columns = {value: "y", low: "low", high: "high", "bound": "curve"}
         found.append(one.rename(columns=columns).dropna(subset="y"))
-    return pd.concat(found, ignore_index=True)
+    whole: pd.DataFrame = pd.concat(found, ignore_index=True)
+    return whole
 
 
 def _draw(

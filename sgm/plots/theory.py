@@ -152,7 +152,8 @@ def _reasons(frame: pd.DataFrame) -> dict[int, str]:
     """Why bounds of a panel are grey, one line a divergence."""
     grey = frame[frame["curve"].str.contains(NOT_VALID)]
     found: dict[int, list[str]] = {}
-    for (panel, axis), rows in grey.groupby(["panel", "axis"], sort=False):
+    for _, rows in grey.groupby(["panel", "axis"], sort=False):
         whys = dict.fromkeys(curve.partition(NOT_VALID)[2] for curve in rows["curve"])
-        found.setdefault(int(panel), []).append(f"{axis}: {'; '.join(whys)}")
+        first = rows.iloc[0]
+        found.setdefault(int(first["panel"]), []).append(f"{first['axis']}: {'; '.join(whys)}")
     return {panel: "\n".join(lines) for panel, lines in found.items()}
