@@ -161,6 +161,7 @@ def test_evaluations_of_the_score_stand_on_x_in_place_of_steps() -> None:
     assert rows["n_steps"].tolist() == [5, 10, 20] * 2
     assert rows["y"].tolist() == by_steps.loc[by_steps["curve"] == "empirical", "y"].tolist()
     assert figure.axes[-1].get_xlabel() == "evaluations of the score NFE"
+    assert len({ax.get_xlim() for ax in figure.axes if ax.get_xlabel()}) == 1
     # a bound is about steps: its columns are those of N
     _, frame = plots.draw(grid, "kl_decomposition/isotropic", x="nfe")
     rows = frame[(frame["axis"] == "stack") & (frame["curve"] == "kl_bound_mixing")]
