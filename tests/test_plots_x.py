@@ -139,6 +139,16 @@ def test_schedules_are_curves_where_something_else_is_on_x() -> None:
     assert {"beta_a=-5", "cosine"} <= set(labels)
 
 
+def test_panels_of_a_row_that_is_not_full_are_as_wide_as_all() -> None:
+    samplers = ("ei_modified", "em", "ddim", "heun", "unipc")
+    grid = synthetic_grid(a=(0,), cosine=False, samplers=samplers, n_steps=(5, 10), n_seeds=2)
+    figure, frame = plots.draw(grid, "kl/isotropic", x="n_steps")
+    assert frame["panel"].nunique() == 5  # in rows of three
+    figure.draw_without_rendering()
+    widths = [ax.get_position().width for ax in figure.axes]
+    assert max(widths) < 1.2 * min(widths)
+
+
 def evaluated() -> xr.Dataset:
     """Two samplers of one and of two evaluations a step."""
     grid = synthetic_grid(
@@ -161,6 +171,7 @@ def test_evaluations_of_the_score_stand_on_x_in_place_of_steps() -> None:
     assert rows["n_steps"].tolist() == [5, 10, 20] * 2
     assert rows["y"].tolist() == by_steps.loc[by_steps["curve"] == "empirical", "y"].tolist()
     assert figure.axes[-1].get_xlabel() == "evaluations of the score NFE"
+    assert len({ax.get_xlim() for ax in figure.axes if ax.get_xlabel()}) == 1
     # a bound is about steps: its columns are those of N
     _, frame = plots.draw(grid, "kl_decomposition/isotropic", x="nfe")
     rows = frame[(frame["axis"] == "stack") & (frame["curve"] == "kl_bound_mixing")]

@@ -302,6 +302,9 @@ class View:
         if self.axis is not None and not self.in_columns:
             places = rows["x"] if self.axis == NFE else self.places.values()
             set_numbers(ax, [x for x in places if np.isfinite(x)], self.axis.label if last else "")
+            if self.axis == NFE:  # panels are compared at equal numbers
+                low, high = np.min(self.cells["nfe"]), np.max(self.cells["nfe"])
+                ax.set_xlim(0.9 * low, 1.1 * high)
             return
         what = self.dimension.replace("_", " ")
         label, names = what, {x: str(k) for k, x in self.places.items()}

@@ -238,11 +238,15 @@ class Track:
 
 @dataclass(frozen=True)
 class Band:
-    """Panels side by side, by their numbers, with the same tracks: above each other or beside."""
+    """Panels side by side, by their numbers, with the same tracks: above each other or beside.
+
+    With fewer panels than `columns` the rest of the row is blank.
+    """
 
     panels: Sequence[int]
     tracks: Sequence[Track]
     beside: bool = False
+    columns: int = 0
 
     def places(self) -> list[list[tuple[int, Track]]]:
         """Panel and track of each axes, row by row."""
@@ -268,8 +272,11 @@ class Page:
 
 
 def wrapped(panels: Sequence[int], tracks: Sequence[Track], columns: int) -> list[Band]:
-    """Bands of so many panels."""
-    return [Band(panels[i : i + columns], tracks) for i in range(0, len(panels), columns)]
+    """Bands of so many panels, all of one width."""
+    return [
+        Band(panels[i : i + columns], tracks, columns=min(columns, len(panels)))
+        for i in range(0, len(panels), columns)
+    ]
 
 
 def columns_for(n: int) -> int:
@@ -291,7 +298,7 @@ def draw_page(frame: pd.DataFrame, page: Page) -> Figure:
 
 def _draw_page(frame: pd.DataFrame, page: Page) -> Figure:
     rows_of = [(band, line) for band in page.bands for line in band.places()]
-    columns = math.lcm(*(len(line) for _, line in rows_of))
+    columns = math.lcm(*(max(len(line), band.columns) for band, line in rows_of))
     most = max(len(band.panels) for band in page.bands)
     letters = int((page.width - 0.5) / most / LETTER)
     titles = {panel: wrap(text, letters) for panel, text in page.titles.items()}
@@ -317,7 +324,7 @@ def _draw_page(frame: pd.DataFrame, page: Page) -> Figure:
     by_axes = dict(list(frame.groupby(["panel", "axis"], sort=False)))
     firsts: dict[int, Axes] = {}
     for row, (band, line) in enumerate(rows_of):
-        span = columns // len(line)
+        span = columns // max(len(line), band.columns)
         for column, (panel, track) in enumerate(line):
             first = firsts.get(panel)
             at = grid[row, span * column : span * (column + 1)]

@@ -70,7 +70,8 @@ def exact(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) 
                     times = build_times(time_grid, process, n_steps, law)
                     steps = [build_steps(sampler, process, times) for sampler in spec["samplers"]]
                     for c, score in enumerate(scores):
-                        context = bound_context(process, law, times, score)
+                        moments = score.error_moments(law, times[:-1])
+                        context = bound_context(process, law, times, *moments)
                         put(measured(spec["bounds"], context), **place, score=c)
                         for m, scheme in enumerate(steps):
                             here = {**place, "score": c, "sampler": m}
@@ -85,9 +86,10 @@ def exact(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) 
     write_cells(outputs["exact"], values | {"score": labels}, spec)
 
 
-def bound_context(process: Process, law: Law, times: Array, score: Score) -> dict[str, Any]:
-    """What a bound may ask for, of a score whose error is known without draws."""
-    mse, cross = score.error_moments(law, times[:-1])
+def bound_context(
+    process: Process, law: Law, times: Array, mse: Array, cross: Array
+) -> dict[str, Any]:
+    """What a bound may ask for, of a score whose error moments are known without draws."""
     return {
         "process": process,
         "law": law,

@@ -63,7 +63,8 @@ class Cell:
 
     @functools.cached_property
     def known(self) -> dict[str, Any]:
-        return bound_context(self.process, self.law, self.times, self.score)
+        moments = self.score.error_moments(self.law, self.times[:-1])
+        return bound_context(self.process, self.law, self.times, *moments)
 
     def context(self, sampler: str, along_chain: bool) -> dict[str, Any]:
         """As a job tells it."""
