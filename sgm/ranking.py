@@ -107,12 +107,12 @@ def violations(grid: xr.Dataset, divergence: Divergence, total: str) -> xr.DataA
         Over the axes of the grid without `seed`: 1 where it does, 0 where not, NaN where that can't
         be judged.
     """
-    names = (divergence.coupled, divergence.name, divergence.unbiased, divergence.exact, total)
-    coupled, plain, unbiased, exact, bound = (_values(grid, name) for name in names)
+    names = (divergence.coupled, divergence.unbiased, divergence.exact, total)
+    coupled, unbiased, exact, bound = (_values(grid, name) for name in names)
     resolved = np.where(np.isfinite(coupled).any(-1, keepdims=True), coupled, unbiased)
-    sampled = np.isfinite(plain).any(-1) | np.isfinite(resolved).any(-1)
-    found = np.where(sampled, np.nan, exceeds(exact, bound, exact=True))
-    found[sampled] = exceeds(resolved[sampled], bound[sampled], exact=False)
+    found = exceeds(exact, bound, exact=True)
+    unknown = np.isnan(found)
+    found[unknown] = exceeds(resolved[unknown], bound[unknown], exact=False)
     return grid["status"].isel(seed=0, drop=True).copy(data=found).drop_attrs()
 
 

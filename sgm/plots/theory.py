@@ -34,7 +34,7 @@ from sgm.reading import (
     with_units,
 )
 
-GREY = "grey: no theorem here, and why in the title"
+GREY = "grey: no theorem here, and why above"
 VIOLATION = Look("the error exceeds it", C.INK, "none", "x", size=6, order=6)
 BOUNDS: tuple[tuple[str, LineStyle, str], ...] = (
     (C.BLUE, "-", "s"), (C.GREEN, (0, (5, 2)), "D"), (C.PURPLE, (0, (1, 1.2)), "^"),
@@ -49,7 +49,7 @@ def theory_figure(
     """Each divergence and all theorems that bound it, on one logarithmic axis.
 
     A panel a setting, in it an axis for each divergence of which the grid has a bound: the error
-    (coupled, empirical or exact) and each total. One column a label of what varies. Where a
+    (exact, coupled or empirical) and each total. One column a label of what varies. Where a
     theorem does not apply, as for a sampler that it is not about, its bound is grey, and a cross
     on a bound marks where the error exceeds it beyond the noise (`sgm.ranking.violations`).
 
@@ -94,7 +94,11 @@ def theory_figure(
         return looks[name].greyed(looks[name].label) if grey else looks[name]
 
     shared, own = panel_notes(view, shown[0], None)
-    for panel, text in _reasons(frame).items():
+    reasons = _reasons(frame)
+    if len(reasons) == len(own) and len(set(reasons.values())) == 1:  # the same in all panels
+        shared += next(iter(reasons.values())).splitlines()
+        reasons = {}
+    for panel, text in reasons.items():
         own[panel] = "\n".join(filter(None, (own[panel], text)))
     tracks = [
         Track(d.figure, with_units(d.label, d.units), 2.3, log=True, share=False) for d in shown
@@ -113,11 +117,10 @@ def theory_figure(
 def _divergence(view: View, divergence: Divergence, judges: list[Bounding]) -> list[pd.DataFrame]:
     """The error, the totals and where the error exceeds them; empty without an error."""
     best = resolved(view.cells.sel(score=view.scores), divergence)
-    error, kind = view.table(best, spread="range"), "empirical"
-    if best != divergence.name:
-        kind = "coupled"
-    elif error["y"].isna().all() and divergence.exact:
-        error, kind = view.table(divergence.exact, spread="none"), "exact"
+    error, kind = view.table(divergence.exact, spread="none"), "exact"
+    if error["y"].isna().all():
+        error = view.table(best, spread="range")
+        kind = "coupled" if best != divergence.name else "empirical"
     if error["y"].isna().all():
         return []
     tables, crossed = [], []
