@@ -28,7 +28,7 @@ about n/20 exclude zero by chance where nothing differs, and `multiplicity` says
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -263,7 +263,9 @@ def _pairs(here: xr.Dataset) -> Iterator[tuple[Side, Side]]:
             yield side, other
 
 
-def compare(here: xr.Dataset, divergence: Divergence) -> list[Comparison]:
+def compare(
+    here: xr.Dataset, divergence: Divergence, sides: Sequence[tuple[Side, Side]] | None = None
+) -> list[Comparison]:
     """The sides of a setting, each against VPSDE and every later one.
 
     Parameters
@@ -271,6 +273,8 @@ def compare(here: xr.Dataset, divergence: Divergence) -> list[Comparison]:
     here : Dataset
         The grid at one setting: axes `schedule` and `seed`.
     divergence : Divergence
+    sides : sequence of (Side, Side), optional
+        What is compared, where the caller has many settings of one grid; all by default.
 
     Returns
     -------
@@ -293,7 +297,7 @@ def compare(here: xr.Dataset, divergence: Divergence) -> list[Comparison]:
     errors = _by_schedule(finite(here, here[estimate].attrs.get("shared_error", "")).fillna(0.0))
     row = {str(label): i for i, label in enumerate(here["schedule"].values)}
     result = []
-    for side, other in _pairs(here):
+    for side, other in _pairs(here) if sides is None else sides:
         places = [[row[label] for label in s.labels] for s in (side, other)]
         if not all(np.isfinite(values[own]).any() for own in places):
             continue
@@ -420,10 +424,11 @@ def paired(
 
 def _comparisons(grid: xr.Dataset) -> Iterator[tuple[dict[str, Any], Comparison]]:
     grid = grid.drop_dims("time_fraction", errors="ignore").load()
+    sides, divergences = list(_pairs(grid)), divergences_of(grid)
     for labels in settings(grid):
         here = grid.sel(labels)
-        for divergence in divergences_of(grid):
-            for comparison in compare(here, divergence):
+        for divergence in divergences:
+            for comparison in compare(here, divergence, sides):
                 yield labels, comparison
 
 
