@@ -118,6 +118,7 @@ def _with_kl(grid: xr.Dataset, values: np.ndarray) -> xr.Dataset:
     ))  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_bootstrap_interval_covers_the_rank_correlation() -> None:
     """Errors that order as a bound does but for noise that swaps neighbours."""
     grid = synthetic_grid(a=tuple(range(-4, 5)), cosine=False, scores=("trained",))
@@ -134,6 +135,7 @@ def test_the_bootstrap_interval_covers_the_rank_correlation() -> None:
     assert covered == 40
 
 
+@pytest.mark.slow
 def test_the_regret_of_equal_schedules_has_no_winners_curse() -> None:
     """Its interval covers 1 where no schedule is better; the least of noisy means never would."""
     grid = synthetic_grid(a=tuple(range(-6, 7)), cosine=False, scores=("trained",))

@@ -22,7 +22,7 @@ from tests.images import with_images
 from tests.workflow import run_jobs
 
 CONFIG = Path(__file__).parents[1] / "config"
-FAST = ("mg25", "schedules")
+FAST = ("mg25",)
 LIPSCHITZ = ("w2_brosse_dalalyan", "w2_one_step_mixture")  # bounds that the funnel has not
 STUDIES = sorted([CONFIG / "config.yaml", *(CONFIG / "studies").glob("*.yaml")])
 
@@ -79,7 +79,7 @@ def _few(divergence: Any) -> Any:
 
 
 def every_study() -> list[Any]:
-    """A density with networks and all schedules; the others are left to `make test-slow`."""
+    """A density with networks; the others are left to `make test-slow`."""
     return [
         pytest.param(path, id=path.stem, marks=[] if path.stem in FAST else pytest.mark.slow)
         for path in STUDIES
