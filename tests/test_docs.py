@@ -23,6 +23,8 @@ import yaml
 from pydantic import BaseModel
 
 import sgm
+from sgm.gather import gather
+from sgm.ranking import ranking_table
 from sgm.registry import families
 from sgm.run import views
 from sgm.run.check import check
@@ -454,6 +456,41 @@ def test_every_bound_and_every_objection_stand_on_their_page() -> None:
         for name in names:
             said.setdefault(name, {})[int(code)] = reason
     assert said == {name: {int(c): c.reason for c in kind if c} for name, kind in judged.items()}
+
+
+def test_the_ratios_on_the_page_of_bounds_are_those_of_the_papers_cells(tmp_path: Path) -> None:
+    """Four Gaussians of d = 50, the exact score, N = 500, where the total is a theorem."""
+    gaussian = {"dimension": 50, "mean": 1.0}
+    config = {
+        "study": "ratios",
+        "seeds": 1,
+        "schedules": [
+            {"family": "beta_a", "a": [-10, 0, 5, 10], "beta_min": 0.1, "beta_max": 20.0}
+        ],
+        "targets": [
+            {"family": "isotropic", "variance": 0.5, **gaussian},
+            {"family": "heteroscedastic_blocks", **gaussian},
+            {"family": "correlated", "offset": 1.0, **gaussian},
+            {"family": "heteroscedastic_slides", **gaussian},
+        ],
+        "scores": [{"family": "exact", "sampled": False}],
+        "samplers": ["exponential_integrator_modified", "ddim"],
+        "divergences": ["gaussian_kl", "gaussian_w2"],
+        "bounds": ["kl", "kl_conforti", "w2", "w2_one_step", "w2_brosse_dalalyan"],
+    }
+    plan = Plan(Study.parse(config), tmp_path)
+    run_jobs(plan)
+    rows = ranking_table(gather(plan, {})).query("covered and varies == 'schedule'")
+    ddim = rows["sampler"] == "ddim_eta=0"
+    rows = rows[ddim == (rows["bound"] == "w2_brosse_dalalyan")]
+    found = rows.groupby("bound").agg({"ratio_min": "min", "ratio_max": "max"})
+    said = re.findall(
+        r"^\| `(\w+)` \|.*\| ([\d.,e]+) to ([\d.,e]+) \|$", TEXTS["docs/bounds.md"], flags=re.M
+    )
+    assert len(said) == 9
+    for bound, *ends in said:
+        ratios = [float(end.replace(",", "")) for end in ends]
+        np.testing.assert_allclose(found.loc[bound], ratios, rtol=0.05, err_msg=bound)
 
 
 def test_variables_that_the_metrics_page_explains_exist() -> None:
