@@ -30,12 +30,14 @@ from sgm.plots.engine import (
     draw_page,
     empty_page,
     spans_decades,
+    wrap,
 )
 from sgm.reading import divergences_of, with_units
 
 COLORS = (C.VERMILLION, C.GREEN, C.PURPLE, C.BROWN, C.SKY, C.ORANGE)
 FLOOR = Look("noise floor", C.FAINT, "--", width=0.9)
 WIDE = 10.0  # ratio of differences beyond which they are drawn on logarithmic scales
+LABEL_WIDTH = 32  # characters below an axis, beside another one
 BOX, SPREAD = 0.72, 0.26  # height of a box, and of its runs, across the row of a schedule
 
 
@@ -140,7 +142,7 @@ def comparison_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFra
     notes += [f"{lost} of {len(view.panels)} settings have no runs to compare"] * (lost > 0)
     titles = {}
     for i, pair in enumerate(pairs):
-        lines = [f"{_what(c)} against {c.reference}: {c.verdict}" for c in pair.comparisons]
+        lines = [f"against {c.reference}: {c.verdict}" for c in pair.comparisons]
         titles[i] = "\n".join(filter(None, [own[pair.setting["panel"]], *lines]))
     differ = frame["axis"].str.endswith(" difference")
     drawn = frame.assign(axis=np.where(differ, "difference", "values"))
@@ -200,7 +202,7 @@ def _draw_values(ax: Axes, rows: pd.DataFrame, pairs: list[Pair]) -> None:
         label += " (log scale)"
     else:
         ax.xaxis.set_major_locator(MaxNLocator(4))
-    ax.set_xlabel(label, fontsize=7.5)
+    ax.set_xlabel(wrap(label, LABEL_WIDTH), fontsize=7.5)
 
 
 def _draw_difference(ax: Axes, rows: pd.DataFrame, pairs: list[Pair]) -> None:
@@ -229,4 +231,4 @@ def _draw_difference(ax: Axes, rows: pd.DataFrame, pairs: list[Pair]) -> None:
     label = f"difference, {_what(comparisons[0])} − other" + (
         " (log scales about 0)" if wide else ""
     )
-    ax.set_xlabel(label, fontsize=7.5)
+    ax.set_xlabel(wrap(label, LABEL_WIDTH), fontsize=7.5)
