@@ -515,7 +515,8 @@ def families(cells: xr.Dataset) -> list[tuple[str, list[str]]]:
     increasing numbers; a schedule without a number is an entry of its own.
     """
     names = [axis.name for axis in parameters(cells) if axis.dimension == "schedule"]
-    numbers = np.array([cells[name].values for name in names]).reshape(len(names), -1)
+    numbers = np.array([cells[name].values for name in names])
+    numbers = numbers.reshape(len(names), cells.sizes["schedule"])
     found: dict[tuple[str, str], list[tuple[tuple[float, ...], str]]] = {}
     for i, (label, family) in enumerate(
         zip(cells["schedule"].values, cells["family"].values, strict=True)

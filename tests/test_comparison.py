@@ -261,6 +261,13 @@ def test_a_study_with_nothing_to_compare_has_an_empty_table(options, why) -> Non
     assert comparison.comparison_text(grid).startswith(f"Nothing to compare: {why}")
 
 
+def test_a_study_whose_schedules_have_no_numbers_is_compared() -> None:
+    grid = synthetic_grid(a=(), constant=True, scores=("exact",)).drop_vars("a")
+    table = comparison.comparison_table(grid)
+    assert set(table["schedule"]) == {"cosine"}
+    assert set(table["reference"]) == {"constant"}
+
+
 def test_runs_that_failed_are_no_lack_of_schedules() -> None:
     grid = fail(synthetic_grid(a=(0, 3), scores=("trained",)))
     text = comparison.comparison_text(grid)

@@ -41,6 +41,19 @@ def test_all_totals_stand_above_the_error() -> None:
     assert any("kl: the theorem is about another sampler" in title for title in titles)
 
 
+def test_an_error_below_zero_everywhere_has_a_linear_axis() -> None:
+    """As an unbiased estimate may be, where no bound is known."""
+    grid = synthetic_grid(a=(0, 3, 5), scores=("exact",))
+    for name in ("kl_bound", "kl_bound_refined", "kl_path"):
+        grid[name][:] = np.nan
+    for name in [n for n in grid.data_vars if str(n).startswith("kl_")]:
+        if grid[name].dtype.kind == "f":
+            grid[name] = (-abs(grid[name])).assign_attrs(grid[name].attrs)
+    figure, frame = plots.draw(grid, "theory/isotropic")
+    assert (frame.loc[frame["axis"] == "kl", "y"].dropna() <= 0).all()
+    assert "linear" in [ax.get_yscale() for ax in figure.axes]
+
+
 def test_a_cross_marks_where_the_error_exceeds_a_bound() -> None:
     grid = synthetic_grid(a=(0, 3, 5), samplers=SAMPLERS, scores=("exact",))
     assert "violation" not in set(plots.draw(grid, "theory/isotropic")[1]["curve"])

@@ -420,7 +420,8 @@ def _scale_together(
     track: Track,
     alone: bool,
 ) -> None:
-    log = spans_decades(values) if track.log is None else track.log
+    # an estimate may be below zero everywhere
+    log = spans_decades(values) if track.log is None else track.log and bool((values > 0).any())
     label = track.label
     axes = [ax for ax, *_ in members]
     for ax in axes[1:]:
