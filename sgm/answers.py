@@ -32,18 +32,17 @@ def answers(grid: xr.Dataset) -> list[str]:
     Returns
     -------
     list of str
-        Empty if the study has no bound of a divergence that it measures.
+        Targets without a bound of a divergence that is measured are left out.
     """
     ranking = ranking_table(grid)
     if ranking.empty:
         return []
     ranking = ranking[(ranking["varies"] == "schedule") & (ranking["among"] == "all")]
-    ranking = ranking[ranking["n"] > 1]
+    ranking = ranking[(ranking["n"] > 1) & ranking["regret"].notna()]
     names = {divergence.name: divergence.label for divergence in divergences_of(grid)}
     return [
-        _sentence(target, setting, names)
-        for target, rows in ranking[ranking["best"] != ""].groupby("target", sort=False)
-        if not (setting := _setting(rows)).empty
+        _sentence(target, _setting(rows), names)
+        for target, rows in ranking.groupby("target", sort=False)
     ]
 
 

@@ -45,6 +45,12 @@ def test_nothing_is_said_of_one_schedule_or_without_bounds() -> None:
     assert answers(sgm.load_published("elbo-vp")) == []
 
 
+def test_a_target_without_a_bound_is_left_out() -> None:
+    found = answers(synthetic_grid(a=[-5, 0, 5], unknown_targets=["digits"]))
+    assert [line.partition(":")[0] for line in found] == ["isotropic"]
+    assert "nan" not in "".join(found)
+
+
 def test_ten_lines_at_most_and_failures_are_counted() -> None:
     grid = synthetic_grid(a=[-5, 0, 5], targets=[f"target{i}" for i in range(12)])
     grid["status"][0, 0] = FAILED
