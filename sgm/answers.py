@@ -22,19 +22,21 @@ __all__ = ["answers", "answers_text"]
 MOST = 6
 
 
-def answers(grid: xr.Dataset) -> list[str]:
+def answers(grid: xr.Dataset, ranking: pd.DataFrame | None = None) -> list[str]:
     """A sentence or two a target: the schedule of the least error, and what each bound would cost.
 
     Parameters
     ----------
     grid : Dataset
+    ranking : DataFrame, optional
+        Its `ranking_table`, where it is known.
 
     Returns
     -------
     list of str
         Targets without a bound of a divergence that is measured are left out.
     """
-    ranking = ranking_table(grid)
+    ranking = ranking_table(grid) if ranking is None else ranking
     if ranking.empty:
         return []
     ranking = ranking[(ranking["varies"] == "schedule") & (ranking["among"] == "all")]
@@ -90,8 +92,8 @@ def _short(ratio: float) -> str:
     return f"{ratio:.2f}" if abs(ratio) < 10 else f"{ratio:.0f}"
 
 
-def _lines(grid: xr.Dataset, root: str) -> Iterator[str]:
-    found = answers(grid)
+def _lines(grid: xr.Dataset, root: str, ranking: pd.DataFrame | None) -> Iterator[str]:
+    found = answers(grid, ranking)
     yield from found[:MOST]
     if len(found) > MOST:
         yield f"… and {len(found) - MOST} more targets, in {root}/tables/ranking.csv."
@@ -101,7 +103,7 @@ def _lines(grid: xr.Dataset, root: str) -> Iterator[str]:
     yield f"Figures: {root}/figures; what each bound ranks: {root}/tables/ranking.csv."
 
 
-def answers_text(grid: xr.Dataset, root: str) -> str:
+def answers_text(grid: xr.Dataset, root: str, ranking: pd.DataFrame | None = None) -> str:
     """`answers` as the lines that `make study` ends with.
 
     Parameters
@@ -109,10 +111,12 @@ def answers_text(grid: xr.Dataset, root: str) -> str:
     grid : Dataset
     root : str
         The folder of the study.
+    ranking : DataFrame, optional
+        As in `answers`.
 
     Returns
     -------
     str
         Ten lines at most.
     """
-    return "".join(f"{line}\n" for line in _lines(grid, root))
+    return "".join(f"{line}\n" for line in _lines(grid, root, ranking))

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +60,7 @@ __all__ = [
     "compare",
     "comparison_table",
     "comparison_text",
+    "comparisons",
     "cross_fitted",
     "multiplicity",
     "nothing_compared",
@@ -67,6 +68,7 @@ __all__ = [
 ]
 
 Array = npt.NDArray[np.float64]
+Found: TypeAlias = "Sequence[tuple[dict[str, Any], Comparison]]"
 Integers = npt.NDArray[np.intp]
 
 CONFIDENCE = 0.95
@@ -422,7 +424,8 @@ def paired(
     return mean, mean - reach, mean + reach, n
 
 
-def _comparisons(grid: xr.Dataset) -> Iterator[tuple[dict[str, Any], Comparison]]:
+def comparisons(grid: xr.Dataset) -> Iterator[tuple[dict[str, Any], Comparison]]:
+    """All comparisons of a grid, each with the labels of its setting."""
     grid = grid.drop_dims("time_fraction", errors="ignore").load()
     sides, divergences = list(_pairs(grid)), divergences_of(grid)
     for labels in settings(grid):
@@ -432,12 +435,14 @@ def _comparisons(grid: xr.Dataset) -> Iterator[tuple[dict[str, Any], Comparison]
                 yield labels, comparison
 
 
-def comparison_table(grid: xr.Dataset) -> pd.DataFrame:
+def comparison_table(grid: xr.Dataset, found: Found | None = None) -> pd.DataFrame:
     """One row a (setting, divergence, two sides): the paired difference, and in words.
 
     Parameters
     ----------
     grid : Dataset
+    found : sequence, optional
+        Its `comparisons`, where they are known.
 
     Returns
     -------
@@ -473,22 +478,23 @@ def comparison_table(grid: xr.Dataset) -> pd.DataFrame:
             "beyond_noise": pd.NA if c.beyond_noise is None else c.beyond_noise,
             "sentence": c.sentence,
         }
-        for labels, c in _comparisons(grid)
+        for labels, c in (comparisons(grid) if found is None else found)
     ]
     return pd.DataFrame(rows, columns=None if rows else [*SETTING, "divergence", "sentence"])
 
 
-def comparison_text(grid: xr.Dataset) -> str:
+def comparison_text(grid: xr.Dataset, found: Found | None = None) -> str:
     """Every comparison in words, as reStructuredText: a list of sentences a setting.
 
     First how many intervals exclude zero; where a setting or the study has no comparison, why.
+    `found` is as in `comparison_table`.
     """
-    found: dict[str, list[Comparison]] = {}
-    for labels, comparison in _comparisons(grid):
-        found.setdefault(_heading(labels), []).append(comparison)
+    by_setting: dict[str, list[Comparison]] = {}
+    for labels, comparison in comparisons(grid) if found is None else found:
+        by_setting.setdefault(_heading(labels), []).append(comparison)
     paragraphs = {
-        heading: "\n".join(f"- {comparison.sentence}" for comparison in comparisons)
-        for heading, comparisons in found.items()
+        heading: "\n".join(f"- {comparison.sentence}" for comparison in own)
+        for heading, own in by_setting.items()
     }
     if not paragraphs:
         return f"Nothing to compare: {nothing_compared(grid)}.\n"
@@ -496,7 +502,7 @@ def comparison_text(grid: xr.Dataset) -> str:
         here, heading = grid.sel(labels), _heading(labels)
         if heading not in paragraphs and (here["status"] == FAILED).any():
             paragraphs[heading] = f"- Nothing to compare: {nothing_compared(here)}."
-    count = multiplicity(comparison for found_here in found.values() for comparison in found_here)
+    count = multiplicity(comparison for own in by_setting.values() for comparison in own)
     head = [f"{count[0].upper()}{count[1:]}.\n"] if count else []
     return "\n".join([*head, *(f"{heading}\n\n{lines}\n" for heading, lines in paragraphs.items())])
 

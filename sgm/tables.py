@@ -19,7 +19,7 @@ import xarray as xr
 
 from sgm.answers import answers_text
 from sgm.axes import GRID
-from sgm.comparison import comparison_table, comparison_text
+from sgm.comparison import comparison_table, comparison_text, comparisons
 from sgm.horizons import horizons_table
 from sgm.leaderboard import contests_table, leaderboard_table
 from sgm.ranking import ranking_table
@@ -164,9 +164,11 @@ def write_tables(
         The files.
     """
     folder = Path(folder)
+    found, ranking = list(comparisons(grid)), ranking_table(grid)
+    made = {"comparison": comparison_table(grid, found), "ranking": ranking}
     texts = {
-        "comparison": comparison_text(grid),
-        "answers": answers_text(grid, str(folder.parent)),
+        "comparison": comparison_text(grid, found),
+        "answers": answers_text(grid, str(folder.parent), ranking),
     }
     paths = [folder / f"{name}.txt" for name in texts]
     for path, text in zip(paths, texts.values(), strict=True):
@@ -175,5 +177,6 @@ def write_tables(
     for name in names:
         paths.append(folder / f"{name}.csv")
         with written_whole(paths[-1]) as aside:
-            TABLES[name](grid).to_csv(aside, index=False)
+            table = made[name] if name in made else TABLES[name](grid)
+            table.to_csv(aside, index=False)
     return paths
