@@ -50,6 +50,7 @@ import numpy.typing as npt
 
 from sgm.bounds.curvature import Curvature, curvature, smallest_variance
 from sgm.bounds.objection import Objection
+from sgm.bounds.one_step import OneStepBound
 from sgm.densities import Law
 from sgm.gaussian import Gaussian, log_excess, wasserstein2
 from sgm.processes import Process
@@ -103,52 +104,25 @@ def lipschitz_objection(
 
 
 @dataclass(frozen=True, eq=False)
-class LipschitzBound:
-    """The bound in parts, in units of x; they add up to `total`.
+class LipschitzBound(OneStepBound):
+    """The parts of `OneStepBound`, each evaluation of the score a step, and what L_k does.
 
     Parameters
     ----------
-    mixing : ndarray, shape ()
-        Share of the start at the prior instead of p_T.
-    steps : ndarray, shape (N,)
-        Share of the discretisation of each step.
-    early_stop : ndarray, shape ()
-        Share of a grid that ends before 0.
-    evaluations : ndarray, shape (..., N)
-        Share of the score's error at each step.
     lipschitz : ndarray, shape (N,)
         L_k.
     standard_error : ndarray, shape ()
         Of the shares of the steps, by Monte Carlo; 0 if nothing is drawn.
     """
 
-    mixing: Array
-    steps: Array
-    early_stop: Array
-    evaluations: Array
     lipschitz: Array
     standard_error: Array
-
-    @property
-    def discretization(self) -> Array:
-        """Share of all steps; shape ()."""
-        return np.asarray(np.sum(self.steps))
-
-    @property
-    def score_error(self) -> Array:
-        """Share of all errors of the score; shape (...)."""
-        return np.asarray(np.sum(self.evaluations, axis=-1))
 
     @property
     def growth(self) -> Array:
         """Π L_k, the factor with which an error at the start arrives; shape ()."""
         with np.errstate(over="ignore", under="ignore"):
             return np.asarray(np.prod(self.lipschitz))
-
-    @property
-    def total(self) -> Array:
-        """Upper bound on W₂(π_data, output); shape (...)."""
-        return np.asarray(self.mixing + self.discretization + self.early_stop + self.score_error)
 
 
 def mixture_w2_bound(
