@@ -198,8 +198,13 @@ def score_field(score: Score, *, difference_step: float | None = None) -> ScoreF
     return differenced
 
 
-def network_field(score_fn: ScoreFn, *, signs: npt.ArrayLike | None = None) -> ScoreField:
-    """A score of torch with its divergence, in float64 on the CPU.
+def network_field(
+    score_fn: ScoreFn,
+    *,
+    signs: npt.ArrayLike | None = None,
+    device: torch.device | None = None,
+) -> ScoreField:
+    """A score of torch with its divergence, in float64.
 
     Parameters
     ----------
@@ -209,30 +214,34 @@ def network_field(score_fn: ScoreFn, *, signs: npt.ArrayLike | None = None) -> S
     signs : array_like, shape (K, R, n, d), optional
         ±1 with equal probability, drawn once for the rows: Hutchinson's estimate from K
         directions. Without it the divergence is exact, from d directions.
+    device : torch.device
+        Of the networks; the CPU by default.
 
     Returns
     -------
     callable
         K or d derivatives along the path for a divergence, in one batch.
     """
-    drawn = None if signs is None else torch.tensor(np.asarray(signs, dtype=np.float64))
+    drawn = None if signs is None else torch.tensor(np.asarray(signs, float), device=device)
 
     def evaluate(x: Array, t: float) -> tuple[Array, Array]:
         replicates, n, d = x.shape
         if drawn is None:
-            directions = torch.eye(d, dtype=torch.float64)[:, None, None, :].expand(d, *x.shape)
+            directions = torch.eye(d, dtype=torch.float64, device=device)
+            directions = directions[:, None, None, :].expand(d, *x.shape)
         else:
             directions = drawn
         # all directions in one pass, as further rows
         rows = (replicates, len(directions) * n, d)
         tangents = directions.transpose(0, 1).reshape(rows)
-        position = torch.as_tensor(x).repeat(1, len(directions), 1).requires_grad_()
+        position = torch.as_tensor(x, device=device).repeat(1, len(directions), 1)
+        position.requires_grad_()
         with torch.enable_grad():
             score = score_fn(position, t)
             (pulled,) = torch.autograd.grad(score, position, tangents)
         terms = (tangents * pulled).sum(dim=-1).reshape(replicates, -1, n)
         divergence = terms.sum(dim=1) if drawn is None else terms.mean(dim=1)
-        return score[:, :n].detach().numpy(), divergence.numpy()
+        return score[:, :n].detach().cpu().numpy(), divergence.cpu().numpy()
 
     return evaluate
 

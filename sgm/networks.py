@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,6 +43,7 @@ __all__ = [
     "ScoreEnsemble",
     "ScoreFn",
     "affine_score_fn",
+    "pass_size",
     "resolve_device",
     "score_fn",
 ]
@@ -61,6 +64,21 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+def pass_size(architecture: Architecture, device: torch.device) -> int:
+    """How many networks to run in one batched pass: a matter of speed alone.
+
+    As many as the architecture says on a CPU; all on CUDA, where the launches of small
+    kernels cost more than the kernels.
+    """
+    return architecture.networks_per_pass if device.type == "cpu" else sys.maxsize
+
+
+@cache
+def _frequencies(half: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Frequencies of the time's features, kept: a copy to CUDA at each step holds up its queue."""
+    return torch.as_tensor(10000.0 ** (-np.arange(half) / half)).to(device, dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -316,7 +334,7 @@ class ScoreEnsemble:
         """
         times = t.cpu().numpy() if isinstance(t, Tensor) else np.full((len(self), 1), t)
         condition = self.condition(times)
-        block = self.architecture.networks_per_pass
+        block = pass_size(self.architecture, x.device)
         if len(self) <= block:
             return self.evaluate(x, condition)
         starts = range(0, len(self), block)
@@ -337,9 +355,9 @@ class ScoreEnsemble:
         Tensor, shape (R, n, d)
         """
         architecture, weights = self.architecture, self.weights
-        half = architecture.time_width // 2
-        frequencies = torch.as_tensor(10000.0 ** (-np.arange(half) / half)).to(condition.angle)
-        angle = condition.angle[..., None] * frequencies
+        like = condition.angle
+        frequencies = _frequencies(architecture.time_width // 2, like.dtype, like.device)
+        angle = like[..., None] * frequencies
         features = torch.cat([angle.sin(), angle.cos()], dim=-1)
         embedding = torch.bmm(features, weights["time"]).relu_()
         shifts = list(torch.bmm(embedding, weights["time_layers"]).chunk(architecture.layers, -1))

@@ -30,7 +30,7 @@ import numpy.typing as npt
 import torch
 
 from sgm.architectures import Architecture, build_architecture, network_keys
-from sgm.networks import ScoreEnsemble, resolve_device
+from sgm.networks import ScoreEnsemble, pass_size, resolve_device
 from sgm.objectives import OBJECTIVES, WEIGHTS
 from sgm.processes import Process
 from sgm.random import stream, stream_seed
@@ -215,7 +215,8 @@ def train_networks(
             f"objective = {recipe.objective!r}: needs a target whose exact score is known"
         )
     architecture = build_architecture(recipe.network, samples.shape[-1], image_shape)
-    block = networks_per_pass or architecture.networks_per_pass
+    place = resolve_device(device)
+    block = min(networks_per_pass or pass_size(architecture, place), len(seeds))
     passes = [
         _train_pass(
             recipe,
@@ -224,7 +225,7 @@ def train_networks(
             samples[start : start + block],
             exact_score,
             [_Streams(study_seed, seed, stream_axes) for seed in seeds[start : start + block]],
-            resolve_device(device),
+            place,
         )
         for start in range(0, len(seeds), block)
     ]

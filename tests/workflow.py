@@ -34,6 +34,7 @@ STAGES = (
 
 def run_jobs(plan: Plan, stages: Sequence[str] = STAGES) -> None:
     """All jobs of some stages, in one process, with the command line that the rules build."""
+    device = plan.study.device
     for stage in stages:
         for labels in plan.cells(stage):
             wildcards = SimpleNamespace(**labels)
@@ -41,7 +42,7 @@ def run_jobs(plan: Plan, stages: Sequence[str] = STAGES) -> None:
             if stage == "network":
                 outputs.append(f"training={plan.pattern('training').format(**labels)}")
             words = ["--spec", plan.spec(stage, wildcards), "--output", *outputs]
-            words += ["--seeds", labels.get("seeds", "0-0"), "--input"]
+            words += ["--device", device, "--seeds", labels.get("seeds", "0-0"), "--input"]
             inputs = plan.inputs(stage, wildcards)
             words += [f"{name}={path}" for name, path in inputs.items()]
             assert main([stage, *words]) == 0, (stage, labels)

@@ -157,8 +157,8 @@ def _of_networks(
         if choices["divergence"] == "hutchinson":
             generator = stream(spec["study_seed"], "hutchinson", seed=seed, **axes)
             signs = generator.choice([-1.0, 1.0], size=(choices["directions"], 1, *x.shape))
-        network = ensemble[r : r + 1].to(dtype=torch.float64)
-        field = network_field(network, signs=signs)
+        network = score_fn[r : r + 1].to(dtype=torch.float64)
+        field = network_field(network, signs=signs, device=place)
         flows.append(_flow(spec, process, law, field, x[None]))
     return values | {name: [flow[name] for flow in flows] for name in flows[0]}
 

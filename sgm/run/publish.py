@@ -135,6 +135,7 @@ def _provenance(plan: Plan, grid: xr.Dataset) -> dict[str, Any]:
         "cell_versions": json.loads(grid.attrs["cell_versions"]),
         "published": datetime.now(UTC).isoformat(timespec="seconds"),
         "processor": _processor(),
+        **_gpu(plan.study.device),
         "runs": {"done": int((states == DONE).sum()), "failed": int((states == FAILED).sum())},
         "failures": json.loads(grid.attrs["failures"]),
         "hours": _hours(plan),
@@ -151,6 +152,14 @@ def _processor() -> str:
         return platform.processor()
     names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
     return f"{len(names)} × {names[0]}" if names else platform.machine()
+
+
+def _gpu(device: str) -> dict[str, str]:
+    """Name of the GPU, where networks may have run on one."""
+    import torch
+
+    used = device != "cpu" and torch.cuda.is_available()
+    return {"gpu": torch.cuda.get_device_name()} if used else {}
 
 
 def _hours(plan: Plan) -> dict[str, dict[str, float]]:
