@@ -72,7 +72,7 @@ def _of_schedule(
     """All of one schedule, the one at `place` of its block; `message` has an entry a seed."""
     from sgm import networks
     from sgm.likelihood import bits_per_dimension
-    from sgm.run.score_fns import bind
+    from sgm.run.jobs.score_fns import bind
 
     process = build_process(spec["process"], schedule, spec["horizon"])
     values: Values
