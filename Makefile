@@ -55,16 +55,16 @@ report: $(VENV)/run.stamp     ## a self-contained HTML report of a study that ha
 	snakemake --cores $(CORES) --configfile "$(STUDY)" --report report.html
 
 plan: $(VENV)/run.stamp       ## what is done, new, stale and failed of a study, and the time of the jobs left
-	@python -m sgm.run.status plan "$(STUDY)"
+	@python -m sgm.run.inventory.status plan "$(STUDY)"
 
 status: $(VENV)/run.stamp     ## the same beside a running study: what runs, when it ends
-	@python -m sgm.run.status status "$(STUDY)"
+	@python -m sgm.run.inventory.status status "$(STUDY)"
 
 usage: $(VENV)/run.stamp      ## disk space by study and kind of file
-	@python -m sgm.run.status usage
+	@python -m sgm.run.inventory.status usage
 
 clean-stale: $(VENV)/run.stamp  ## files of a study that no cell names: lists them; YES=1 deletes
-	@python -m sgm.run.status clean-stale "$(STUDY)" $(if $(filter 1,$(YES)),--yes)
+	@python -m sgm.run.inventory.status clean-stale "$(STUDY)" $(if $(filter 1,$(YES)),--yes)
 
 publish: $(VENV)/run.stamp    ## write published/<study> from a study that has run to its end [TO=another folder]
 	@python -m sgm.run.publish publish "$(STUDY)" --folder "$(TO)"

@@ -40,7 +40,7 @@ import yaml
 from sgm import plots, tables
 from sgm.gather import gather
 from sgm.plots.engine import house_style
-from sgm.run import theory
+from sgm.run.jobs import theory
 from sgm.store.cells import write_cells
 from sgm.store.grid import open_grid, write_grid
 from sgm.study import Plan, Study

@@ -53,6 +53,7 @@ __all__ = [
     "denoising_terms",
     "evidence_bound",
     "mean_log_density",
+    "mean_over_rows",
     "reverse_sde_kl",
     "time_quadrature",
 ]
@@ -194,6 +195,33 @@ def mean_log_density(law: Law, scale: float = 1.0, variance: float = 0.0) -> flo
     spread = scale**2 * law.principal_variances + variance
     gaussian = -0.5 * float(np.sum(np.log(2 * np.pi * spread) + 1))
     return gaussian + float(law.negentropy(np.asarray(variance / scale**2)))
+
+
+def mean_over_rows(law: Law | None, x: Array, log_q: Array) -> tuple[float, float]:
+    """Mean of log q, or of a bound of it, over rows of the law, by a control variate.
+
+    Of a law of known entropy it is E log p + mean(log q − log p): most of the noise of the rows
+    cancels.
+
+    Parameters
+    ----------
+    law : Law or None
+        That the rows are of; None if it is unknown.
+    x : array, shape (n, d)
+        Or (1, n, d).
+    log_q : array, shape (n,)
+        Or (1, n), in nats.
+
+    Returns
+    -------
+    mean, standard_error : float
+    """
+    known = np.nan if law is None else mean_log_density(law)
+    if law is None or np.isnan(known):
+        known = 0.0
+    else:
+        log_q = log_q - law.log_density(x)
+    return known + float(log_q.mean()), float(np.std(log_q, ddof=1) / np.sqrt(log_q.size))
 
 
 def evidence_bound(

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sgm.run import views
 from sgm.run.__main__ import main
+from sgm.run.jobs import views
 from sgm.store import cells
 from sgm.store.content import content_of
 from sgm.study import Plan, Study

@@ -26,8 +26,8 @@ import sgm
 from sgm.gather import gather
 from sgm.ranking import ranking_table
 from sgm.registry import families
-from sgm.run import views
 from sgm.run.check import check
+from sgm.run.jobs import views
 from sgm.run.properties import examine
 from sgm.store.grid import open_grid, write_grid
 from sgm.study import Plan, Study

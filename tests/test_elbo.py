@@ -215,3 +215,16 @@ def test_a_law_too_fine_for_the_panels_is_refused():
     narrow = GaussianMixture([0.5, 0.5], [[-1.0], [1.0]], [[1e-6], [1e-6]])
     with pytest.raises(ArithmeticError, match="has mass"):
         elbo.reverse_sde_kl(PROCESSES["vp"], narrow)
+
+
+def test_the_mean_over_rows_is_that_of_the_law_with_less_noise():
+    """E_p log q = E log p − KL(p ‖ q), for Gaussians in closed form."""
+    wide = Gaussian.from_covariance([0.9, -0.5], [[1.2, 0.3], [0.3, 0.25]])
+    x = LAW.sample(4000, np.random.default_rng(0))
+    exact = elbo.mean_log_density(LAW) - kl_divergence(LAW, wide)
+    mean, error = elbo.mean_over_rows(LAW, x, wide.log_density(x))
+    plain, plain_error = elbo.mean_over_rows(None, x, wide.log_density(x))
+    assert abs(mean - exact) < 4 * error
+    assert abs(plain - exact) < 4 * plain_error
+    assert error < plain_error / 2
+    assert elbo.mean_over_rows(LAW, x, LAW.log_density(x)) == (elbo.mean_log_density(LAW), 0.0)

@@ -117,7 +117,8 @@ def test_bytes_of_a_figure_do_not_depend_on_the_users_settings(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "command", [["sgm.study"], ["sgm.study", str(TINY)], ["sgm.run.status", "plan", str(TINY)]]
+    "command",
+    [["sgm.study"], ["sgm.study", str(TINY)], ["sgm.run.inventory.status", "plan", str(TINY)]],
 )
 def test_a_reader_may_stop_reading(command: list[str]) -> None:
     """`make plan | head -1` ends without an error."""

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from sgm.run import views
 from sgm.run.build import MeasureError, measured
 from sgm.run.check import check
+from sgm.run.jobs import views
 from sgm.store.grid import open_grid
 from sgm.study import Plan, Study
 from tests.workflow import run_jobs, tiny
@@ -513,7 +513,7 @@ def test_a_floor_that_raises_is_a_failure_of_its_seed(
             raise MeasureError("not of true samples")
         return measured(measures, context)
 
-    monkeypatch.setattr("sgm.run.stages.measured", raising)
+    monkeypatch.setattr("sgm.run.jobs.stages.measured", raising)
     grid = grid_of(config)
     failures = json.loads(grid.attrs["failures"])
     assert failures == [

@@ -12,7 +12,7 @@ import torch
 from sgm.architectures import MLP
 from sgm.networks import ScoreEnsemble
 from sgm.run.build import build_process
-from sgm.run.likelihood import likelihood
+from sgm.run.jobs.likelihood import likelihood
 from sgm.scores import scaled
 from sgm.store.cells import Arrays, read_cells
 from sgm.targets import correlated

@@ -14,8 +14,8 @@ import yaml
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from sgm.run import disk, status
-from sgm.run.progress import OUTPUTS, survey
+from sgm.run.inventory import disk, status
+from sgm.run.inventory.progress import OUTPUTS, survey
 from sgm.store import cells
 from sgm.study import Plan, Study
 from sgm.study.plan import PATTERNS

@@ -24,8 +24,8 @@ from sgm.gaussian import kl_divergence
 from sgm.laws import sampler_law
 from sgm.networks import ScoreEnsemble
 from sgm.processes import VPProcess
-from sgm.run import stages
 from sgm.run.__main__ import main
+from sgm.run.jobs import stages
 from sgm.samplers import euler_arrival, exponential_integrator_modified
 from sgm.schedules import BetaSchedule
 from sgm.scores import exact, scaled

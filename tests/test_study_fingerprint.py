@@ -22,8 +22,13 @@ ROWS = [
     "sgm.training:LEARNING_RATES[cosine]",
     "sgm.training:TIME_SAMPLINGS[early]",
 ]
-TRAIN = ["sgm.run.stages:network", "sgm.schedules:BetaSchedule", "sgm.targets:isotropic", *ROWS]
-EXACT = ["sgm.run.stages:exact", "sgm.samplers:euler_maruyama", "sgm.targets:isotropic"]
+TRAIN = [
+    "sgm.run.jobs.stages:network",
+    "sgm.schedules:BetaSchedule",
+    "sgm.targets:isotropic",
+    *ROWS,
+]
+EXACT = ["sgm.run.jobs.stages:exact", "sgm.samplers:euler_maruyama", "sgm.targets:isotropic"]
 
 
 @pytest.fixture
@@ -189,6 +194,21 @@ def test_what_starts_a_job_counts(edit: Edit, tmp_path: Path, name: str) -> None
     before = fingerprint(roots)
     path = tmp_path / "sgm" / name
     path.write_text(path.read_text() + "\nimport os\nos.environ['OMP_NUM_THREADS'] = '3'\n")
+    assert fingerprint(roots) != before
+
+
+@pytest.mark.parametrize(("stage", "name"), [("exact", "theory"), ("samples", "score_fns")])
+def test_the_room_of_the_roof_that_a_file_stands_in_does_not_count(
+    edit: Edit, tmp_path: Path, stage: str, name: str
+) -> None:
+    roots = [f"sgm.run.jobs.stages:{stage}", "sgm.run.__main__"]
+    before = fingerprint(roots)
+    run = tmp_path / "sgm/run"
+    (run / f"jobs/{name}.py").rename(run / f"{name}.py")
+    for path in run.rglob("*.py"):
+        path.write_text(path.read_text().replace(f"sgm.run.jobs.{name}", f"sgm.run.{name}"))
+    assert fingerprint(roots) == before
+    edit(f"run/{name}.py", ", process", ", procession")
     assert fingerprint(roots) != before
 
 

@@ -19,7 +19,7 @@ from sgm.gaussian import Gaussian
 from sgm.likelihood import bits_per_dimension
 from sgm.registry import lookup
 from sgm.run.check import check
-from sgm.run.stages import data, floors
+from sgm.run.jobs.stages import data, floors
 from sgm.store.cells import read_cells
 from sgm.study import Plan, Study
 

@@ -22,7 +22,7 @@ from sgm.networks import ScoreEnsemble
 from sgm.objectives import OBJECTIVES, Examples, explicit_score_matching
 from sgm.processes import Process, VEProcess, VPProcess
 from sgm.random import stream, stream_seed
-from sgm.run import stages
+from sgm.run.jobs import stages
 from sgm.schedules import BetaSchedule, GeometricSchedule
 from sgm.scores import GaussianScore
 from sgm.training import (

@@ -17,9 +17,9 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 os.environ["MPLBACKEND"] = "agg"  # Jupyter exports one that is importable in its kernel alone
 
 from sgm.registry import line_of  # noqa: E402
-from sgm.run import views  # noqa: E402
-from sgm.run.stages import STAGES  # noqa: E402
-from sgm.run.stamps import write_stamp  # noqa: E402
+from sgm.run.jobs import views  # noqa: E402
+from sgm.run.jobs.stages import STAGES  # noqa: E402
+from sgm.run.jobs.stamps import write_stamp  # noqa: E402
 from sgm.store.cells import check_made_for, seed_range  # noqa: E402
 from sgm.store.content import content_of  # noqa: E402
 

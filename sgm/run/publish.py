@@ -27,9 +27,9 @@ os.environ["MPLBACKEND"] = "agg"  # Jupyter exports one that is importable in it
 import yaml  # noqa: E402
 
 from sgm.published import GRID, PUBLISHED, SUMS, checksums, studies, verified  # noqa: E402
-from sgm.run import stamps, views  # noqa: E402
-from sgm.run.progress import benchmark, survey  # noqa: E402
-from sgm.run.status import plan_of  # noqa: E402
+from sgm.run.inventory.progress import benchmark, survey  # noqa: E402
+from sgm.run.inventory.status import plan_of  # noqa: E402
+from sgm.run.jobs import stamps, views  # noqa: E402
 from sgm.store import DONE, FAILED  # noqa: E402
 from sgm.store.grid import open_grid, zip_grid  # noqa: E402
 from sgm.study.blocks import PATTERNS  # noqa: E402

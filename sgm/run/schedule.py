@@ -38,7 +38,7 @@ from sgm.optimal_schedule import (  # noqa: E402
     reference_schedules,
 )
 from sgm.run.build import build_target  # noqa: E402
-from sgm.run.status import format_table  # noqa: E402
+from sgm.run.inventory.status import format_table  # noqa: E402
 from sgm.store.cells import written_whole  # noqa: E402
 from sgm.study import Item, Study  # noqa: E402
 from sgm.study.config import parse_item  # noqa: E402

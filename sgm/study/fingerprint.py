@@ -8,6 +8,9 @@ neither does a new schedule beside the one that the job uses. What a family decl
 (`sgm.registry`) is for planning: its decorator does not count, and a range as the type that it
 narrows.
 
+Nor does the room of `sgm.run` that a file stands in: one that moves from one to another makes the
+same numbers, and its place makes no network stale.
+
 A table of choices, one of `TABLES`, counts by the rows that a job names, ``module:TABLE[row]``:
 a new row beside them is no reason to run again.
 
@@ -58,6 +61,8 @@ LIBRARIES = {
     for name in ("stdlib", "platstdlib", "purelib", "platlib")
 }
 LOOKING_UP = frozenset({"getattr", "vars", "globals", "eval", "exec", "importlib", "__import__"})
+#: Rooms of `sgm.run` from which jobs take code; what stands in one counts as if in `sgm.run`.
+_ROOM = re.compile(r"\bsgm\.run\.jobs\b")
 _ROW = re.compile(r"^(?P<table>[^\[]+:\w+)\[(?P<row>.+)\]$")
 
 
@@ -332,6 +337,6 @@ def fingerprint(roots: Iterable[str]) -> str:
             trees[f"{name}:files"] = "\n".join(_named_files(module, name))
         waiting.extend(mentioned)
     digest = hashlib.sha256()
-    for address in sorted(trees):
-        digest.update(f"{address}\n{trees[address]}\n".encode())
+    for entry in sorted({_ROOM.sub("sgm.run", f"{a}\n{tree}\n") for a, tree in trees.items()}):
+        digest.update(entry.encode())
     return digest.hexdigest()[:16]

@@ -387,7 +387,9 @@ class Plan(Composition):
 
     def view_spec(self, view: str) -> str:
         """Canonical JSON of what the gather, the figures or the tables must be told."""
-        told: dict[str, Any] = {"code": self._fingerprint(frozenset([f"sgm.run.views:{view}"]))}
+        told: dict[str, Any] = {
+            "code": self._fingerprint(frozenset([f"sgm.run.jobs.views:{view}"]))
+        }
         if view == "grid":
             told["variables"] = {v.name: [v.axes, v.attributes] for v in self.variables.values()}
             told |= {"config": self.study.model_dump(mode="json"), "root": str(self.root)}

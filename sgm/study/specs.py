@@ -47,7 +47,7 @@ def leaves(cells: Composition, stage: str, job: Job) -> Leaves:
 
 def roots(stage: str, told: Mapping[str, Any]) -> set[str]:
     """Addresses of the code that a job runs, given its leaves."""
-    addresses = {"sgm.run.__main__", f"sgm.run.stages:{stage}", *_addresses(told)}
+    addresses = {"sgm.run.__main__", f"sgm.run.jobs.stages:{stage}", *_addresses(told)}
     if stage == "network":
         addresses.update(_rows(told["score"]["parameters"]["recipe"]))
     return addresses

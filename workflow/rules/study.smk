@@ -5,8 +5,9 @@ from pathlib import Path
 
 from snakemake.logging import logger
 
-from sgm.run import disk, stamps
 from sgm.run.check import check
+from sgm.run.inventory import disk
+from sgm.run.jobs import stamps
 from sgm.study import Plan, Study
 from sgm.study.blocks import CELLS as CELL_KINDS
 from sgm.study.blocks import OUTPUTS, PATTERNS

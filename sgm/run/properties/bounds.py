@@ -21,8 +21,8 @@ from sgm.gaussian import Gaussian, kl_divergence, wasserstein2
 from sgm.processes import VPProcess
 from sgm.registry import families
 from sgm.run.build import MeasureError, build, measured
+from sgm.run.jobs.theory import bound_context, chain_context
 from sgm.run.properties.findings import InapplicableError, Property, PropertyError
-from sgm.run.theory import bound_context, chain_context
 from sgm.schedules import BetaSchedule
 from sgm.scores import GaussianScore
 from sgm.study import Item, Variable

@@ -39,7 +39,7 @@ def pictures(
     import torch
 
     from sgm import networks, simulation
-    from sgm.run.score_fns import bind, build_score_fn, load_networks
+    from sgm.run.jobs.score_fns import bind, build_score_fn, load_networks
 
     target = build_target(spec["target"])
     process = build_process(spec["process"], spec["schedule"], spec["horizon"])

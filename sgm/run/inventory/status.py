@@ -1,4 +1,4 @@
-"""Look at studies, and tidy up: ``python -m sgm.run.status``, which `make` calls.
+"""Look at studies, and tidy up: ``python -m sgm.run.inventory.status``, which `make` calls.
 
     plan          what is left of a study, by stage, and the time that its jobs will take
     status        the same beside a running Snakemake: what runs, and for how long
@@ -20,9 +20,9 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from sgm.run import disk
 from sgm.run.check import check
-from sgm.run.progress import survey
+from sgm.run.inventory import disk
+from sgm.run.inventory.progress import survey
 from sgm.study import Plan, Study
 from sgm.study.document import read_config
 
@@ -150,7 +150,7 @@ def plan_of(config: str | Path, results: str | Path = "results") -> Plan:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print one table; exit status 1 with one line on a config that is none."""
-    parser = argparse.ArgumentParser(prog="python -m sgm.run.status", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m sgm.run.inventory.status", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("plan", "status", "clean-stale"):
         commands.add_parser(name).add_argument("study", help="config file")

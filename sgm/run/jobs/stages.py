@@ -30,9 +30,9 @@ from sgm.run.build import (
     known_law,
     measured,
 )
-from sgm.run.likelihood import likelihood
-from sgm.run.pictures import pictures
-from sgm.run.theory import axes, exact
+from sgm.run.jobs.likelihood import likelihood
+from sgm.run.jobs.pictures import pictures
+from sgm.run.jobs.theory import axes, exact
 from sgm.samplers import Steps
 from sgm.store.cells import canonical, cell_names, read_cells, write_cells, written_whole
 from sgm.targets import DataTarget, Target
@@ -139,7 +139,7 @@ def reference(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: s
     Its rows stand in for the chain's law in the coupled estimates of all recipes and seeds.
     """
     from sgm import networks, simulation
-    from sgm.run.score_fns import build_score_fn
+    from sgm.run.jobs.score_fns import build_score_fn
 
     target = build_target(spec["target"])
     process = build_process(spec["process"], spec["schedule"], spec["horizon"])
@@ -174,7 +174,7 @@ def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
     import torch
 
     from sgm import evaluation, networks, scores, simulation
-    from sgm.run.score_fns import bind, build_score_fn, load_networks
+    from sgm.run.jobs.score_fns import bind, build_score_fn, load_networks
 
     target = build_target(spec["target"])
     place = networks.resolve_device(device)
@@ -390,7 +390,7 @@ def bounds(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str)
     import torch
 
     from sgm import evaluation, networks
-    from sgm.run.score_fns import bind, load_networks
+    from sgm.run.jobs.score_fns import bind, load_networks
 
     law = known_law(spec)
     place = networks.resolve_device(device)
