@@ -27,6 +27,7 @@ from sgm.scores import GaussianScore, exact
 
 __all__ = [
     "StepDeviations",
+    "affine_stages",
     "chain_error",
     "chain_laws",
     "probability_flow_limit",
@@ -62,7 +63,7 @@ def sampler_law(steps: Steps, score: GaussianScore, prior: Gaussian) -> Gaussian
     """
     _require_chain(steps, score, prior)
     start_variance = float(prior.eigenvalues[0])
-    factor, shift = _stages(steps, score)
+    factor, shift = affine_stages(steps, score)
     start_mean = score.law.rotate(prior.mean)
     with np.errstate(over="ignore", invalid="ignore"):
         mean, variance = _output(factor, shift, steps.noise, start_mean, start_variance)
@@ -98,7 +99,7 @@ def chain_laws(steps: Steps, score: GaussianScore, prior: Gaussian) -> Gaussian:
         If `prior` is not isotropic, or no single law of the dimension of the score.
     """
     _require_chain(steps, score, prior)
-    factor, shift = _stages(steps, score)
+    factor, shift = affine_stages(steps, score)
     start_mean = score.law.rotate(prior.mean)
     with np.errstate(over="ignore", invalid="ignore"):
         means, variances = _recursion(steps, factor, shift, start_mean, float(prior.eigenvalues[0]))
@@ -217,7 +218,7 @@ def step_deviations(steps: Steps, score: GaussianScore, times: npt.ArrayLike) ->
     scale = process.mean_scale(times)[:, None]
     means = scale * law.rotate(law.mean)
     variances = scale**2 * law.eigenvalues + process.kernel_variance(times)[:, None]
-    factor, shift = _stages(steps, score)
+    factor, shift = affine_stages(steps, score)
     noise = steps.noise.reshape(n, r)
     ends = np.append(steps.starts[1:], n) - 1
     center, covariance = np.zeros((d, r)), np.zeros((d, r, r))
@@ -249,7 +250,7 @@ def step_deviations(steps: Steps, score: GaussianScore, times: npt.ArrayLike) ->
     return StepDeviations(start, *known)
 
 
-def _stages(steps: Steps, score: GaussianScore) -> tuple[Array, Array]:
+def affine_stages(steps: Steps, score: GaussianScore) -> tuple[Array, Array]:
     """P and q of each stage, shapes (n_stages, d, r, r) and (n_stages, d, r)."""
     n, r, d = len(steps), steps.registers, score.law.dimension
     state, kept = (m.reshape(n, 1, r, r) for m in (steps.state, steps.kept))

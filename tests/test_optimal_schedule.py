@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from sgm.gaussian import Gaussian, kl_divergence, wasserstein2
 from sgm.laws import sampler_law
 from sgm.optimal_schedule import (
     BY_RATE,
+    NEGLIGIBLE,
     OBJECTIVES,
+    PROGRAMS,
     SCHEMES,
     NotConvergedError,
     Spectrum,
@@ -58,9 +61,9 @@ def some_levels(n, seed=3, total=4.0):
     return np.append(np.cumsum((total * shares)[::-1])[::-1], 0.0)
 
 
-def exact_law(law, sampler, schedule, variance, times):
+def exact_law(law, sampler, schedule, variance, times, **parameters):
     process = VPProcess(schedule, variance)
-    steps = getattr(samplers, sampler)(process, times)
+    steps = getattr(samplers, sampler)(process, times, **parameters)
     return sampler_law(steps, scores.exact(process, law), process.prior(law.dimension))
 
 
@@ -99,6 +102,88 @@ def test_bounds_are_those_of_the_bounds(variance):
             bound = bounds.gaussian_kl_bound(constant, law, times, np.zeros(7), np.zeros(7))
             own, _ = evaluate("theorem", spectrum, even, MODIFIED)
             assert own == pytest.approx(float(bound.total), rel=1e-10)
+
+
+RUNS = [
+    ("ddim", {"eta": 0.5}),
+    ("exponential_runge_kutta", {}),
+    ("exponential_runge_kutta_modified", {}),
+    ("randomised_midpoint", {"times_seed": 3}),
+    ("heun", {}),
+    ("edm", {"s_churn": 5.0}),
+    ("dpm_solver_2s", {}),
+    ("dpm_solver_pp_2s", {}),
+    ("dpm_solver_pp_2m", {"eta": 0.0}),
+    ("dpm_solver_pp_2m", {"eta": 1.0}),
+    ("deis", {"order": 2}),
+    ("deis", {"order": 3}),
+    ("er_sde", {"order": 3}),
+    ("unipc", {}),
+    ("annealed_langevin", {"langevin_steps": 2, "step_size": 0.1}),
+]
+"""Samplers in any number of registers and stages, with their parameters."""
+
+
+def test_all_samplers_are_run_that_depend_on_the_integral_alone():
+    """Another clock of the schedule, with the same B at the grid points, changes nothing."""
+    assert {name for name, _ in RUNS} == {"ddim", *PROGRAMS}
+    linear = BetaSchedule(1.0, 0.0, 0.1, 20.0)
+    times, total = timegrids.uniform(1.0, 12), float(linear.integral(1.0))
+    moved = np.asarray(linear.integral(times)) / total
+    others = {
+        "predictor_corrector": {"corrector_steps": 1, "step_size": 0.01},
+        "predictor_corrector_snr": {"corrector_steps": 1, "snr": 0.16},
+        "restart": {"restarts": 2, "low": 0.0625, "high": 0.25},
+    }
+    known = dict(RUNS) | others
+    for name in set(samplers.__all__) - {"Stage", "Steps", "program", "symbols"}:
+        outputs = []
+        for schedule, grid in ((linear, times), (ConstantSchedule(1.0, total), moved)):
+            process = VPProcess(schedule, 1.0)
+            steps = getattr(samplers, name)(process, grid, **known.get(name, {}))
+            outputs.append(sampler_law(steps, scores.exact(process, SMALL), process.prior(3)))
+        same = float(wasserstein2(*outputs)) < 1e-12
+        assert same == (name in PROGRAMS or name in set(SCHEMES) - set(BY_RATE)), name
+
+
+@pytest.mark.parametrize(("sampler", "parameters"), RUNS)
+@pytest.mark.parametrize("objective", DIVERGENCES)
+def test_exact_objectives_of_programs(sampler, parameters, objective):
+    """As `test_exact_objectives_are_those_of_the_samplers`."""
+    levels = some_levels(7)
+    times = timegrids.uniform(2.0, 7)
+    for variance, law in ((0.3, SMALL), (40.0, LAWS["heteroscedastic_slides"])):
+        schedule = stepwise(levels, variance, horizon=2.0)
+        output = exact_law(law, sampler, schedule, variance, times, **parameters)
+        spectrum = Spectrum.of(law, variance)
+        value, _ = evaluate(objective, spectrum, levels, sampler, parameters=parameters)
+        assert value == pytest.approx(float(DIVERGENCES[objective](law, output)), rel=1e-9)
+
+
+@pytest.mark.parametrize(("sampler", "parameters"), RUNS)
+@pytest.mark.parametrize("n", [1, 7])
+def test_gradients_of_programs_against_differences(sampler, parameters, n):
+    levels, spectrum = some_levels(n, total=8.0), Spectrum.of(SMALL, 0.7)
+    _, gradient = evaluate("kl", spectrum, levels, sampler, parameters=parameters)
+
+    def at(place, by):
+        moved = levels + by * np.eye(n + 1)[place]
+        return evaluate("kl", spectrum, moved, sampler, parameters=parameters)[0]
+
+    for k in range(n):
+        delta = 1e-3 * min(levels[k] - levels[k + 1], 1.0)
+        near, far = (at(k, d) - at(k, -d) for d in (delta, 2 * delta))
+        difference = (8 * near - far) / (12 * delta)
+        assert gradient[k] == pytest.approx(difference, rel=1e-5, abs=1e-6 * abs(gradient).max())
+
+
+@pytest.mark.parametrize("objective", DIVERGENCES)
+def test_a_sampler_of_one_stage_is_a_program_too(objective):
+    levels, spectrum = some_levels(9), Spectrum.of(LAWS["correlated"], 0.7)
+    value, gradient = evaluate(objective, spectrum, levels, "ddim")
+    own = evaluate(objective, spectrum, levels, "ddim", parameters={"eta": 0.0})
+    assert own[0] == pytest.approx(value, rel=1e-12)
+    assert own[1] == pytest.approx(gradient, rel=1e-6, abs=1e-7 * abs(gradient).max())
 
 
 CASES = [(o, s) for o in ("kl", "w2") for s in SCHEMES] + [
@@ -397,6 +482,29 @@ def test_an_optimum_is_exact_and_better_than_the_usual(sampler):
     assert found.agreeing >= 3
 
 
+def test_an_optimum_of_a_program():
+    """Better than the usual by far, for neighbouring laws too, and what its file does."""
+    law = LAWS["correlated"]
+    found = find_schedule(law, n_steps=4, sampler="unipc")
+    assert found.gradient < 1e-6
+    assert found.agreeing >= 2
+    assert 20 * found.value < found.references["best_beta_a"]
+    knots = found.knots()
+    schedule = IntegralSplineSchedule(1.0, knots["time"], knots["integral"])
+    times = timegrids.uniform(1.0, 4)
+    for factor, value in {1.0: found.value, **found.nearby}.items():
+        near = Gaussian(law.mean, factor * law.eigenvalues, law.basis)
+        output = exact_law(near, "unipc", schedule, 1.0, times)
+        assert float(kl_divergence(near, output)) == pytest.approx(value, rel=1e-8)
+
+
+def test_the_search_of_a_program_stops_where_no_error_is_left():
+    law = Gaussian.diagonal([1.0, 0.0], [0.5, 2.0])
+    found = find_schedule(law, n_steps=4, sampler="unipc", objective="w2")
+    assert 0 <= found.value < NEGLIGIBLE["w2"]
+    assert found.agreeing >= 2
+
+
 def test_a_law_that_is_reached_is_an_optimum():
     """The probability flow has more steps than an isotropic law has moments."""
     found = find_schedule(LAWS["isotropic"], n_steps=6, sampler="probability_flow_euler")
@@ -466,13 +574,16 @@ def test_the_tables_of_the_page():
     )
     module.__spec__.loader.exec_module(module)
     for sampler in module.SAMPLERS:
-        part = page.split(f"`{sampler}`:\n")[1].split("\n\n`")[0]
+        _, part = re.split(f"\n`{sampler}`.*:\n", page)
+        part = part.split("\n\n`")[0]
         header = next(iter(module.table(sampler, [])))
         assert header in part
         for target, law in module.LAWS.items():
-            steps = module.FEWER if sampler in BY_RATE else module.STEPS
-            assert all(f"| {target} | {n} | " in part for n in steps)
-            if (target, sampler) != ("correlated", "ancestral"):  # seconds; the others are alike
+            assert all(f"| {target} | {n} | " in part for n in module.steps_of(sampler))
+            if sampler in PROGRAMS:  # ten steps take many seconds
+                if target == "correlated":
+                    assert module.row(target, law, sampler, 5) in part
+            elif (target, sampler) != ("correlated", "ancestral"):  # seconds; the others are alike
                 assert module.row(target, law, sampler, 10) in part
 
 
@@ -505,7 +616,8 @@ def test_no_optimum_is_no_schedule():
         ({"n_steps": 2.0}, "n_steps = 2.0"),
         ({"objective": "elbo"}, "objective = 'elbo': must be one of kl, w2"),
         ({"objective": "path", "sampler": "ddim"}, "objective = 'path': is a bound for"),
-        ({"sampler": "heun"}, "sampler = 'heun': must be one of"),
+        ({"sampler": "restart"}, "sampler = 'restart': must be one of"),
+        ({"sampler": "heun", "objective": "path"}, "objective = 'path': is a bound for"),
         ({"space": "b"}, "space = 'b': must be one of"),
         ({"space": "grid", "sampler": "euler_maruyama"}, "space = 'grid'.*depends on β"),
         ({"space": "spline", "sampler": "euler_maruyama"}, "space = 'spline'.*depends on β"),

@@ -75,6 +75,19 @@ def test_the_file_is_the_schedule_of_the_certificate(
         assert float(kl_divergence(law, output)) == pytest.approx(certificate["value"], rel=1e-8)
 
 
+def test_a_sampler_with_parameters(capsys: pytest.CaptureFixture[str]) -> None:
+    deis = "{family: deis, order: 2}"
+    made, certificate = written("--target", SPELLED, "--steps", "3", "--sampler", deis)
+    assert (certificate["sampler"], certificate["sampler_parameters"]) == ("deis", {"order": 2})
+    assert made.name == "correlated-deis__order_=_2-kl-increments-N=3"
+    shown = capsys.readouterr().out
+    assert "deis, order = 2, N = 3, the exact score" in shown
+    near = certificate["value_if_variances_are_times"]
+    assert isinstance(near, dict)
+    low, high = (f"{near[factor]:.4g}" for factor in ("0.8", "1.25"))
+    assert f"Of a law whose variances are 0.8 or 1.25 times those: {low} or {high}." in shown
+
+
 def test_the_line_it_prints_is_one_of_a_study(capsys: pytest.CaptureFixture[str]) -> None:
     written("--target", SPELLED, "--steps", "5")
     (line,) = yaml.safe_load(capsys.readouterr().out.strip().splitlines()[-1])
@@ -195,7 +208,10 @@ def test_a_folder_of_images_counts_by_its_moments(capsys: pytest.CaptureFixture[
         ("--data mine.csv --variance -1", "variance = -1.0: must be a positive"),
         ("--data mine.csv --objective elbo", "objective = 'elbo': must be one of kl, w2"),
         ("--data mine.csv --objective path --sampler ddim", "objective = 'path': is a bound for"),
-        ("--data mine.csv --sampler heun", "sampler = 'heun': must be one of"),
+        ("--data mine.csv --sampler restart", "sampler = 'restart': must be one of"),
+        ("--data mine.csv --sampler deis", "deis: order: this key is required"),
+        ("--data mine.csv --sampler '{family: deis'", "SAMPLER = '{family: deis': must be YAML"),
+        ("--data mine.csv --sampler unipc --error 1", "sampler = 'unipc': an error can be asked"),
         ("--data mine.csv --space q", "space = 'q': must be one of increments"),
         ("--data singular.npz", "not positive definite"),
         ("--data mine.csv --objective theorem --steps 2", "the optimiser did not converge"),

@@ -20,8 +20,10 @@ from sgm.optimal_schedule.objectives import (
     step_costs,
     terminal_kl,
 )
+from sgm.optimal_schedule.programs import PROGRAMS
 from sgm.optimal_schedule.schemes import BY_RATE, SCHEMES
 from sgm.optimal_schedule.search import (
+    NEGLIGIBLE,
     SPACES,
     NotConvergedError,
     OptimalSchedule,
@@ -33,7 +35,9 @@ from sgm.optimal_schedule.search import (
 
 __all__ = [
     "BY_RATE",
+    "NEGLIGIBLE",
     "OBJECTIVES",
+    "PROGRAMS",
     "SCHEMES",
     "SPACES",
     "NotConvergedError",

@@ -23,16 +23,21 @@ Sabour, Fidler, Kreis (arXiv 2404.14507): the path KL as an objective for time g
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from sgm import samplers
 from sgm.arguments import require_finite, require_instance, require_positive
 from sgm.bounds import KL_BOUND_PROVED_FOR
 from sgm.gaussian import Gaussian, log_excess, log_ratio_gap, require_single
+from sgm.optimal_schedule.programs import Moments
 from sgm.optimal_schedule.schemes import SCHEMES, differentiated
+from sgm.samplers import Steps
 
 __all__ = ["OBJECTIVES", "Spectrum", "evaluate", "require_objective", "step_costs", "terminal_kl"]
 
@@ -191,7 +196,12 @@ _SERIES = np.concatenate(
 
 
 def evaluate(
-    objective: str, spectrum: Spectrum, levels: Array, sampler: str, growth: Array | None = None
+    objective: str,
+    spectrum: Spectrum,
+    levels: Array,
+    sampler: str,
+    growth: Array | None = None,
+    parameters: Mapping[str, Any] | None = None,
 ) -> tuple[float, Array]:
     """An objective and its gradient by the levels.
 
@@ -203,9 +213,11 @@ def evaluate(
     levels : ndarray, shape (N + 1,)
         u_0 > … > u_N = 0.
     sampler : str
-        One of `SCHEMES`.
+        One of `SCHEMES` or `PROGRAMS`.
     growth : ndarray, shape (N,), optional
         g_k of the samplers of `BY_RATE`; by default β is constant on each step.
+    parameters : mapping, optional
+        Of the sampler; with them a sampler of `SCHEMES`, too, is evaluated as those of `PROGRAMS`.
 
     Returns
     -------
@@ -223,8 +235,11 @@ def evaluate(
                 value, gradient = _refined(spectrum, levels)
             case "theorem":
                 value, gradient = _theorem(spectrum, levels)
-            case _:
+            case _ if sampler in SCHEMES and not parameters:
                 value, gradient = _exact(objective, spectrum, levels, sampler, growth)
+            case _:
+                scheme = partial(getattr(samplers, sampler), **(parameters or {}))
+                value, gradient = _of_program(objective, spectrum, levels, scheme)
     if not np.isfinite(value):
         return np.inf, np.full_like(gradient, np.nan)
     return value, gradient
@@ -271,6 +286,16 @@ def _exact(
     gradient += growing
     gradient[1:] -= growing[:-1]
     return result, gradient
+
+
+def _of_program(
+    objective: str, spectrum: Spectrum, levels: Array, scheme: Callable[..., Steps]
+) -> tuple[float, Array]:
+    output = Moments(scheme, spectrum.variances, spectrum.variance, levels)
+    value, *bars = _divergence(objective, spectrum, output.shift, output.variance)
+    if not np.isfinite(value):
+        return np.inf, np.full(len(levels) - 1, np.nan)
+    return value, output.gradient(*bars)
 
 
 def _divergence(

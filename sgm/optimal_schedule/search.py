@@ -26,7 +26,7 @@ Strasman, Ocello, Boyer, Le Corff, Lemaire (arXiv 2402.04650): the bounds as obj
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ from sgm.gaussian import Gaussian, kl_divergence, wasserstein2
 from sgm.laws import sampler_law
 from sgm.optimal_schedule.dynamic import best_levels
 from sgm.optimal_schedule.objectives import Spectrum, evaluate, require_objective
+from sgm.optimal_schedule.programs import PROGRAMS
 from sgm.optimal_schedule.schemes import BY_RATE, SCHEMES
 from sgm.processes import VPProcess
 from sgm.schedules import BetaSchedule, CosineSchedule, NoiseSchedule
@@ -46,6 +47,7 @@ from sgm.scores import exact
 from sgm.timegrids import uniform
 
 __all__ = [
+    "NEGLIGIBLE",
     "SPACES",
     "NotConvergedError",
     "OptimalSchedule",
@@ -63,6 +65,8 @@ SPACES = ("increments", "spline", "grid", "a", "a,T")
 GRADIENT = 1e-6
 #: The same where it is a difference quotient.
 FLAT = 1e-3
+#: What the variances of a law are multiplied by to see whether its schedule suits others.
+NEARBY = (0.8, 1.25)
 #: Relative difference within which two starts have found the same value.
 AGREEMENT = 1e-8
 #: An increment of B/σ² stays within; at an optimum none is near either end.
@@ -75,6 +79,9 @@ MOST_STEPS = 1000
 NESTED = tuple(name for name in SCHEMES if name not in BY_RATE)
 #: A value below which a law is reached to rounding: its logarithm has no gradient.
 EXACT = 1e-14
+#: The same for the samplers of `PROGRAMS`, by objective: their steps can cancel each other's
+#: errors, so that with enough of them no error is left that is worth a search.
+NEGLIGIBLE = {"kl": 1e-8, "w2": 1e-5}
 
 
 class NotConvergedError(RuntimeError):
@@ -108,6 +115,7 @@ class OptimalSchedule:
     Parameters
     ----------
     objective, sampler, space : str
+    sampler_parameters : mapping
     n_steps : int
         N.
     spectrum : Spectrum
@@ -126,6 +134,10 @@ class OptimalSchedule:
         The objective of `vp_linear`, `cosine` and `best_beta_a` on the uniform grid.
     best_a : float
         a of the best β_a at T = 1.
+    nearby : mapping of float to float
+        The objective under the same schedule of laws whose variances are so many times as large:
+        whether it suits this law alone. Of exact objectives, and of β_a under the schemes of
+        `BY_RATE` not.
     starts : mapping of str to Start
     parameters : mapping of str to float
         Of `a` and `a,T`: the values found.
@@ -133,6 +145,7 @@ class OptimalSchedule:
 
     objective: str
     sampler: str
+    sampler_parameters: Mapping[str, Any]
     space: str
     n_steps: int
     spectrum: Spectrum
@@ -144,8 +157,16 @@ class OptimalSchedule:
     w2: float
     references: Mapping[str, float]
     best_a: float
+    nearby: Mapping[float, float]
     starts: Mapping[str, Start]
     parameters: Mapping[str, float]
+
+    @property
+    def sampler_label(self) -> str:
+        """The sampler with its parameters, for people."""
+        return ", ".join(
+            [self.sampler, *(f"{k} = {v}" for k, v in self.sampler_parameters.items())]
+        )
 
     @property
     def agreeing(self) -> int:
@@ -159,7 +180,7 @@ class OptimalSchedule:
 
     @property
     def _reached(self) -> list[Start]:
-        most = max(self.value * (1 + AGREEMENT), EXACT)
+        most = max(self.value * (1 + AGREEMENT), _negligible(self.objective, self.sampler))
         return [start for start in self.starts.values() if start.converged and start.after <= most]
 
     def certificate(self) -> dict[str, Any]:
@@ -168,6 +189,7 @@ class OptimalSchedule:
         return {
             "objective": self.objective,
             "sampler": self.sampler,
+            "sampler_parameters": dict(self.sampler_parameters),
             "space": self.space,
             "n_steps": self.n_steps,
             "process_variance": spectrum.variance,
@@ -178,6 +200,9 @@ class OptimalSchedule:
             **{name: float(value) for name, value in self.parameters.items()},
             "references": {key: _number(value) for key, value in self.references.items()},
             "best_a": self.best_a,
+            "value_if_variances_are_times": {
+                f"{factor:g}": _number(value) for factor, value in self.nearby.items()
+            },
             "gradient_of_log": self.gradient,
             "starts_that_agree": self.agreeing,
             "starts": {
@@ -206,6 +231,11 @@ class OptimalSchedule:
         return {"time": time.tolist(), **{key: each.tolist() for key, each in column.items()}}
 
 
+def _negligible(objective: str, sampler: str) -> float:
+    """The value below which two schedules are equally good."""
+    return NEGLIGIBLE[objective] if sampler in PROGRAMS else EXACT
+
+
 def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
@@ -216,6 +246,7 @@ def find_schedule(
     n_steps: int,
     objective: str = "kl",
     sampler: str = "exponential_integrator_modified",
+    sampler_parameters: Mapping[str, Any] | None = None,
     variance: float = 1.0,
     space: str = "increments",
     knots: int = 6,
@@ -234,7 +265,9 @@ def find_schedule(
     objective : str
         One of `OBJECTIVES`; bounds for the samplers that they are about.
     sampler : str
-        One of `SCHEMES`.
+        One of `SCHEMES` or `PROGRAMS`.
+    sampler_parameters : mapping, optional
+        Of a sampler that has some, such as the order of `deis`; η of `ddim` is 0 by default.
     variance : float
         σ².
     space : str
@@ -255,11 +288,14 @@ def find_schedule(
     NotConvergedError
         If no start converges, or one that did not came lower than those that did.
     """
+    parameters_of = dict(sampler_parameters or {})
+    if sampler == "ddim" and parameters_of == {"eta": 0}:
+        parameters_of = {}
     _require_choices(objective, sampler, space, schedule)
     require_integer(1, n_steps=n_steps)
     spectrum = Spectrum.of(law, variance)
     own = Gaussian.diagonal(law.rotate(law.mean), law.eigenvalues)  # in its own basis
-    problem = _Problem(own, spectrum, objective, sampler, n_steps)
+    problem = _Problem(own, spectrum, objective, sampler, parameters_of, n_steps)
     if space == "spline":
         require_integer(2, knots=knots)
         if knots > n_steps:
@@ -290,11 +326,18 @@ def find_schedule(
             starts, levels = _search_spline(problem, knots)
         else:
             starts, levels = _search_increments(problem)
-        kl, w2 = (evaluate(of, spectrum, levels, sampler, growth)[0] for of in ("kl", "w2"))
+        kl, w2 = (
+            evaluate(of, spectrum, levels, sampler, growth, parameters_of)[0] for of in ("kl", "w2")
+        )
     value = min(start.after for start in starts.values() if start.converged)
+    nearby: dict[float, float] = {}
+    if objective in ("kl", "w2") and not (parameters and sampler in BY_RATE):
+        for factor in NEARBY:
+            scaled = replace(spectrum, variances=factor * spectrum.variances)
+            nearby[factor], _ = evaluate(objective, scaled, levels, sampler, growth, parameters_of)
     return OptimalSchedule(
-        objective, sampler, space, n_steps, spectrum, grid[::-1].copy(),
-        levels[::-1] * spectrum.variance, rates, value, kl, w2, references, best_a, starts,
+        objective, sampler, parameters_of, space, n_steps, spectrum, grid[::-1].copy(),
+        levels[::-1] * spectrum.variance, rates, value, kl, w2, references, best_a, nearby, starts,
         parameters,
     )  # fmt: skip
 
@@ -363,8 +406,10 @@ def find_steps(
 def _require_choices(
     objective: str, sampler: str, space: str, schedule: NoiseSchedule | None
 ) -> None:
-    if sampler not in SCHEMES:
-        raise ValueError(f"sampler = {sampler!r}: must be one of {', '.join(SCHEMES)}")
+    if sampler not in (*SCHEMES, *PROGRAMS):
+        raise ValueError(
+            f"sampler = {sampler!r}: must be one of {', '.join((*SCHEMES, *PROGRAMS))}"
+        )
     require_objective(objective, sampler)
     if space not in SPACES:
         raise ValueError(f"space = {space!r}: must be one of {', '.join(SPACES)}")
@@ -390,10 +435,17 @@ class _Problem:
     spectrum: Spectrum
     objective: str
     sampler: str
+    parameters: Mapping[str, Any]
     n_steps: int
 
+    @property
+    def negligible(self) -> float:
+        return _negligible(self.objective, self.sampler)
+
     def of_levels(self, levels: Array) -> tuple[float, Array]:
-        return evaluate(self.objective, self.spectrum, levels, self.sampler)
+        return evaluate(
+            self.objective, self.spectrum, levels, self.sampler, parameters=self.parameters
+        )
 
     def of_schedule(self, schedule: NoiseSchedule, objective: str | None = None) -> float:
         """By `sgm.samplers` and `sgm.bounds`, with the schedule's own β."""
@@ -405,7 +457,7 @@ class _Problem:
             bound = gaussian_kl_bound(process, self.law, times, mse, cross)
             terms = {"path": bound.path, "refined": bound.total_refined, "theorem": bound.total}
             return float(terms[objective])
-        steps = getattr(samplers, self.sampler)(process, times)
+        steps = getattr(samplers, self.sampler)(process, times, **self.parameters)
         output = sampler_law(steps, score, process.prior(self.law.dimension))
         divergence = kl_divergence if objective == "kl" else wasserstein2
         return float(divergence(self.law, output))
@@ -483,10 +535,10 @@ def _by_increments(gradient: Array) -> Array:
 
 def _minimise(
     f: Callable[[Array], tuple[float, Array]], x: Array, ends: tuple[float, float],
-    last_may_vanish: bool,
+    last_may_vanish: bool, negligible: float,
 ) -> tuple[Start, Array]:  # fmt: skip
-    """Quasi-Newton on log f from x, each coordinate between `ends`."""
-    from scipy.optimize import minimize
+    """Quasi-Newton on log f from x, each coordinate between `ends`, until f is negligible."""
+    from scipy.optimize import OptimizeResult, minimize
 
     def logarithm(x: Array) -> tuple[float, Array]:
         value, gradient = f(x)
@@ -494,16 +546,21 @@ def _minimise(
             return 700.0, np.zeros_like(x)  # e⁷⁰⁰: a wall, which the line search steps back from
         return float(np.log(value)), gradient / value
 
+    def stop(intermediate_result: OptimizeResult) -> None:
+        if intermediate_result.fun < np.log(negligible):
+            raise StopIteration
+
     before, _ = f(x)
     found = minimize(
         logarithm, np.clip(x, *ends), jac=True, method="L-BFGS-B", bounds=[ends] * len(x),
+        callback=stop,
         options={"maxiter": 10000, "maxfun": 30000, "ftol": 0.0, "gtol": 1e-9, "maxcor": 30},
     )  # fmt: skip
     after, gradient = f(found.x)
     norm = float(np.max(np.abs(gradient))) / after if after > 0 else 0.0
     low = found.x[:-1] if last_may_vanish else found.x
     inside = bool(np.all(low > ends[0] + 1.0) and np.all(found.x < ends[1] - 0.1))
-    converged = bool(np.isfinite(after) and inside and (norm < GRADIENT or after < EXACT))
+    converged = bool(np.isfinite(after) and inside and (norm < GRADIENT or after < negligible))
     return Start(before, after, norm, converged), found.x
 
 
@@ -515,7 +572,10 @@ def _best(
     last_may_vanish: bool = False,
 ) -> tuple[dict[str, Start], Array]:
     """The outcome of all starts, and the best point."""
-    outcomes = {name: _minimise(f, x, ends, last_may_vanish) for name, x in starts.items()}
+    outcomes = {
+        name: _minimise(f, x, ends, last_may_vanish, problem.negligible)
+        for name, x in starts.items()
+    }
     _require_converged(problem, {name: start for name, (start, _) in outcomes.items()})
     _, point = min(
         (outcome for outcome in outcomes.values() if outcome[0].converged),
@@ -532,7 +592,7 @@ def _require_converged(problem: _Problem, starts: Mapping[str, Start]) -> None:
         if not start.converged
         and reached
         and start.after < min(reached) * (1 - AGREEMENT)
-        and min(reached) > EXACT
+        and min(reached) > problem.negligible
     ]
     if reached and not lower:
         return

@@ -31,6 +31,7 @@ import yaml  # noqa: E402
 from sgm.gaussian import Gaussian  # noqa: E402
 from sgm.optimal_schedule import (  # noqa: E402
     OBJECTIVES,
+    PROGRAMS,
     NotConvergedError,
     OptimalSchedule,
     find_schedule,
@@ -62,11 +63,7 @@ def _from_target(target: str, study: Path) -> Item:
                 "variance: 0.5}'"
             )
         return items[target]
-    try:
-        raw = yaml.safe_load(target)
-    except yaml.YAMLError as error:
-        raise ValueError(f"TARGET = {target!r}: must be YAML: {_line(error)}") from None
-    return parse_item("target", raw)
+    return parse_item("target", _yaml("TARGET", target))
 
 
 def _from_data(path: Path) -> Item:
@@ -85,6 +82,23 @@ def _from_data(path: Path) -> Item:
         return parse_item("target", {"family": "gaussian_file", "path": str(path)})
     rows = {"heldout_fraction": 0.5, "standardise": False, "dequantise": False}
     return parse_item("target", {"family": "data_file", "path": str(path), **rows})
+
+
+def _sampler(text: str) -> dict[str, Any]:
+    """A sampler by its name, or with its parameters in YAML."""
+    if not text.lstrip().startswith("{"):
+        if text in PROGRAMS:
+            parse_item("sampler", text)  # whose parameters have no default
+        return {"sampler": text}
+    item = parse_item("sampler", _yaml("SAMPLER", text))
+    return {"sampler": item.family, "sampler_parameters": item.spec["parameters"]}
+
+
+def _yaml(key: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{key} = {text!r}: must be YAML: {_line(error)}") from None
 
 
 def _law(item: Item) -> Gaussian:
@@ -123,7 +137,7 @@ def write_schedule(
         with written_whole(folder / f"{name}.json") as aside:
             aside.write_text(json.dumps(table, indent=1, allow_nan=False) + "\n")
     frame = _frame(found)
-    title = f"{label}, {found.sampler}, N = {found.n_steps}"
+    title = f"{label}, {found.sampler_label}, N = {found.n_steps}"
     figure = plots.optimal_schedule_figure(frame, title, OBJECTIVES[found.objective])
     plots.save(figure, frame, folder / "figure")
 
@@ -177,7 +191,7 @@ def _report(
         f"{label}: d = {spectrum.dimension}, variances from "
         f"{spectrum.variances[0] * spectrum.variance:.4g} to "
         f"{spectrum.variances[-1] * spectrum.variance:.4g}; "
-        f"{found.sampler}, N = {found.n_steps}, the exact score"
+        f"{found.sampler_label}, N = {found.n_steps}, the exact score"
     )
     if not law_known:
         yield "The Gaussian of the rows' mean and covariance stands for the data."
@@ -195,10 +209,15 @@ def _report(
     rows = [("optimum", f"{found.value:.4g}", "", f"{found.integral[-1]:.4g}")]
     for name, value in sorted(found.references.items(), key=lambda pair: pair[1]):
         name_of = f"best beta_a, a = {found.best_a:.3g}" if name == "best_beta_a" else LABELS[name]
-        excess = f"+{100 * (value / found.value - 1):.0f} %"
+        times = value / found.value
+        excess = f"+{100 * (times - 1):.0f} %" if times < 10 else f"{times:.3g} times"
         rows.append((name_of, f"{value:.4g}", excess, f"{totals[name]:.4g}"))
     yield format_table(("schedule", OBJECTIVES[found.objective], "more", "B(T)"), rows)
     yield f"Exactly: KL {found.kl:.4g}, W2 {found.w2:.4g}."
+    if found.nearby:
+        factors = " or ".join(f"{factor:g}" for factor in found.nearby)
+        values = " or ".join(f"{value:.4g}" for value in found.nearby.values())
+        yield f"Of a law whose variances are {factors} times those: {values}."
     yield (
         f"{found.agreeing} of {len(found.starts)} starts agree; gradient of the logarithm "
         f"{found.gradient:.1e}."
@@ -237,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"N = {options.steps!r}: must be left out if ERROR is given")
         choices = {
             "objective": options.objective,
-            "sampler": options.sampler,
+            **_sampler(options.sampler),
             "variance": _number("VARIANCE", options.variance, float),
             "space": options.space,
             "knots": _number("KNOTS", options.knots, int),
@@ -250,7 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             steps = _number("N", options.steps or "10", int)
             found = find_schedule(_law(item), n_steps=steps, **choices)
-        parts = (label, found.sampler, found.objective, found.space.replace(",", ""))
+        parts = (label, found.sampler_label, found.objective, found.space.replace(",", ""))
         folder = options.folder / re.sub(r"[^\w.=-]", "_", "-".join((*parts, f"N={found.n_steps}")))
         write_schedule(found, label, folder, asked)
         print("\n".join(_report(found, label, folder, asked, item.entry.law_known)))
@@ -284,7 +303,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--study", type=Path, default=Path("config/config.yaml"))
     parser.add_argument("--steps", default="", help="N, by default 10")
     parser.add_argument("--error", default="", help="the fewest steps that reach it, in place of N")
-    parser.add_argument("--sampler", default="exponential_integrator_modified")
+    parser.add_argument(
+        "--sampler",
+        default="exponential_integrator_modified",
+        help="its name, or with parameters: '{family: deis, order: 2}'",
+    )
     parser.add_argument("--objective", default="kl", help=", ".join(OBJECTIVES))
     parser.add_argument("--space", default="increments")
     parser.add_argument("--variance", default="1.0", help="of the stationary law")
