@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -155,11 +156,11 @@ def _processor() -> str:
 
 
 def _gpu(device: str) -> dict[str, str]:
-    """Name of the GPU, where networks may have run on one."""
-    import torch
-
-    used = device != "cpu" and torch.cuda.is_available()
-    return {"gpu": torch.cuda.get_device_name()} if used else {}
+    """Names of this machine's GPUs, where networks may have run on one."""
+    pattern = r"Model:\s+(.+)"
+    reports = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    names = [found[1] for path in reports if (found := re.search(pattern, path.read_text()))]
+    return {"gpu": ", ".join(names)} if names and device != "cpu" else {}
 
 
 def _hours(plan: Plan) -> dict[str, dict[str, float]]:
