@@ -31,6 +31,12 @@ def test_each_target_has_its_best_schedule_and_what_each_bound_costs(trained) ->
     assert "not told from best-correlated" in found[0]
 
 
+def test_a_network_comes_before_the_exact_score() -> None:
+    (line,) = answers(sgm.load_published("mg25"))
+    assert "least with beta_a=8, 0.119 (score denoising, N = 500)" in line
+    assert "kl_bound costs × 1.84 [1.71, 1.97] (beta_a=1)" in line
+
+
 def test_exact_values_have_no_interval() -> None:
     grid = sgm.load_published("exact-kl")
     (line,) = [line for line in answers(grid) if line.startswith("correlated:")]
