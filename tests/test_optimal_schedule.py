@@ -498,6 +498,12 @@ def test_an_optimum_of_a_program():
         assert float(kl_divergence(near, output)) == pytest.approx(value, rel=1e-8)
 
 
+def test_steps_of_a_program_that_are_too_short_are_a_wall():
+    spectrum = Spectrum.of(SMALL, 1.0)
+    for levels in ([3.0, 1.0, 1.0, 0.0], [3.0, 2.0, 2.0 - 1e-13, 0.0]):
+        assert evaluate("kl", spectrum, np.array(levels), "unipc")[0] == np.inf
+
+
 def test_the_search_of_a_program_stops_where_no_error_is_left():
     law = Gaussian.diagonal([1.0, 0.0], [0.5, 2.0])
     found = find_schedule(law, n_steps=4, sampler="unipc", objective="w2")

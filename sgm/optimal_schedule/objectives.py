@@ -53,6 +53,9 @@ OBJECTIVES = {
 """Objectives and what they are; those after `w2` are bounds for the samplers of
 `sgm.bounds.KL_BOUND_PROVED_FOR` alone."""
 
+# A step of a program relative to u_0, below which its levels have no digits left to move by.
+_SHORTEST = 1e-12
+
 SMALLEST_RATIO, LARGEST_RATIO = 1e-12, 1e12
 
 
@@ -291,6 +294,8 @@ def _exact(
 def _of_program(
     objective: str, spectrum: Spectrum, levels: Array, scheme: Callable[..., Steps]
 ) -> tuple[float, Array]:
+    if not np.all(-np.diff(levels) > _SHORTEST * levels[0]):  # a place of a line search
+        return np.inf, np.full(len(levels) - 1, np.nan)
     output = Moments(scheme, spectrum.variances, spectrum.variance, levels)
     value, *bars = _divergence(objective, spectrum, output.shift, output.variance)
     if not np.isfinite(value):

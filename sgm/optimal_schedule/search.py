@@ -330,6 +330,8 @@ def find_schedule(
             evaluate(of, spectrum, levels, sampler, growth, parameters_of)[0] for of in ("kl", "w2")
         )
     value = min(start.after for start in starts.values() if start.converged)
+    if sampler in PROGRAMS and not parameters:  # the start that is kept is not always the least
+        value = {"kl": kl, "w2": w2}[objective]
     nearby: dict[float, float] = {}
     if objective in ("kl", "w2") and not (parameters and sampler in BY_RATE):
         for factor in NEARBY:
@@ -577,10 +579,12 @@ def _best(
         for name, x in starts.items()
     }
     _require_converged(problem, {name: start for name, (start, _) in outcomes.items()})
-    _, point = min(
-        (outcome for outcome in outcomes.values() if outcome[0].converged),
-        key=lambda outcome: outcome[0].after,
-    )
+    converged = [outcome for outcome in outcomes.values() if outcome[0].converged]
+    start, point = min(converged, key=lambda outcome: outcome[0].after)
+    if problem.sampler in PROGRAMS:  # of many schedules as good, the one without the shortest steps
+        least = max(start.after * (1 + AGREEMENT), problem.negligible)
+        points = [point for start, point in converged if start.after <= least]
+        point = max(points, key=np.min)
     return {name: start for name, (start, _) in outcomes.items()}, point
 
 
