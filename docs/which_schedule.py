@@ -1,6 +1,6 @@
 """The tables of docs/which-schedule.md: ``python docs/which_schedule.py`` writes them into the page.
 
-All numbers are those of the published study `optimised`.
+All numbers are those of the published studies `optimised` and `few-evaluations`.
 """
 
 from __future__ import annotations
@@ -73,9 +73,45 @@ def picks() -> Iterator[str]:
         yield f"| {target} | {n_steps} | {means[best]:.3g} ({best}) | {' | '.join(costs)} |"
 
 
+def few() -> Iterator[str]:
+    """Few evaluations of one network by a sampler with memory: where its time points stand."""
+    grid = sgm.load_published("few-evaluations").kl_coupled.sel(score="explicit").squeeze(drop=True)
+    yield (
+        "| target | evaluations | VP linear, uniform | quadratic | arc-tangent | best of cosine and β_a, any grid | "
+        "own best points | the worst of the other laws' |"
+    )
+    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+    for target in map(str, grid.target.values):
+        for n in map(int, grid.n_steps.values):
+            runs = grid.sel(target=target, n_steps=n)
+            error = runs.std("seed", ddof=1) / np.sqrt(runs.sizes["seed"])
+            points = [k for k in runs.schedule.values if k.startswith("best-") and k.endswith(f"-{n}")]
+            usual = [k for k in runs.schedule.values if not k.startswith("best-")]
+            means = runs.mean("seed")
+            place = means.sel(schedule=usual).stack(cell=("schedule", "time_grid")).idxmin().item()
+            others = [k for k in points if k != f"best-{target}-{n}"]
+            told = [
+                *(("beta_a=0", name) for name in _grids(grid)),
+                place,
+                (f"best-{target}-{n}", "uniform"),
+            ]
+            cells = [
+                f"{means.sel(schedule=k, time_grid=g):.3g} ± {error.sel(schedule=k, time_grid=g):.1g}"
+                for k, g in told
+            ]
+            cells[3] += f" ({place[0]}, {place[1].partition('_')[0]})"
+            cells[4] = f"**{cells[4]}**"
+            worst = float(means.sel(schedule=others, time_grid="uniform").max())
+            yield f"| {target} | {n} | {' | '.join(cells)} | {worst:.3g} |"
+
+
+def _grids(grid: xr.DataArray) -> list[str]:
+    return [str(label) for label in grid.time_grid.values]
+
+
 def page(text: str) -> str:
     """The page with its tables made anew."""
-    tables = iter(("\n".join(gains()), "\n".join(picks())))
+    tables = iter("\n".join(table()) for table in (gains, few, picks))
     head, *rest = text.split(MADE)
     return head + "".join(f"{MADE}\n{next(tables)}\n\n{END}{part.split(END)[1]}" for part in rest)
 
