@@ -10,8 +10,8 @@ network's numbers don't depend on its neighbours, bit for bit on a CPU: widths a
 multiples of 16, and what the data fix (dimension, pixels and number of patches) is padded
 to one with zeros, so that each network's matrices start on a cache line and the BLAS takes
 the same path for all. A user's module runs one network at a time, with the weights of each put
-into it: `torch.vmap` gives neither such numbers nor, on a CPU, convolutions as fast, and can't
-take every module.
+into it: `torch.vmap` can't take every module nor keep a network's numbers its own, and on a CPU
+saves an MLP a third of the time at most, and a U-Net none.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Protocol
 
 import numpy as np
@@ -497,10 +496,9 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     except MemoryError:
         raise
     except Exception as error:  # on a broken file, libraries raise more than they document
-        why = "it would execute code" if isinstance(error, UnpicklingError) else "it can't be read"
         raise ValueError(
             f"path = {str(path)!r}: must be a .safetensors file, or a state_dict that torch.save "
-            f"wrote; {why}: {' '.join(str(error).split())[:200]}"
+            f"wrote; what else may execute code is not read: {' '.join(str(error).split())[:200]}"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
         keys = list(state)[:5] if isinstance(state, dict) else type(state).__name__
@@ -625,9 +623,7 @@ def _uniform(architecture: Architecture, seed: int) -> dict[str, Tensor]:
 def _module_weights(architecture: Architecture, seed: int) -> dict[str, Tensor]:
     """What a user's builder makes, of torch's generator at this seed."""
     assert isinstance(architecture, Built)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        tensors = architecture.tensors(architecture.build())
+    tensors = architecture.tensors(architecture.build(seed))
     return {name: tensor.detach().float().clone() for name, tensor in tensors.items()}
 
 
@@ -728,8 +724,9 @@ def _module(
     parts = []
     with torch.autocast(x.device.type, dtype=dtype, enabled=dtype is not None):
         for own in range(networks):
-            state = {name: w[own] for name, w in weights.items()}
-            out = torch.func.functional_call(module, state, (rows[own], times[own]))
+            # copies start on a cache line, as they do alone: the BLAS takes the same path
+            state = {name: w[own].clone() for name, w in weights.items()}
+            out = torch.func.functional_call(module, state, (rows[own].clone(), times[own].clone()))
             if not isinstance(out, Tensor) or out.shape != rows[own].shape:
                 found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
                 raise ValueError(

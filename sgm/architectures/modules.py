@@ -86,8 +86,8 @@ class Built(Architecture):
     def networks_per_pass(self) -> int:
         return 1
 
-    def build(self) -> Any:
-        """A new module, its weights drawn from torch's generator, in evaluation mode.
+    def build(self, seed: int) -> Any:
+        """A new module, its weights drawn from torch's generator at a seed, in evaluation mode.
 
         Raises
         ------
@@ -101,7 +101,10 @@ class Built(Architecture):
             asked = inspect.signature(builder).parameters
             context = {"dimension": self.dimension, "image_shape": self.colour_shape}
             given = {key: value for key, value in context.items() if key in asked}
-            module = builder(**given, **self.options)
+            torch = import_module("torch")  # which planning does without, but for such a module
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(seed)
+                module = builder(**given, **self.options)
         except MemoryError:
             raise
         except Exception as error:  # of the user's code
@@ -119,7 +122,7 @@ class Built(Architecture):
     @cached_property
     def module(self) -> Any:
         """The module into which weights are put: its own don't matter."""
-        return self.build()
+        return self.build(0)
 
     @staticmethod
     def tensors(module: Any) -> dict[str, Any]:
@@ -128,11 +131,11 @@ class Built(Architecture):
         return {name: tensor for name, tensor in named.items() if tensor.is_floating_point()}
 
     @cached_property
-    def shapes(self) -> dict[str, tuple[int, ...]]:  # type: ignore[override]
+    def shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: tuple(tensor.shape) for name, tensor in self.tensors(self.module).items()}
 
     @cached_property
-    def fixed(self) -> frozenset[str]:  # type: ignore[override]
+    def fixed(self) -> frozenset[str]:
         trained = {n for n, tensor in self.module.named_parameters() if tensor.requires_grad}
         return frozenset(self.shapes.keys() - trained)
 
@@ -155,7 +158,7 @@ CURVES: dict[str, Callable[[int, float, float], Array]] = {
 def _cosine_betas(n: int) -> Array:
     """Nichol and Dhariwal (arXiv 2102.09672, equation 17)."""
     f = np.cos((np.arange(n + 1) / n + 0.008) / 1.008 * np.pi / 2) ** 2
-    return np.minimum(1 - f[1:] / f[:-1], 0.999)
+    return np.asarray(np.minimum(1 - f[1:] / f[:-1], 0.999))
 
 
 class NoiseInput(NamedTuple):
@@ -175,7 +178,7 @@ class NoiseInput(NamedTuple):
 
 
 def _own_times(process: Process, t: Array, levels: Mapping[str, Any]) -> NoiseInput:
-    tau = TIME_INPUTS[levels["input"]](process, t, levels["scale"])
+    tau = np.asarray(TIME_INPUTS[levels["input"]](process, t, levels["scale"]), np.float64)
     return NoiseInput(tau, process.mean_scale(t), process.kernel_variance(t))
 
 
@@ -207,7 +210,7 @@ def _continuous(process: Process, t: Array, levels: Mapping[str, Any]) -> NoiseI
 
 def _log_noise(process: Process, t: Array) -> Array:
     """log ς = log(√v/m), finite also where m underflows."""
-    return 4 * TIME_INPUTS["log_noise"](process, t, 1.0)
+    return 4 * np.asarray(TIME_INPUTS["log_noise"](process, t, 1.0), np.float64)
 
 
 def _preserved(log_sigma: Array) -> tuple[Array, Array]:
@@ -220,9 +223,11 @@ def _require_levels(log_sigma: Array, least: float, most: float) -> None:
     """Refuse levels that the model was not trained for, but for rounding."""
     low, high = float(np.min(log_sigma)), float(np.max(log_sigma))
     if not least - 1e-6 <= low <= high <= most + 1e-6:
+        with np.errstate(over="ignore"):
+            shown = [f"{level:.4g}" for level in np.exp([low, high, least, most])]
         raise ValueError(
-            f"noise levels √v/m from {np.exp(low):.4g} to {np.exp(high):.4g}: must lie between "
-            f"{np.exp(least):.4g} and {np.exp(most):.4g}, those of the model"
+            f"noise levels √v/m from {shown[0]} to {shown[1]}: must lie between {shown[2]} and "
+            f"{shown[3]}, those of the model"
         )
 
 

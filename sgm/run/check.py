@@ -201,9 +201,10 @@ def _check_end(study: Study, times: Array) -> None:
 
 def _check_time_min(study: Study, network: _Network, horizon: float, used: Array) -> None:
     """A network must have been trained at the times at which it is asked, 0 apart."""
-    if network.score.family != "trained":
+    recipe = getattr(network.score.parameters, "recipe", None)
+    if recipe is None:
         return
-    start = network.score.parameters.recipe.time_min * horizon
+    start = recipe.time_min * horizon
     smallest = network.times(used[used > 0].min(initial=horizon))
     asked = {"the sampler's smallest time": float(smallest)}
     if study.likelihood:

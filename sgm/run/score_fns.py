@@ -23,14 +23,15 @@ def load_networks(
     spec: Mapping[str, Any], inputs: Mapping[str, Path], target: Target
 ) -> networks.ScoreEnsemble | None:
     """The networks among a job's inputs, or the one of a finished model; None for other scores."""
-    score = spec["score"]
+    score = spec.get("score", {"parameters": {}})  # bounds are told only of a user's module
     if "network" in inputs:
-        builder = score["parameters"]["recipe"].get("builder")
+        builder = score["parameters"].get("recipe", {}).get("builder")
         return networks.ScoreEnsemble.load(inputs["network"], builder)
     if score["build"] != "sgm.networks:finished":
         return None
-    shape = {"dimension": target.dimension, "image_shape": target.image_shape}
-    return networks.finished(**score["parameters"], **shape)
+    return networks.finished(
+        **score["parameters"], dimension=target.dimension, image_shape=target.image_shape
+    )
 
 
 def for_sampling(

@@ -204,6 +204,9 @@ def _bounds(cells: Composition, job: Job) -> Leaves:
     bounds = cells.measures("bounds", cells.item("target", job.labels))
     without = (item for item in bounds if not item.entry.of_sampler)
     told |= {"bounds": _measures(without), "n_score_error": cells.study.n_score_error}
+    parameters = cells.item("score", job.labels).parameters
+    if hasattr(getattr(parameters, "recipe", parameters), "builder"):
+        told["score"] = cells.item("score", job.labels).spec
     if cells.study.score_error_tolerance is not None:
         told["score_error_tolerance"] = cells.study.score_error_tolerance
         told["largest_score_error"] = any(item.entry.along_chain for item in bounds)
