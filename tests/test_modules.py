@@ -25,6 +25,7 @@ from sgm.schedules import BetaSchedule, ConstantSchedule, CosineSchedule, Geomet
 from sgm.store import DONE
 from sgm.study import Plan, Study
 from sgm.study.__main__ import inspect
+from sgm.study.document import read_config
 from sgm.training import Recipe, train_networks
 from tests.data.modules import Convolution, Exact
 from tests.workflow import ROOT, run_jobs, tiny
@@ -74,6 +75,10 @@ def test_our_mlp_as_a_module_is_our_mlp() -> None:
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-3)
     double = theirs.to(dtype=torch.float64)
     torch.testing.assert_close(double(x.double(), t).float(), ours(x, t), rtol=1e-4, atol=1e-4)
+    coarse = theirs.for_sampling("bfloat16")(x, t)
+    assert coarse.dtype == torch.float32
+    torch.testing.assert_close(coarse, ours(x, t), rtol=0.05, atol=0.05)
+    assert not torch.equal(coarse, theirs(x, t))
 
 
 def test_it_learns_as_ours_does_whatever_is_beside_it(tmp_path: Path) -> None:
@@ -449,3 +454,22 @@ def test_a_builder_runs_only_if_it_is_trusted(tmp_path: Path) -> None:
             inspect(tmp_path / "study.yaml")
         with pytest.raises(ValueError, match=r"must build a torch.nn.Module"):
             inspect(tmp_path / "study.yaml", trust=True)
+
+
+def test_a_librarys_u_net_learns_digits(tmp_path: Path) -> None:
+    """The study of docs/examples, its training cut short; both networks learn something."""
+    pytest.importorskip("azula")
+    config = read_config(ROOT / "docs/examples/unet-digits.yaml")
+    for score in config["scores"]:
+        score["recipe"] |= {"steps": 60}
+    small = {"n_steps": [5], "n_train": 1000, "n_samples": 80, "divergences": ["gaussian_kl"]}
+    study = Study.parse(config | small)
+    check(study)
+    plan = Plan(study, tmp_path / "results")
+    run_jobs(plan)
+    grid = gather(plan, {})
+    assert (grid.status == DONE).all()
+    assert (grid.train_loss < 64).all()  # that of a network that predicts no noise
+    model = ScoreEnsemble.load(Path(plan.files("network")[0]), "docs/examples/unet.py:unet")
+    assert model.architecture.fixed == {"frequencies"}
+    assert model.weights["unet.descent.0.0.weight"].shape == (1, 32, 1, 3, 3)

@@ -73,6 +73,7 @@ def check(study: Study) -> None:
     targets = [(target, _check_target(study, target)) for target in study.targets]
     _check_coordinates(study, targets)
     evaluations: dict[tuple[str, str, int], int] = {}
+    architectures: dict[tuple[str, str], Architecture] = {}
     for schedule in study.schedules:
         for horizon in study.horizons:
             with _named("schedules", schedule):
@@ -88,7 +89,11 @@ def check(study: Study) -> None:
                             built = build(score.spec, process=process, law=target.law)
                             require_instance((GaussianScore, DensityScore), returned=built)
                             continue
-                        architecture = _check_network(study, score, item, target, process)
+                        key = score.label, item.label
+                        if key not in architectures:
+                            architectures[key] = _check_network(study, score, item, target, process)
+                        architecture = architectures[key]
+                        _check_process(score, architecture, item, target, process)
                         learned = _training(study, score, schedule, process)
                         networks.append(_Network(score, architecture, *learned))
             for time_grid in study.time_grids:
@@ -243,7 +248,7 @@ def _check_supremum(schedule: NoiseSchedule) -> None:
 def _check_network(
     study: Study, score: Item, item: Item, target: Target, process: Process
 ) -> Architecture:
-    """The network of a recipe or a finished one, which must suit the target and the process."""
+    """The network of a recipe or a finished one, which must suit the target."""
     recipe = getattr(score.parameters, "recipe", None)
     keys = score.spec["parameters"] | {"architecture": score.family}
     path = keys.pop("path", None)
@@ -251,15 +256,25 @@ def _check_network(
         keys = network_keys(recipe.model_dump())
     try:
         architecture = build_architecture(keys, target.dimension, target.image_shape)
-        architecture.require(process, process.horizon)
-        if recipe is not None:
-            _check_scale(recipe, target, process)
         if isinstance(architecture, Built):  # torch is imported for these alone
+            architecture.require(process, process.horizon)
             run = resolve("sgm.networks:require_module")
             run(architecture, process, path, in_float64=study.likelihood is not None)
     except ValueError as error:
         raise ValueError(f"target {item.label!r}: {error}") from error
     return architecture
+
+
+def _check_process(
+    score: Item, architecture: Architecture, item: Item, target: Target, process: Process
+) -> None:
+    """What a network says must be a score of the process, and the data of its size."""
+    try:
+        architecture.require(process, process.horizon)
+        if hasattr(score.parameters, "recipe"):
+            _check_scale(score.parameters.recipe, target, process)
+    except ValueError as error:
+        raise ValueError(f"target {item.label!r}: {error}") from error
 
 
 def _check_scale(recipe: Recipe, target: Target, process: Process) -> None:
