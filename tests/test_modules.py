@@ -472,4 +472,4 @@ def test_a_librarys_u_net_learns_digits(tmp_path: Path) -> None:
     assert (grid.train_loss < 64).all()  # that of a network that predicts no noise
     model = ScoreEnsemble.load(Path(plan.files("network")[0]), "docs/examples/unet.py:unet")
     assert model.architecture.fixed == {"frequencies"}
-    assert model.weights["unet.descent.0.0.weight"].shape == (1, 32, 1, 3, 3)
+    assert model.weights["unet.descent.0.0.weight"].shape == (1, 16, 1, 3, 3)
