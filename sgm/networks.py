@@ -1,15 +1,17 @@
 """Score networks: an ensemble of independent networks, evaluated together.
 
-What a network computes stands in `sgm.architectures`. Only the last map has a bias; weights
-start as PyTorch's `Linear` does, U(±1/√fan_in). The paper's authors have an MLP whose
+What a network computes stands in `sgm.architectures`. Of ours only the last map has a bias;
+weights start as PyTorch's `Linear` does, U(±1/√fan_in). The paper's authors have an MLP whose
 embedding takes the raw time (time_scale = T).
 
 The R networks of an ensemble share an architecture and nothing else. Their weights
-are stacked along a leading axis and meet their data in batched matrix products. A
+are stacked along a leading axis. Ours meet their data in batched matrix products; a
 network's numbers don't depend on its neighbours, bit for bit on a CPU: widths are
 multiples of 16, and what the data fix (dimension, pixels and number of patches) is padded
 to one with zeros, so that each network's matrices start on a cache line and the BLAS takes
-the same path for all.
+the same path for all. A user's module runs one network at a time, with the weights of each put
+into it: `torch.vmap` can't take every module nor keep a network's numbers its own, and on a CPU
+saves an MLP a third of the time at most, and a U-Net none.
 """
 
 from __future__ import annotations
@@ -27,10 +29,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor
 
-from sgm.architectures import ALIGNMENT, Architecture, Mixer, from_keys
+from sgm.architectures import (
+    ALIGNMENT,
+    Architecture,
+    Built,
+    Layered,
+    Mixer,
+    build_architecture,
+    from_keys,
+)
 from sgm.processes import Process, matching_times
 from sgm.processor import Products, fastest_products
 from sgm.scores import GaussianScore
@@ -43,7 +53,9 @@ __all__ = [
     "ScoreEnsemble",
     "ScoreFn",
     "affine_score_fn",
+    "finished",
     "pass_size",
+    "require_module",
     "resolve_device",
     "score_fn",
 ]
@@ -197,7 +209,8 @@ class ScoreEnsemble:
     @classmethod
     def from_state_dict(cls, architecture: Architecture, state: dict[str, Tensor]) -> ScoreEnsemble:
         """Networks from weights without padding, shapes (R, *architecture.shapes[name])."""
-        expected = {name: (len(state["bias"]), *s) for name, s in architecture.shapes.items()}
+        replicates = len(next(iter(state.values()), ()))
+        expected = {name: (replicates, *s) for name, s in architecture.shapes.items()}
         found = {name: tuple(tensor.shape) for name, tensor in state.items()}
         if found != expected:
             raise ValueError(f"weights of shapes {found}: must be {expected}")
@@ -207,15 +220,8 @@ class ScoreEnsemble:
     @classmethod
     def initial(cls, architecture: Architecture, seeds: Sequence[int]) -> ScoreEnsemble:
         """Untrained networks in float32, one a seed, each from its own generator."""
-        networks = []
-        for seed in seeds:
-            generator = torch.Generator().manual_seed(seed)
-            network = {}
-            for name, shape in architecture.shapes.items():
-                fan_in = architecture.shapes["output" if name == "bias" else name][0]
-                bound = 1 / np.sqrt(fan_in)
-                network[name] = torch.empty(shape).uniform_(-bound, bound, generator=generator)
-            networks.append(network)
+        draw = INITIAL[architecture.name]
+        networks = [draw(architecture, seed) for seed in seeds]
         stacked = {name: torch.stack([n[name] for n in networks]) for name in architecture.shapes}
         return cls.from_state_dict(architecture, stacked)
 
@@ -240,11 +246,21 @@ class ScoreEnsemble:
         return ScoreEnsemble(self.architecture, self.weights, process, self.arithmetic)
 
     def __len__(self) -> int:
-        return self.weights["bias"].shape[0]
+        return self._like.shape[0]
+
+    @property
+    def _like(self) -> Tensor:
+        """One of the weights: all have its device and type."""
+        return next(iter(self.weights.values()))
 
     def __getitem__(self, block: slice) -> ScoreEnsemble:
         """The networks of a slice, sharing their memory."""
         weights = {k: w[block] for k, w in self.weights.items()}
+        return ScoreEnsemble(self.architecture, weights, self.process, self.arithmetic)
+
+    def repeated(self, n: int) -> ScoreEnsemble:
+        """One network n times, sharing its memory."""
+        weights = {k: w.expand(n, *w.shape[1:]) for k, w in self.weights.items()}
         return ScoreEnsemble(self.architecture, weights, self.process, self.arithmetic)
 
     def to(
@@ -281,7 +297,7 @@ class ScoreEnsemble:
             narrow = self.architecture.networks_per_pass > _FEW
             products = "BLAS" if narrow else fastest_products()
         dtype = PRECISIONS[precision]  # torch has oneDNN do all its products in bfloat16
-        on_cpu = self.weights["bias"].device.type == "cpu"
+        on_cpu = self._like.device.type == "cpu"
         own = products == "oneDNN" and on_cpu and dtype is None
         arithmetic = Arithmetic(_onednn if own else _batched, dtype)
         return ScoreEnsemble(self.architecture, self.weights, self.process, arithmetic)
@@ -306,7 +322,7 @@ class ScoreEnsemble:
         """
         if self.process is None:
             raise ValueError("the networks must be bound to a process: see ScoreEnsemble.bind")
-        like, architecture = self.weights["bias"], self.architecture
+        like, architecture = self._like, self.architecture
         angle = torch.as_tensor(architecture.angle(self.process, t)).to(like)
         parts = architecture.preconditioner(self.process, t)
         return Condition(
@@ -354,20 +370,10 @@ class ScoreEnsemble:
         -------
         Tensor, shape (R, n, d)
         """
-        architecture, weights = self.architecture, self.weights
-        like = condition.angle
-        frequencies = _frequencies(architecture.time_width // 2, like.dtype, like.device)
-        angle = like[..., None] * frequencies
-        features = torch.cat([angle.sin(), angle.cos()], dim=-1)
-        embedding = torch.bmm(features, weights["time"]).relu_()
-        shifts = list(torch.bmm(embedding, weights["time_layers"]).chunk(architecture.layers, -1))
         inner = x if condition.inward is None else x * condition.inward[..., None]
-        dtype = self.arithmetic.dtype
-        if dtype is not None:
-            weights = {name: w.to(dtype) for name, w in weights.items()}
-            inner, shifts = inner.to(dtype), [shift.to(dtype) for shift in shifts]
-        forward = FORWARD[architecture.name]
-        score = forward(architecture, weights, inner, shifts, self.arithmetic.product).to(x)
+        forward = FORWARD[self.architecture.name]
+        score = forward(self.architecture, self.weights, inner, condition.angle, self.arithmetic)
+        score = score.to(x)
         if condition.gain is not None:
             score = score * condition.gain[..., None]
         if condition.divisor is not None:
@@ -395,10 +401,17 @@ class ScoreEnsemble:
         path.write_bytes(save(tensors, metadata | {"sha256": _digest(metadata, tensors)}))
 
     @classmethod
-    def load(cls, path: Path) -> ScoreEnsemble:
+    def load(cls, path: Path, builder: str | None = None) -> ScoreEnsemble:
         """Read networks that `save` wrote, to be bound to their process.
 
-        The format (safetensors) holds data alone, never code.
+        The format (safetensors) holds data alone, never code. What builds a user's module is run
+        only if it is the expected one.
+
+        Parameters
+        ----------
+        path : Path
+        builder : str, optional
+            Of the module that the networks must be; None for ours.
 
         Raises
         ------
@@ -418,7 +431,11 @@ class ScoreEnsemble:
                 old = {key: keys[key] for key in keys if key not in ("horizon", "variance")}
                 keys = {"architecture": "mlp", **old}
             architecture = from_keys(keys)
-            if not architecture.layers < len(state):  # before `shapes` counts up to it
+            found = getattr(architecture, "builder", None)
+            if found != builder:
+                raise ValueError(f"its builder is {found!r}: must be {builder!r}")
+            if isinstance(architecture, Layered) and not architecture.layers < len(state):
+                # before `shapes` counts up to it
                 raise ValueError(f"layers = {architecture.layers}: must be those it has")
             if not {w.dtype for w in state.values()} <= {torch.float32, torch.float64}:
                 raise ValueError("its weights are not all float32 or float64")
@@ -430,6 +447,167 @@ class ScoreEnsemble:
                 f"{path}: not a readable network file ({error}): delete it, and the next run "
                 "makes it again"
             ) from error
+
+
+def finished(
+    path: str | Path,
+    *,
+    dimension: int,
+    image_shape: tuple[int, ...] | None,
+    **parameters: Any,
+) -> ScoreEnsemble:
+    """A finished model of the user's, from a file of its weights.
+
+    Parameters
+    ----------
+    path : str or Path
+        A ``.safetensors`` file, or a state_dict that `torch.save` wrote; one that holds anything
+        but tensors is refused, and executes nothing.
+    dimension : int
+        d.
+    image_shape : tuple of int or None
+    **parameters
+        The others of `sgm.architectures.ModuleFile`.
+
+    Returns
+    -------
+    ScoreEnsemble
+        Of one network.
+
+    Raises
+    ------
+    ValueError
+        If it can't be built, or the file is no such file, or its weights are not those of the
+        module, or not finite.
+    """
+    architecture = build_architecture(
+        {"architecture": "module_file", **parameters}, dimension, image_shape
+    )
+    assert isinstance(architecture, Built)
+    state = _read_state(Path(path))
+    try:
+        architecture.module.load_state_dict(state)
+    except RuntimeError as error:  # missing, unexpected, of another shape
+        lines = str(error).splitlines()[1:]
+        raise ValueError(
+            f"path = {str(path)!r}: its weights must be those of builder = "
+            f"{architecture.builder!r}: {' '.join(' '.join(lines).split())}"
+        ) from None
+    tensors = architecture.tensors(architecture.module)
+    for name, tensor in tensors.items():
+        if not bool(tensor.isfinite().all()):
+            raise ValueError(f"path = {str(path)!r}: {name!r} must be finite; it has NaN or inf")
+    weights = {name: tensor.detach().float()[None] for name, tensor in tensors.items()}
+    return ScoreEnsemble(architecture, weights)
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    """Tensors by name, of a file that can't execute code."""
+    if not path.is_file():
+        raise ValueError(f"path = {str(path)!r}: must be a file of weights; there is none")
+    state: Any
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # on a broken file, libraries raise more than they document
+        raise ValueError(
+            f"path = {str(path)!r}: must be a .safetensors file, or a state_dict that torch.save "
+            f"wrote; what else may execute code is not read: {' '.join(str(error).split())[:200]}"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+        keys = list(state)[:5] if isinstance(state, dict) else type(state).__name__
+        raise ValueError(
+            f"path = {str(path)!r}: must hold a state_dict, tensors by name, and nothing else; it "
+            f"holds {keys}: save the model's state_dict() alone"
+        )
+    return state
+
+
+def require_module(
+    architecture: Architecture,
+    process: Process,
+    path: str | None = None,
+    *,
+    in_float64: bool = False,
+) -> None:
+    """Run a user's module once, on a few rows.
+
+    Parameters
+    ----------
+    architecture : Module or ModuleFile
+    process : Process
+        Whose score it is to be.
+    path : str, optional
+        Of the weights of a finished model.
+    in_float64 : bool
+        Whether it must also run in float64, as likelihoods need.
+
+    Raises
+    ------
+    ValueError
+        If it can't be built or run, or does what training and sampling rely on not being done:
+        drawing weights from another generator than torch's, noise of its own, a batch norm, rows
+        that depend on each other.
+    """
+    assert isinstance(architecture, Built)
+    said = f"builder = {architecture.builder!r}"
+    if path is None:
+        _require_trainable(architecture, said)
+        networks = ScoreEnsemble.initial(architecture, [0])
+    else:
+        keys = {key: value for key, value in architecture.keys().items() if key != "architecture"}
+        networks = finished(path, **keys)
+    networks = networks.bind(process)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn((1, 3, architecture.dimension), generator=generator)
+    for dtype in [torch.float32, torch.float64] if in_float64 else [torch.float32]:
+        own, rows = networks.to(dtype=dtype), x.to(dtype)
+        try:
+            with torch.no_grad():
+                whole, again, alone = (
+                    own(part, process.horizon) for part in (rows, rows, rows[:, :1])
+                )
+        except (MemoryError, ValueError):
+            raise
+        except Exception as error:
+            raise ValueError(
+                f"{said}: its module must run on rows in {dtype}: {type(error).__name__}: "
+                f"{' '.join(str(error).split())[:300]}"
+            ) from error
+        if whole.dtype != dtype or not bool(whole.isfinite().all()):
+            raise ValueError(f"{said}: its module must return finite numbers for finite rows")
+        if not torch.equal(whole, again):
+            raise ValueError(f"{said}: its module must return the same numbers for the same rows")
+        size = float(whole.abs().max())
+        if not bool(((whole[:, :1] - alone).abs() <= 1e-3 * size).all()):
+            raise ValueError(
+                f"{said}: its module must treat each row by itself; the first of three rows has "
+                "another output than alone"
+            )
+
+
+def _require_trainable(architecture: Built, said: str) -> None:
+    """Refuse a module that can't be trained as others are."""
+    for name, part in architecture.module.named_modules():
+        if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
+            raise ValueError(
+                f"{said}: {name!r} is a batch norm, which makes rows depend on each other: must be "
+                "replaced, by a group norm for instance"
+            )
+        if isinstance(part, torch.nn.modules.dropout._DropoutNd) and part.p > 0:
+            raise ValueError(
+                f"{said}: {name!r} is a dropout of p = {part.p}: must be 0; modules are trained as "
+                "they are evaluated, and the noise of a training has streams of its own"
+            )
+    if not architecture.shapes.keys() - architecture.fixed:
+        raise ValueError(f"{said}: its module must have parameters that can be trained")
+    first, again = (_module_weights(architecture, 0) for _ in range(2))
+    if not all(torch.equal(first[name], again[name]) for name in first):
+        raise ValueError(f"{said}: must draw its weights from torch's own generator alone")
 
 
 def _digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
@@ -449,15 +627,63 @@ def _padded(tensor: Tensor, shape: Sequence[int]) -> Tensor:
     return torch.nn.functional.pad(tensor, [n for size, own in sizes for n in (0, size - own)])
 
 
+def _uniform(architecture: Architecture, seed: int) -> dict[str, Tensor]:
+    """Weights of one of our networks as PyTorch's `Linear` draws them."""
+    generator = torch.Generator().manual_seed(seed)
+    network = {}
+    for name, shape in architecture.shapes.items():
+        fan_in = architecture.shapes["output" if name == "bias" else name][0]
+        bound = 1 / np.sqrt(fan_in)
+        network[name] = torch.empty(shape).uniform_(-bound, bound, generator=generator)
+    return network
+
+
+def _module_weights(architecture: Architecture, seed: int) -> dict[str, Tensor]:
+    """What a user's builder makes, of torch's generator at this seed."""
+    assert isinstance(architecture, Built)
+    tensors = architecture.tensors(architecture.build(seed))
+    return {name: tensor.detach().float().clone() for name, tensor in tensors.items()}
+
+
+INITIAL: dict[str, Callable[[Architecture, int], dict[str, Tensor]]] = {
+    "mlp": _uniform,
+    "mixer": _uniform,
+    "module": _module_weights,
+}
+"""Untrained weights of one network by architecture: from a seed, without padding."""
+
+
+def _embedded(
+    architecture: Architecture,
+    weights: dict[str, Tensor],
+    x: Tensor,
+    angle: Tensor,
+    dtype: torch.dtype | None,
+) -> tuple[dict[str, Tensor], Tensor, list[Tensor]]:
+    """Weights, states, and what the embedded time adds to each layer, in the type of F."""
+    assert isinstance(architecture, Layered)
+    half = architecture.time_width // 2
+    frequencies = _frequencies(half, angle.dtype, angle.device)
+    angles = angle[..., None] * frequencies
+    features = torch.cat([angles.sin(), angles.cos()], dim=-1)
+    embedding = torch.bmm(features, weights["time"]).relu_()
+    shifts = list(torch.bmm(embedding, weights["time_layers"]).chunk(architecture.layers, -1))
+    if dtype is None:
+        return weights, x, shifts
+    cast = {name: w.to(dtype) for name, w in weights.items()}
+    return cast, x.to(dtype), [shift.to(dtype) for shift in shifts]
+
+
 def _mlp(
     architecture: Architecture,
     weights: dict[str, Tensor],
     x: Tensor,
-    shifts: Sequence[Tensor],
-    product: Product,
+    angle: Tensor,
+    arithmetic: Arithmetic,
 ) -> Tensor:
     """See `sgm.architectures.MLP`."""
-    d = x.shape[-1]
+    product, d = arithmetic.product, x.shape[-1]
+    weights, x, shifts = _embedded(architecture, weights, x, angle, arithmetic.dtype)
     h = product(_padded(x, weights["input"].shape[1:2]), weights["input"])
     for layer, shift in enumerate(shifts):
         h = h + product(h, weights[f"layer_{layer}"], shift, relu=True)
@@ -468,11 +694,13 @@ def _mixer(
     architecture: Architecture,
     weights: dict[str, Tensor],
     x: Tensor,
-    shifts: Sequence[Tensor],
-    product: Product,
+    angle: Tensor,
+    arithmetic: Arithmetic,
 ) -> Tensor:
     """See `sgm.architectures.Mixer`."""
     assert isinstance(architecture, Mixer)
+    product = arithmetic.product
+    weights, x, shifts = _embedded(architecture, weights, x, angle, arithmetic.dtype)
     gelu, normed = torch.nn.functional.gelu, torch.nn.functional.layer_norm
     networks, n, d = x.shape
     colours, down, across = architecture.grid
@@ -498,10 +726,39 @@ def _mixer(
     return patches.permute(0, 1, 4, 2, 5, 3, 6).reshape(networks, n, d)
 
 
+def _module(
+    architecture: Architecture,
+    weights: dict[str, Tensor],
+    x: Tensor,
+    angle: Tensor,
+    arithmetic: Arithmetic,
+) -> Tensor:
+    """See `sgm.architectures.Built`."""
+    assert isinstance(architecture, Built)
+    networks, n, d = x.shape
+    shape = architecture.colour_shape if architecture.images else None
+    rows, times = x.reshape(networks, n, *(shape or (d,))), angle.expand(networks, n)
+    module, dtype = architecture.module.to(x.device), arithmetic.dtype
+    parts = []
+    with torch.autocast(x.device.type, dtype=dtype, enabled=dtype is not None):
+        for own in range(networks):
+            # copies start on a cache line, as they do alone: the BLAS takes the same path
+            state = {name: w[own].clone() for name, w in weights.items()}
+            out = torch.func.functional_call(module, state, (rows[own].clone(), times[own].clone()))
+            if not isinstance(out, Tensor) or out.shape != rows[own].shape:
+                found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+                raise ValueError(
+                    f"builder = {architecture.builder!r}: its module must return a tensor of the "
+                    f"shape of its first argument, {tuple(rows[own].shape)}, not {found}"
+                )
+            parts.append(out.reshape(n, d))
+    return torch.stack(parts)
+
+
 FORWARD: dict[
-    str, Callable[[Architecture, dict[str, Tensor], Tensor, Sequence[Tensor], Product], Tensor]
-] = {"mlp": _mlp, "mixer": _mixer}
-"""F by architecture: from weights, states (R, n, d), the layers' terms in time and the product."""
+    str, Callable[[Architecture, dict[str, Tensor], Tensor, Tensor, Arithmetic], Tensor]
+] = {"mlp": _mlp, "mixer": _mixer, "module": _module, "module_file": _module}
+"""F by architecture: from weights, states (R, n, d), τ (R, n) or (R, 1), and how to multiply."""
 
 
 def affine_score_fn(

@@ -277,6 +277,11 @@ class Entry:
         return any("coupled" in variable.about for variable in self.variables)
 
     @property
+    def is_network(self) -> bool:
+        """Of a score: whether it is a network's, of which the error is estimated from draws."""
+        return self.kind == "score" and isinstance(self.builder, str)
+
+    @property
     def law_known(self) -> bool:
         """Of a target: whether its density is known."""
         return self.law != "unknown"
@@ -296,8 +301,11 @@ class Entry:
 # --- rows ----------------------------------------------------------------------------
 
 _BUILT_IN: dict[str, dict[str, Entry]] = {kind: {} for kind in HOMES}
-# its module imports torch, and its recipe is a document of its own
-_BUILT_IN["score"]["trained"] = Entry("score", "trained", "sgm.networks:ScoreEnsemble")
+# their module imports torch, and a recipe is a document of its own
+_BUILT_IN["score"] |= {
+    "trained": Entry("score", "trained", "sgm.networks:ScoreEnsemble"),
+    "module_file": Entry("score", "module_file", "sgm.networks:finished"),
+}
 #: The families of the users' files that are in use.
 _EXTENSIONS: dict[str, dict[str, Entry]] = {kind: {} for kind in HOMES}
 #: What the import of each user's file declared.

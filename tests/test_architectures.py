@@ -149,4 +149,4 @@ def test_keys_make_the_architecture_again(architecture: Architecture) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             from_keys(broken)
-    assert set(ARCHITECTURES) == {"mlp", "mixer"}
+    assert set(ARCHITECTURES) == {"mlp", "mixer", "module", "module_file"}

@@ -21,8 +21,10 @@ import pytest
 import xarray as xr
 import yaml
 from pydantic import BaseModel
+from safetensors.torch import save_file
 
 import sgm
+from sgm import registry
 from sgm.gather import gather
 from sgm.ranking import ranking_table
 from sgm.registry import families
@@ -73,7 +75,7 @@ def matches(pattern: str) -> list[Any]:
 # --- Python and YAML -------------------------------------------------------------------
 
 EXTENSION = ("Extend", "A schedule", "A target", "A sampler", "A score", "A bound", "A divergence",
-             "A time grid")  # fmt: skip
+             "A network", "A time grid")  # fmt: skip
 ALONE = {
     ("README.md", "Two commands"),
     ("README.md", "Without running anything"),
@@ -88,6 +90,7 @@ PARSED = {
     ("docs/extend.md", "The config"),
     ("docs/extend.md", "Images in a folder"),
     ("docs/extend.md", "Choose a network"),
+    ("docs/extend.md", "A network of your own"),
     ("docs/cluster.md", "Slurm"),
     ("docs/schedules.md", "One network for all schedules"),
 }
@@ -163,9 +166,21 @@ def test_the_users_file_of_every_family_runs(mine: dict[str, Any]) -> None:
     assert (theorem == (grid.target == "equicorrelated")).all()
     assert np.isfinite(own.mean_gap_exact.sel(score=["exact", "floored_least=0.6"])).all()
     assert np.isnan(grid.mean_gap_exact.sel(target=["cross", "iris"])).all()
-    assert np.isfinite(grid.kurtosis_excess.sel(target="iris", score="trained")).all()
+    learnt = grid.kurtosis_excess.sel(target="iris", score=["trained", "modulated"])
+    assert np.isfinite(learnt).all()
     for stem in ("schedules", "kurtosis/iris", "mean_gap/equicorrelated"):
         views.figures({"stems": [stem]}, store, {"figures": Path("figures")})
+
+
+def test_a_finished_model_is_read(mine: dict[str, Any]) -> None:
+    """The builder of `mine.py`, with weights that were saved as the page says."""
+    module = registry.load_extension("mine.py").modulated(4, width=32, layers=2)
+    save_file(module.state_dict(), "model.safetensors")
+    scores = yaml.safe_load(one("docs/extend.md", "yaml", "A network of your own"))["scores"]
+    config = mine | {"scores": scores, "targets": mine["targets"][:1]}
+    config["schedules"] = [{"family": "beta_a", "a": 0, "beta_min": 0.1, "beta_max": 19.0}]
+    config["time_grids"] = ["uniform"]
+    check(Study.parse(config))
 
 
 @pytest.fixture

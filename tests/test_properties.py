@@ -109,7 +109,8 @@ PARAMETERS = {
 
 ELSEWHERE = {
     "gaussian_file", "data_file", "mnist", "cifar10",  # read a file of the user's
-    "trained",  # is no closed form
+    "image_folder",  # reads files of the user's
+    "trained", "module_file",  # are no closed form
     "w2_one_step_mixture",  # of no Gaussian: see test_bounds_lipschitz
     # steps of a fixed size have an error of their own, see below
     "predictor_corrector", "predictor_corrector_snr", "annealed_langevin",
@@ -588,7 +589,7 @@ REFUSED = {
     "exact --file own.py": "NAME = 'exact': is a score and a sampler; say which by KIND",
     "kl --kind bounds": "KIND = 'bounds': must be one of target, schedule",
     "vp": "NAME = 'vp': a process is fixed by the study",
-    "trained": "NAME = 'trained': networks are trained",
+    "trained": "NAME = 'trained': networks are part",
     "falling --file none.py": "extensions: .*none.py' is not a file",
     "kl --cells 0": "CELLS = 0: must be at least 1",
     "beta_a --study study.yaml --file own.py": "STUDY and FILE: must be one of them",

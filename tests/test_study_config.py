@@ -253,7 +253,7 @@ def test_recipes_are_a_closed_union_of_architectures() -> None:
             network(**MIXER | {"token_width": 20}, width=None),
             ["token_width = 20", "multiple of 16"],
         ),
-        (network(architecture="unet"), ["recipe", "unet", "'mlp', 'mixer'"]),
+        (network(architecture="unet"), ["recipe", "unet", "'mlp', 'mixer', 'module'"]),
         (network(output="denoiser"), ["output = 'denoiser'", "'preconditioned'"]),
         (network(data_std=0), ["data_std = 0", "greater than"]),
     ):

@@ -15,8 +15,9 @@ PACKAGE = Path(__file__).parents[1] / "sgm"
 SCHEDULES = "schedules/__init__.py"
 ROWS = [
     "sgm.architectures:ARCHITECTURES[mlp]",
-    "sgm.architectures:OUTPUTS[relative]",
+    "sgm.architectures.base:OUTPUTS[relative]",
     "sgm.networks:FORWARD[mlp]",
+    "sgm.networks:INITIAL[mlp]",
     "sgm.objectives:OBJECTIVES[denoising]",
     "sgm.objectives:WEIGHTS[variance]",
     "sgm.training:LEARNING_RATES[cosine]",
@@ -74,8 +75,8 @@ def test_equal_code_gives_equal_fingerprints(edit: Edit) -> None:
         # rows of a table of choices that the recipe does not name
         ("training.py", '"constant": lambda progress: 1.0', '"zero": lambda progress: 0.0'),
         ("objectives.py", "return Examples(states, exact_score(states, t))", "return states"),
-        ("architectures.py", "gain=-(v**-0.5)", "gain=v**-0.5"),
-        ("architectures.py", "shape[-2:]", "shape[1:]"),
+        ("architectures/base.py", "gain=-(v**-0.5)", "gain=v**-0.5"),
+        ("architectures/layered.py", "shape[-2:]", "shape[1:]"),
         ("networks.py", "hidden = gelu(hidden)", "hidden = torch.relu(hidden)"),
     ],
 )  # fmt: skip
@@ -93,9 +94,9 @@ def test_prose_and_unrelated_code_change_nothing(edit: Edit, name: str, old: str
         ("training.py", "np.cos(np.pi", "np.cos(2 * np.pi", True, False),
         ("training.py", "** 1.5,", "** 1.4,", True, False),
         ("objectives.py", "-z / process.std(t)", "z / process.std(t)", True, False),
-        ("architectures.py", "ALIGNMENT = 16", "ALIGNMENT = 32", True, False),
-        ("architectures.py", "max(1, _CACHED", "max(2, _CACHED", True, False),
-        ("architectures.py", "divisor=np.full", "gain=np.full", True, False),
+        ("architectures/layered.py", "ALIGNMENT = 16", "ALIGNMENT = 32", True, False),
+        ("architectures/layered.py", "max(1, _CACHED", "max(2, _CACHED", True, False),
+        ("architectures/base.py", "divisor=np.full", "gain=np.full", True, False),
         ("networks.py", "h = h + product(h, ", "h = product(h, ", True, False),
         ("samplers/one_step.py", "def _euler(", "def _euler(extra: int, ", False, True),
         ("laws.py", "def sampler_law(", "def sampler_law(extra: int, ", False, True),

@@ -34,6 +34,7 @@ NOT_VALID = " NOT VALID: "
 PANEL_AXES = ("horizon", "score", "sampler", "time_grid", "n_steps")
 LABELS = ("schedule", *PANEL_AXES)
 COLUMNS = ("axis", "curve", "series", "x", "y", "low", "high", "n_runs", "n_failed")
+NETWORKS = ("trained", "module_file")  # families of scores whose error is estimated from draws
 OWN_AXES = ("time_fraction", "bin", "rows")  # of some variables alone
 SERIES = 4  # schedules drawn as curves, at most
 LEVELS = 4  # labels without the number on x drawn as levels, at most: more are columns
@@ -151,9 +152,8 @@ class View:
             numbered = np.isfinite(cells[told.name].to_series())
             groups = [list(families.index[numbered])]
         else:
-            trained, exact_ones = (
-                list(families.index[families == f]) for f in ("trained", "exact")
-            )
+            trained = list(families.index[families.isin(NETWORKS)])
+            exact_ones = list(families.index[families == "exact"])
             perturbed = [s for s in families.index if s not in (*trained, *exact_ones)]
             groups = [trained, perturbed, exact_ones]
         scores = next((g for g in groups if g and bool(there.sel(score=g).any())), [])

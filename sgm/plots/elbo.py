@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sgm.horizons import BOUNDS, LIKELIHOODS, best_horizon, likelihood_loss
-from sgm.plots.cells import make_frame, target_cells, target_title
+from sgm.plots.cells import NETWORKS, make_frame, target_cells, target_title
 from sgm.plots.engine import (
     MEAN_RANGE,
     MEAN_SD,
@@ -199,7 +199,7 @@ def _set_bottom(frame: pd.DataFrame) -> Callable[[Axes, pd.DataFrame], None]:
 
 def _title(cells: xr.Dataset, schedule: str, score: str, rows: pd.DataFrame) -> str:
     """Schedule and score, and how many runs are shown."""
-    trained = cells["score_family"].sel(score=score).item() == "trained"
+    trained = cells["score_family"].sel(score=score).item() in NETWORKS
     counted = ["flow"] if not trained else ["flow", "elbo", "denoising elbo"]
     here = rows[rows["curve"].isin(counted)]
     notes = [] if trained else ["closed form"]

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sgm.architectures import Architecture, build_architecture, network_keys
+from sgm.architectures import Architecture, Built, build_architecture, network_keys
 from sgm.arguments import require_instance
 from sgm.densities import Law
 from sgm.elbo import time_quadrature
@@ -29,6 +29,7 @@ from sgm.run.build import (
     build_steps,
     build_target,
     build_times,
+    resolve,
 )
 from sgm.samplers import Steps
 from sgm.schedules import NoiseSchedule
@@ -72,6 +73,7 @@ def check(study: Study) -> None:
     targets = [(target, _check_target(study, target)) for target in study.targets]
     _check_coordinates(study, targets)
     evaluations: dict[tuple[str, str, int], int] = {}
+    architectures: dict[tuple[str, str], Architecture] = {}
     for schedule in study.schedules:
         for horizon in study.horizons:
             with _named("schedules", schedule):
@@ -83,14 +85,17 @@ def check(study: Study) -> None:
                     if not study.runs(item, score):
                         continue
                     with _named("scores", score):
-                        if score.family != "trained":
+                        if not score.entry.is_network:
                             built = build(score.spec, process=process, law=target.law)
                             require_instance((GaussianScore, DensityScore), returned=built)
                             continue
-                        recipe = score.parameters.recipe
-                        architecture = _check_network(recipe, item, target, process)
+                        key = score.label, item.label
+                        if key not in architectures:
+                            architectures[key] = _check_network(study, score, item, target, process)
+                        architecture = architectures[key]
+                        _check_process(score, architecture, item, target, process)
                         learned = _training(study, score, schedule, process)
-                        networks.append(_Network(score, recipe, architecture, *learned))
+                        networks.append(_Network(score, architecture, *learned))
             for time_grid in study.time_grids:
                 for law in _laws_of(time_grid, targets):
                     with _named("time_grids", time_grid):
@@ -111,8 +116,7 @@ def check(study: Study) -> None:
                             # networks are simulated in float32, other scores in float64
                             for score in study.scores:
                                 if getattr(score.parameters, "sampled", True):
-                                    trained = score.family == "trained"
-                                    kind = np.float32 if trained else np.float64
+                                    kind = np.float32 if score.entry.is_network else np.float64
                                     steps.require_precision(float(np.finfo(kind).eps))
                             for network in networks:
                                 with _named("scores", network.score):
@@ -162,7 +166,6 @@ class _Network(NamedTuple):
     """A trained score, the process it learns under, and the times there of those of a schedule."""
 
     score: Item
-    recipe: Recipe
     architecture: Architecture
     process: Process
     times: Callable[[Any], Array]
@@ -203,7 +206,10 @@ def _check_end(study: Study, times: Array) -> None:
 
 def _check_time_min(study: Study, network: _Network, horizon: float, used: Array) -> None:
     """A network must have been trained at the times at which it is asked, 0 apart."""
-    start = network.recipe.time_min * horizon
+    recipe = getattr(network.score.parameters, "recipe", None)
+    if recipe is None:
+        return
+    start = recipe.time_min * horizon
     smallest = network.times(used[used > 0].min(initial=horizon))
     asked = {"the sampler's smallest time": float(smallest)}
     if study.likelihood:
@@ -239,16 +245,36 @@ def _check_supremum(schedule: NoiseSchedule) -> None:
         )
 
 
-def _check_network(recipe: Recipe, item: Item, target: Target, process: Process) -> Architecture:
-    """The network of a recipe, which must suit the target and the process."""
-    keys = network_keys(recipe.model_dump())
+def _check_network(
+    study: Study, score: Item, item: Item, target: Target, process: Process
+) -> Architecture:
+    """The network of a recipe or a finished one, which must suit the target."""
+    recipe = getattr(score.parameters, "recipe", None)
+    keys = score.spec["parameters"] | {"architecture": score.family}
+    path = keys.pop("path", None)
+    if recipe is not None:
+        keys = network_keys(recipe.model_dump())
     try:
         architecture = build_architecture(keys, target.dimension, target.image_shape)
-        architecture.require(process, process.horizon)
-        _check_scale(recipe, target, process)
+        if isinstance(architecture, Built):  # torch is imported for these alone
+            architecture.require(process, process.horizon)
+            run = resolve("sgm.networks:require_module")
+            run(architecture, process, path, in_float64=study.likelihood is not None)
     except ValueError as error:
         raise ValueError(f"target {item.label!r}: {error}") from error
     return architecture
+
+
+def _check_process(
+    score: Item, architecture: Architecture, item: Item, target: Target, process: Process
+) -> None:
+    """What a network says must be a score of the process, and the data of its size."""
+    try:
+        architecture.require(process, process.horizon)
+        if hasattr(score.parameters, "recipe"):
+            _check_scale(score.parameters.recipe, target, process)
+    except ValueError as error:
+        raise ValueError(f"target {item.label!r}: {error}") from error
 
 
 def _check_scale(recipe: Recipe, target: Target, process: Process) -> None:

@@ -67,10 +67,14 @@ def _from_target(target: str, study: Path) -> Item:
 
 
 def _from_data(path: Path) -> Item:
-    """The user's rows, mean and covariance in an .npz file, or a folder of MNIST or CIFAR-10."""
+    """The user's rows, mean and covariance in an .npz file, or a folder of images."""
     if not path.exists():
         raise ValueError(f"DATA = {str(path)!r}: there is no such file or folder")
     if path.is_dir():
+        if any(p.suffix.lower() in (".png", ".jpg", ".jpeg") for p in path.rglob("*")):
+            return parse_item(
+                "target", {"family": "image_folder", "path": str(path), "heldout_rows": 1}
+            )
         batches = any(path.glob("data_batch_*")) or any(path.glob("cifar-10-batches*"))
         family = "cifar10" if batches else "mnist"
         return parse_item("target", {"family": family, "path": str(path)})

@@ -1,6 +1,6 @@
 """``python -m sgm.study`` prints the JSON schema; with a config, checks it.
 
-Nothing is executed, but with ``--trust`` the extensions that the config names.
+Nothing is executed, but with ``--trust`` the extensions and the builders that the config names.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from sgm.study.config import Study, json_schema
 from sgm.study.document import read_config
@@ -29,15 +31,25 @@ def inspect(path: Path, trust: bool = False) -> Study:
     from sgm.run.check import check
 
     config = read_config(path)
-    for key in ["__use_yte__"] if trust else ["__use_yte__", "extensions"]:
-        if config.get(key):
+    executed = {key: config.get(key) for key in ("__use_yte__", "extensions")}
+    executed["builder"] = next(_builders(config.get("scores")), None)
+    for key in ["__use_yte__"] if trust else executed:
+        if executed[key]:
             raise ValueError(
-                f"{key} = {config[key]!r}: executes code; read it before you run it. Nothing else "
-                "of this config was checked; with --trust it is, and its extensions are executed"
+                f"{key} = {executed[key]!r}: executes code; read it before you run it. Nothing "
+                "else of this config was checked; with --trust it is, and what it names is executed"
             )
     study = Study.parse(config)
     check(study)
     return study
+
+
+def _builders(scores: Any) -> Iterator[Any]:
+    """What builds the networks of some scores, of a config that may not be valid."""
+    for score in scores if isinstance(scores, list) else [scores]:
+        if isinstance(score, dict):
+            yield from (own for key, own in score.items() if key == "builder" and own)
+            yield from _builders(score.get("recipe"))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -60,7 +60,7 @@ class Composition:
                 case "data":
                     return sampled
                 case "exact":
-                    return any(score.family != "trained" for score in scores)
+                    return any(not score.entry.is_network for score in scores)
                 case "floors":
                     return sampled and bool(self.with_floor(target))
                 case "reference":
@@ -71,7 +71,7 @@ class Composition:
                 return score.family == "trained" and study.runs(target, score)
             case "bounds":
                 known = target.entry.law_known and bool(study.bounds)
-                return known and self.has_file("network", labels)
+                return known and score.entry.is_network and study.runs(target, score)
             case "samples" | "divergences":
                 return self.is_sampled(target, score)
             case "likelihood":
@@ -98,14 +98,14 @@ class Composition:
 
     def along_chain(self, target: Item, score: Item) -> tuple[Item, ...]:
         """Bounds that need a network's error along the generated chain."""
-        if score.family != "trained":
+        if not score.entry.is_network:
             return ()
         return tuple(item for item in self.measures("bounds", target) if item.entry.along_chain)
 
     def is_coupled(self, target: Item, score: Item) -> bool:
         """Whether the exact-score chain runs beside a network's, for coupled estimates."""
         measures = self.measures("divergences", target)
-        known = target.entry.law_known and score.family == "trained"
+        known = target.entry.law_known and score.entry.is_network
         return known and any(item.entry.coupled for item in measures)
 
     def has_reference(self, target: Item, score: Item) -> bool:

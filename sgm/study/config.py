@@ -274,6 +274,13 @@ class Study(families.Strict):
                             f"score, which target {target.label!r} has not; use 'denoising' there, "
                             "or list under `targets` those it is meant for"
                         )
+            recipe = getattr(score.parameters, "recipe", score.parameters)
+            place = getattr(recipe, "builder", "").rpartition(":")[0]
+            if place.endswith(".py") and place not in self.extensions:
+                raise ValueError(
+                    f"scores: builder = {recipe.builder!r} of {score.label!r}: its file must be "
+                    f"one of `extensions`, which are {', '.join(self.extensions) or 'none'}"
+                )
             label = getattr(score.parameters, "train_schedule", None)
             if label is not None and label not in [item.label for item in self.schedules]:
                 raise ValueError(

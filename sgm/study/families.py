@@ -29,7 +29,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from sgm.axes import as_labelled
-from sgm.registry import CONTEXT, Count, Entry, Positive, Width
+from sgm.registry import CONTEXT, Count, Entry, Fraction, Positive, Width
 
 __all__ = ["Parameters", "Recipe", "model_of"]
 
@@ -213,7 +213,7 @@ def model_of(entry: Entry) -> type[Parameters]:
     """
     builder, known = entry.builder, entry.kind == "target" and entry.law_known
     if isinstance(builder, str):
-        return Trained
+        return _NETWORKS[entry.name]
     hints = get_type_hints(
         builder if inspect.isfunction(builder) else builder.__init__, include_extras=True
     )
@@ -278,8 +278,6 @@ class Recipe(Strict):
     weight: Annotated[
         Literal["unit", "variance", "variance_squared"], Field(description="of the loss in time")
     ] = "variance"
-    layers: Annotated[int, Field(ge=1, le=1000, description="residual blocks")] = 3
-    time_width: Annotated[Width, Field(description="width of the embedding of the time")] = 64
     time_scale: Annotated[Positive, Field(description="factor of the time input")] = 1000.0
     time_input: Annotated[
         Literal["fraction", "log_noise"], Field(description="what is embedded")
@@ -301,23 +299,31 @@ class Recipe(Strict):
         float, Field(ge=0, lt=1, description="decay of the average of the weights; 0: none")
     ] = 0.0
     time_sampling: Annotated[
-        Literal["uniform", "stratified", "early"], Field(description="law of the training times")
+        Literal["uniform", "stratified", "early", "earliest"],
+        Field(description="law of the training times"),
     ] = "early"
     time_min: Annotated[
         float, Field(ge=0, lt=1, description="shortest training time, a fraction of T")
     ] = 1e-5
 
 
-class MLPRecipe(Recipe):
+class LayeredRecipe(Recipe):
+    """What our own networks have in common; see `sgm.architectures.Layered`."""
+
+    layers: Annotated[int, Field(ge=1, le=1000, description="residual blocks")] = 3
+    time_width: Annotated[Width, Field(description="width of the embedding of the time")] = 64
+
+
+class MLPRecipe(LayeredRecipe):
     """A residual MLP; see `sgm.architectures.MLP`."""
 
     architecture: Annotated[
-        Literal["mlp"], Field(description="mlp, or mixer with keys of its own")
+        Literal["mlp"], Field(description="mlp; mixer and module have keys of their own")
     ] = "mlp"
     width: Annotated[Width, Field(description="of the hidden layers, of mlp")] = 128
 
 
-class MixerRecipe(Recipe):
+class MixerRecipe(LayeredRecipe):
     """An MLP-mixer for images; see `sgm.architectures.Mixer`."""
 
     architecture: Literal["mixer"]
@@ -325,6 +331,39 @@ class MixerRecipe(Recipe):
     channels: Width
     token_width: Width
     channel_width: Width
+
+
+def _builder(address: str) -> str:
+    """The address of a builder, its file as one writes it."""
+    place, _, name = address.rpartition(":")
+    if not (place and name.isidentifier()):
+        raise ValueError(f"builder = {address!r}: must be file.py:name or package.module:name")
+    return f"{_plain(place) if place.endswith('.py') else place}:{name}"
+
+
+Builder = Annotated[str, AfterValidator(_builder)]
+
+
+class BuiltModule(Strict):
+    """A `torch.nn.Module` of the user's; see `sgm.architectures.Built`."""
+
+    builder: Annotated[
+        Builder,
+        Field(
+            description="what builds it: file.py:name, of a file in extensions, or "
+            "package.module:name"
+        ),
+    ]
+    options: Annotated[dict[str, Any], Field(description="its keyword arguments")] = {}
+    images: Annotated[
+        bool, Field(description="whether it takes (n, colours, height, width) or (n, d)")
+    ] = False
+
+
+class ModuleRecipe(BuiltModule, Recipe):
+    """A module of the user's that is trained here; see `sgm.architectures.Module`."""
+
+    architecture: Literal["module"]
 
 
 def _with_architecture(raw: Any) -> Any:
@@ -347,10 +386,69 @@ class Trained(Score):
         ),
     ] = None
     recipe: Annotated[
-        MLPRecipe | MixerRecipe,
+        MLPRecipe | MixerRecipe | ModuleRecipe,
         Field(discriminator="architecture"),
         BeforeValidator(_with_architecture),
     ] = MLPRecipe()
+
+
+class ProcessLevels(Strict):
+    """A model that was trained for the process of the study, and is told the time as ours are."""
+
+    kind: Literal["process"]
+    input: Annotated[Literal["fraction", "log_noise"], Field(description="its time variable")]
+    scale: Annotated[Positive, Field(description="factor of the time variable")] = 1.0
+
+
+class DiscreteLevels(Strict):
+    """A model of K steps β_k (DDPM), asked between them too: it is told k, a real number."""
+
+    kind: Literal["discrete"]
+    steps: Annotated[int, Field(ge=2, le=10**5, description="K")] = 1000
+    beta_start: Annotated[Fraction, Field(description="the first β_k; not of cosine")] = 0.0001
+    beta_end: Annotated[Fraction, Field(description="the last one")] = 0.02
+    curve: Annotated[
+        Literal["linear", "scaled_linear", "cosine"],
+        Field(description="β_k, or its root, equally spaced; or Nichol and Dhariwal's"),
+    ] = "linear"
+
+
+class ContinuousLevels(Strict):
+    """A VP model of linear β on [0, 1] (score_sde), told scale · t."""
+
+    kind: Literal["continuous"]
+    beta_min: Positive = 0.1
+    beta_max: Positive = 20.0
+    scale: Annotated[Positive, Field(description="factor of t, such as 999")] = 1.0
+
+
+class SigmaLevels(Strict):
+    """A model of X₀ + σ Z (EDM), told σ or log(σ)/4."""
+
+    kind: Literal["sigma"]
+    input: Literal["sigma", "log_sigma"] = "sigma"
+
+
+class ModuleFile(BuiltModule, Score):
+    """A finished model of the user's, from a file of its weights, for evaluation alone."""
+
+    path: Annotated[
+        UserPath,
+        Field(description="its weights: .safetensors, or a state_dict that torch.save wrote"),
+    ]
+    predicts: Annotated[
+        Literal["score", "noise", "data", "velocity", "edm"],
+        Field(description="∇log p, Z, X₀, m Z − √v X₀, or F of Karras et al.'s preconditioning"),
+    ]
+    levels: Annotated[
+        ProcessLevels | DiscreteLevels | ContinuousLevels | SigmaLevels,
+        Field(discriminator="kind", description="how it is told the noise level"),
+    ]
+    data_std: Annotated[Positive, Field(description="σ_data of edm")] = 1.0
+
+
+#: What is no function whose signature says its parameters.
+_NETWORKS: dict[str, type[Score]] = {"trained": Trained, "module_file": ModuleFile}
 
 
 # --- likelihoods -----------------------------------------------------------------------

@@ -39,7 +39,7 @@ def _all(cells: Composition) -> list[str]:
     for target in study.targets:
         scores = [score for score in study.scores if study.runs(target, score)]
         sampled = [score for score in scores if cells.is_sampled(target, score)]
-        exact = target.entry.law == "gaussian" and any(s.family != "trained" for s in scores)
+        exact = target.entry.law == "gaussian" and any(not s.entry.is_network for s in scores)
         for item in cells.measures("divergences", target):
             for variable in item.entry.variables:
                 drawn = variable.about.get("role") == "divergence"
@@ -74,7 +74,7 @@ def _all(cells: Composition) -> list[str]:
             stems += [f"elbo/{target.label}", f"horizon/{target.label}"]
         if len(study.horizons) > 1 and len(_shapes(cells)) > 1 and scores:
             stems.append(f"map/{target.label}")
-        calibrated |= exact and any(score.family != "trained" for score in sampled)
+        calibrated |= exact and any(not score.entry.is_network for score in sampled)
     if len(study.samplers) * len(study.time_grids) > 1:  # else the figures above say as much
         stems += [f"leaderboard/{name}" for name in dict.fromkeys(ranked)]
     stems += ["agreement"] * (bounded and len(study.schedules) > 1)

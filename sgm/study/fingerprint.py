@@ -47,9 +47,13 @@ IGNORED = ("sgm.study", "sgm.registry", "sgm.variables", "sgm.axes")
 TABLES = frozenset(
     {
         "sgm.architectures:ARCHITECTURES",
-        "sgm.architectures:OUTPUTS",
-        "sgm.architectures:TIME_INPUTS",
+        "sgm.architectures.base:OUTPUTS",
+        "sgm.architectures.base:TIME_INPUTS",
+        "sgm.architectures.modules:CURVES",
+        "sgm.architectures.modules:LEVELS",
+        "sgm.architectures.modules:PREDICTS",
         "sgm.networks:FORWARD",
+        "sgm.networks:INITIAL",
         "sgm.objectives:OBJECTIVES",
         "sgm.objectives:WEIGHTS",
         "sgm.training:LEARNING_RATES",

@@ -51,7 +51,6 @@ _INPUTS = {
     "network": ["data"],
     "divergences": ["samples", "data"],
     "floors": ["data"],
-    "bounds": ["network"],
 }
 
 
@@ -263,7 +262,7 @@ class Plan(Composition):
         needed = {kind: (kind, own) for kind in _INPUTS.get(stage, [])}
         if "score" in own:
             target, score = self.item("target", own), self.item("score", own)
-            if score.family == "trained" and stage in ("samples", "likelihood"):
+            if score.family == "trained" and stage in ("samples", "bounds", "likelihood"):
                 needed["network"] = "network", own
             if score.family == "trained" and stage == "pictures":
                 needed["network"] = "network", self.place(own)

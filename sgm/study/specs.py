@@ -48,9 +48,13 @@ def leaves(cells: Composition, stage: str, job: Job) -> Leaves:
 def roots(stage: str, told: Mapping[str, Any]) -> set[str]:
     """Addresses of the code that a job runs, given its leaves."""
     addresses = {"sgm.run.__main__", f"sgm.run.jobs.stages:{stage}", *_addresses(told)}
+    score = told["score"]["parameters"] if "score" in told else {}
     if stage == "network":
-        addresses.update(_rows(told["score"]["parameters"]["recipe"]))
-    return addresses
+        addresses.update(_rows(score["recipe"]))
+    if "levels" in score:  # of a finished model
+        addresses.update(_rows(score | {"architecture": "module_file"} | score["levels"]))
+    builder = score.get("recipe", score).get("builder")
+    return addresses | ({builder} if builder else set())
 
 
 def files(told: Any) -> set[str]:
@@ -59,9 +63,11 @@ def files(told: Any) -> set[str]:
     A parameter `path` is one, and so is any text that names a file.
     """
     if isinstance(told, dict) and "build" in told:
+        parameters = told.get("parameters", {})
+        options = parameters.get("recipe", parameters).get("options", {})
         return {
             value
-            for name, value in told.get("parameters", {}).items()
+            for name, value in [*parameters.items(), *options.items()]
             if isinstance(value, str) and (name == "path" or _is_file(value))
         }
     if isinstance(told, dict | list | tuple):
@@ -134,7 +140,7 @@ def _network(cells: Composition, job: Job) -> Leaves:
 
 def _precision(cells: Composition, job: Job) -> Leaves:
     """The type that networks are sampled in, told where it is not the usual one."""
-    trained = cells.item("score", job.labels).family == "trained"
+    trained = cells.item("score", job.labels).entry.is_network
     usual = cells.study.precision == type(cells.study).model_fields["precision"].default
     return {"precision": cells.study.precision} if trained and not usual else {}
 
@@ -198,6 +204,9 @@ def _bounds(cells: Composition, job: Job) -> Leaves:
     bounds = cells.measures("bounds", cells.item("target", job.labels))
     without = (item for item in bounds if not item.entry.of_sampler)
     told |= {"bounds": _measures(without), "n_score_error": cells.study.n_score_error}
+    parameters = cells.item("score", job.labels).parameters
+    if hasattr(getattr(parameters, "recipe", parameters), "builder"):
+        told["score"] = cells.item("score", job.labels).spec
     if cells.study.score_error_tolerance is not None:
         told["score_error_tolerance"] = cells.study.score_error_tolerance
         told["largest_score_error"] = any(item.entry.along_chain for item in bounds)
@@ -233,7 +242,7 @@ def _pictures(cells: Composition, job: Job) -> Leaves:
 
 def _exact(cells: Composition, job: Job) -> Leaves:
     study, target = cells.study, cells.item("target", job.labels)
-    scores = [s for s in study.scores if s.family != "trained" and study.runs(target, s)]
+    scores = [s for s in study.scores if not s.entry.is_network and study.runs(target, s)]
     bounds = cells.measures("bounds", target)
     divergences = [
         {
@@ -289,19 +298,25 @@ _LEAVES: dict[str, Callable[[Composition, Job], Leaves]] = {
 }
 
 
-def _rows(recipe: Mapping[str, Any]) -> list[str]:
-    """Addresses of the rows of the tables of choices that a recipe names."""
+def _rows(recipe: Mapping[str, Any]) -> set[str]:
+    """Addresses of the rows of the tables of choices that a recipe or a finished model names."""
     tables = {
         "sgm.architectures:ARCHITECTURES": "architecture",
         "sgm.networks:FORWARD": "architecture",
-        "sgm.architectures:OUTPUTS": "output",
-        "sgm.architectures:TIME_INPUTS": "time_input",
+        "sgm.networks:INITIAL": "architecture",
+        "sgm.architectures.base:OUTPUTS": "output",
+        "sgm.architectures.base:TIME_INPUTS": "time_input",
+        "sgm.architectures.modules:LEVELS": "kind",
+        "sgm.architectures.modules:PREDICTS": "predicts",
+        "sgm.architectures.modules:CURVES": "curve",
         "sgm.objectives:OBJECTIVES": "objective",
         "sgm.objectives:WEIGHTS": "weight",
         "sgm.training:LEARNING_RATES": "learning_rate_schedule",
         "sgm.training:TIME_SAMPLINGS": "time_sampling",
     }
-    return [f"{table}[{recipe[key]}]" for table, key in tables.items()]
+    absent = {"sgm.networks:INITIAL[module_file]", "sgm.architectures.modules:PREDICTS[edm]"}
+    rows = {f"{table}[{recipe[key]}]" for table, key in tables.items() if key in recipe}
+    return rows - absent
 
 
 def _addresses(told: Any) -> Iterator[str]:

@@ -18,7 +18,8 @@ of known density, but not Gaussian:
     ring_mixture             modes on a circle in the plane
 
 and data sets: `digits`, `digits_images`, `breast_cancer`, `diabetes`, `wine`; `data_file`,
-the user's own; `mnist` and `cifar10`, images in a local folder. A builder takes keyword
+the user's own; `mnist` and `cifar10`, images in a local folder, and `image_folder`, PNG and
+JPEG files. A builder takes keyword
 parameters and raises ValueError on a value out of range; the message names it.
 """
 
@@ -33,6 +34,7 @@ from sgm.targets.datasets import (
 )
 from sgm.targets.empirical import DataTarget, EmpiricalTarget
 from sgm.targets.files import data_file, gaussian_file
+from sgm.targets.folder import image_folder
 from sgm.targets.gaussians import (
     correlated,
     correlation_matrix,
@@ -64,6 +66,7 @@ __all__ = [
     "grid_mixture",
     "heteroscedastic_blocks",
     "heteroscedastic_slides",
+    "image_folder",
     "isotropic",
     "mixture",
     "mnist",

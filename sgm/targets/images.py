@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +84,25 @@ class ImageFile:
         except (OSError, EOFError, ValueError, zlib.error) as error:
             raise ValueError(f"{self.path}: must be a readable .gz file: {error}") from error
 
+    def read(self, numbers: Numbers) -> Pixels:
+        """Images of some numbers (n,), shape (n, d)."""
+        return self.records[numbers, self.label :]
+
+
+class Source(Protocol):
+    """Where images are read from."""
+
+    @property
+    def count(self) -> int:
+        """Number of images."""
+
+    @property
+    def dimension(self) -> int:
+        """d."""
+
+    def read(self, numbers: Numbers) -> Pixels:
+        """Images of some numbers (n,), shape (n, d)."""
+
 
 @dataclass(frozen=True, eq=False)
 class Images:
@@ -93,12 +112,12 @@ class Images:
     ----------
     part : {"train", "heldout"}
         Names the stream of the noise.
-    files : tuple of ImageFile
+    files : tuple of Source
     count : int
     """
 
     part: Literal["train", "heldout"]
-    files: tuple[ImageFile, ...]
+    files: tuple[Source, ...]
     count: int
 
     def pixels(self, numbers: Numbers) -> Pixels:
@@ -108,7 +127,7 @@ class Images:
         for file in self.files:
             here = (numbers >= first) & (numbers < first + file.count)
             if here.any():
-                pixels[here] = file.records[numbers[here] - first, file.label :]
+                pixels[here] = file.read(numbers[here] - first)
             first += file.count
         return pixels
 

@@ -66,14 +66,13 @@ def _of_schedule(
     device: str,
 ) -> Values:
     """All of one schedule, the one at `place` of its block; `message` has an entry a seed."""
-    from sgm import networks
     from sgm.likelihood import bits_per_dimension
-    from sgm.run.jobs.score_fns import bind
+    from sgm.run.jobs.score_fns import bind, load_networks
 
     process = build_process(spec["process"], schedule, spec["horizon"])
     values: Values
-    if "network" in inputs:
-        trained = networks.ScoreEnsemble.load(inputs["network"])
+    trained = load_networks(spec, inputs, target)
+    if trained is not None:
         ensemble = bind(spec, trained, process, place, len(seeds))
         values = evidence.of_networks(spec, process, target.law, ensemble, seeds, rows, device)
         values |= flow.of_networks(spec, process, target.law, ensemble, seeds, rows, device)

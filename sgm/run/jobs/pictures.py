@@ -39,17 +39,19 @@ def pictures(
     import torch
 
     from sgm import networks, simulation
-    from sgm.run.jobs.score_fns import bind, build_score_fn, load_networks
+    from sgm.run.jobs.score_fns import bind, build_score_fn, for_sampling, load_networks
 
     target = build_target(spec["target"])
     process = build_process(spec["process"], spec["schedule"], spec["horizon"])
     solver_times = build_times(spec["time_grid"], process, spec["n_steps"], target.law)
     times = np.sort(np.array(spec["times"]))[::-1] * spec["horizon"]
     place = networks.resolve_device(device)
-    trained = load_networks(spec, inputs, place)
+    trained = load_networks(spec, inputs, target)
     score_fn: Any
     if trained is not None:  # that of the schedule and seed 0
-        first = spec["place"]["schedule"] * len(trained) // spec["place"]["schedules"]
+        trained = for_sampling(spec, trained, place)
+        own = spec.get("place", {"schedule": 0, "schedules": 1})
+        first = own["schedule"] * len(trained) // own["schedules"]
         score_fn, dtype = bind(spec, trained[first:], process, 0, 1), torch.float32
     else:
         score_fn, dtype = build_score_fn(spec["score"], process, target, place)

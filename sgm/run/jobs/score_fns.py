@@ -9,23 +9,36 @@ from typing import Any
 import torch
 
 from sgm import networks
+from sgm.architectures import ModuleFile
 from sgm.networks import ScoreFn
 from sgm.processes import Process
 from sgm.run.build import build, build_process
 from sgm.scores import GaussianScore
 from sgm.targets import Target
 
-__all__ = ["bind", "build_score_fn", "load_networks"]
+__all__ = ["bind", "build_score_fn", "for_sampling", "load_networks"]
 
 
 def load_networks(
-    spec: Mapping[str, Any], inputs: Mapping[str, Path], device: torch.device
+    spec: Mapping[str, Any], inputs: Mapping[str, Path], target: Target
 ) -> networks.ScoreEnsemble | None:
-    """The networks among a job's inputs as it samples them, if its score is trained."""
-    if "network" not in inputs:
+    """The networks among a job's inputs, or the one of a finished model; None for other scores."""
+    score = spec.get("score", {"parameters": {}})  # bounds are told only of a user's module
+    if "network" in inputs:
+        builder = score["parameters"].get("recipe", {}).get("builder")
+        return networks.ScoreEnsemble.load(inputs["network"], builder)
+    if score["build"] != "sgm.networks:finished":
         return None
-    trained = networks.ScoreEnsemble.load(inputs["network"]).to(device)
-    return trained.for_sampling(spec.get("precision", "float32"))
+    return networks.finished(
+        **score["parameters"], dimension=target.dimension, image_shape=target.image_shape
+    )
+
+
+def for_sampling(
+    spec: Mapping[str, Any], trained: networks.ScoreEnsemble, device: torch.device
+) -> networks.ScoreEnsemble:
+    """Networks as a job samples them."""
+    return trained.to(device).for_sampling(spec.get("precision", "float32"))
 
 
 def bind(
@@ -49,6 +62,8 @@ def bind(
     n_networks : int
         Of a schedule.
     """
+    if isinstance(trained.architecture, ModuleFile):
+        return trained.repeated(n_networks).bind(process)
     if "train_schedule" not in spec:
         return trained[place * n_networks : (place + 1) * n_networks].bind(process)
     learned = build_process(spec["process"], spec["train_schedule"], spec["horizon"])

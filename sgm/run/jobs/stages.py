@@ -27,7 +27,6 @@ from sgm.run.build import (
     build_steps,
     build_target,
     build_times,
-    known_law,
     measured,
 )
 from sgm.run.jobs.likelihood import likelihood
@@ -174,11 +173,13 @@ def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
     import torch
 
     from sgm import evaluation, networks, scores, simulation
-    from sgm.run.jobs.score_fns import bind, build_score_fn, load_networks
+    from sgm.run.jobs.score_fns import bind, build_score_fn, for_sampling, load_networks
 
     target = build_target(spec["target"])
     place = networks.resolve_device(device)
-    trained = load_networks(spec, inputs, place)
+    trained = load_networks(spec, inputs, target)
+    if trained is not None:
+        trained = for_sampling(spec, trained, place)
 
     def simulated(
         process: Process, steps: Steps, score_fn: Any, dtype: Any, error: Any = None
@@ -390,12 +391,15 @@ def bounds(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str)
     import torch
 
     from sgm import evaluation, networks
-    from sgm.run.jobs.score_fns import bind, load_networks
+    from sgm.run.jobs.score_fns import bind, for_sampling, load_networks
 
-    law = known_law(spec)
+    target = build_target(spec["target"])
+    law = target.law
     place = networks.resolve_device(device)
-    trained = load_networks(spec, inputs, place)
+    trained = load_networks(spec, inputs, target)
+    assert law is not None
     assert trained is not None
+    trained = for_sampling(spec, trained, place)
     errors: dict[str, Any] = {name: [] for name in ERRORS}
     rows: list[dict[str, Any]] = []
     messages = np.full((len(spec["schedules"]), len(seeds)), "", dtype=object)

@@ -57,8 +57,8 @@ def kind_of(name: str, kind: str = "") -> str:
     if kind and kind not in KINDS:
         raise ValueError(f"KIND = {kind!r}: must be one of {', '.join(KINDS)}")
     found = [own for own in ([kind] if kind else KINDS) if name in families(own)]
-    if name == "trained":
-        raise ValueError("NAME = 'trained': networks are trained by a study; none to check")
+    if "score" in found and families("score")[name].is_network:
+        raise ValueError(f"NAME = {name!r}: networks are part of a study; none to check")
     if name in families("process") and not found:
         raise ValueError(f"NAME = {name!r}: a process is fixed by the study; none to check")
     if len(found) == 1:
@@ -125,8 +125,9 @@ def items_in(name: str, config: str, kind: str = "") -> list[Item]:
     kinds = [kind_of(name, kind)] if kind else list(KINDS)
     every: Sequence[Item] = [item for own in kinds for item in getattr(study, f"{own}s")]
     found = [item for item in every if name in (item.family, item.label)]
-    if not found or name == "trained":
-        labels = ", ".join(item.label for item in every if item.family != "trained")
+    found = [item for item in found if not item.entry.is_network]
+    if not found:
+        labels = ", ".join(item.label for item in every if not item.entry.is_network)
         raise ValueError(f"NAME = {name!r}: must be a family or label of {config}: {labels}")
     return found
 
