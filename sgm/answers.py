@@ -1,8 +1,8 @@
 """What a study found, in a few lines: for each target the best schedule, and what the bounds say.
 
 One line a target, of its first divergence that a bound is of, in the setting that says most: the
-sampled score if there is one, a network before the exact one, the largest T and N, the first sampler and time grid. `ranking.csv`
-has all of them, and what its numbers are.
+sampled score if there is one, a network before the exact one, the largest T and N, the first
+sampler and time grid. `ranking.csv` has all of them, and what its numbers are.
 """
 
 from __future__ import annotations
