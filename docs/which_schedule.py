@@ -1,4 +1,4 @@
-"""The tables of docs/which-schedule.md: ``python docs/which_schedule.py`` writes them into the page.
+"""The tables of docs/which-schedule.md: `python docs/which_schedule.py` writes them.
 
 All numbers are those of the published study `optimised`.
 """
@@ -29,14 +29,15 @@ def cells() -> Iterator[tuple[str, int, xr.Dataset]]:
 
 def errors(cell: xr.Dataset) -> dict[str, np.ndarray]:
     """KL of each schedule's ten networks."""
-    return {str(label): cell.kl_coupled.sel(schedule=label).values for label in cell.schedule.values}
+    labels = cell.schedule.values
+    return {str(label): cell.kl_coupled.sel(schedule=label).values for label in labels}
 
 
 def gains() -> Iterator[str]:
     """What the best schedule of the exact score is worth to networks."""
     yield (
-        "| target | N | VP linear | cosine | best β_a (a) | own best schedule | difference to the best β_a, "
-        "95 % | the worst of the other laws' |"
+        "| target | N | VP linear | cosine | best β_a (a) | own best schedule | difference to "
+        "the best β_a, 95 % | the worst of the other laws' |"
     )
     yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     for target, n_steps, cell in cells():

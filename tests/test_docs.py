@@ -37,8 +37,13 @@ from sgm.study.variables import CURVES, EXACT_LAW, TRAINING
 from tests.grids import synthetic_grid
 from tests.workflow import ROOT, run_jobs, tiny
 
-PAGES = {path.relative_to(ROOT).as_posix(): path for path in (ROOT / "docs").glob("*.md")}
-PAGES["README.md"] = ROOT / "README.md"
+WRITTEN = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *(ROOT / "docs").glob("*.md"),
+    *(ROOT / "docs/questions").glob("*.md"),
+]
+PAGES = {path.relative_to(ROOT).as_posix(): path for path in WRITTEN}
 TEXTS = {page: path.read_text() for page, path in PAGES.items()}
 
 
@@ -82,6 +87,12 @@ ALONE = {
     ("docs/extend.md", "Exact mode, without a workflow"),
     ("docs/extend.md", "One job by hand"),
     ("docs/schedules.md", "A schedule from a file"),
+    ("docs/start.md", "Look at it"),
+    ("docs/start.md", "One number"),
+    ("docs/debug.md", "Which, and why"),
+    ("docs/questions/covariance.md", "Which schedule for my covariance?"),
+    ("docs/questions/my-own.md", "My own schedule, target, sampler, bound, network"),
+    ("docs/questions/papers-figure.md", "Is the paper's figure right?"),
 }
 PARSED = {
     ("docs/config.md", "The config of a study"),
@@ -249,6 +260,10 @@ SHELL = {
         "make figures STUDY=exact-kl",
         "make check NAME=cosine KIND=schedule PARAMETERS='offset: 0.008, clip: 20'",
         "make schedule TARGET=correlated N=20 SAMPLER=ancestral",
+        "make docs",
+    ],
+    "tests/test_environment.py::test_hooks_are_installed": [
+        ".venv/bin/pre-commit install",
     ],
     "tests/test_docs.py::test_the_users_families_are_checked": [
         "make check NAME=power FILE=mine.py PARAMETERS='exponent: 2, beta_min: 0.1, beta_max: 20'",
