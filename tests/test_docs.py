@@ -206,6 +206,15 @@ def test_a_block_of_python_runs(default_study: Path, page: str, heading: str) ->
         plt.close("all")
 
 
+def test_the_floor_hides_what_the_page_says(capsys: pytest.CaptureFixture[str]) -> None:
+    page = "docs/questions/papers-figure.md"
+    exec(one(page, "python", "Is the paper's figure right?"), {})
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("   0:")]
+    kl, shown = (float(re.findall(rf"{word} ([\d.]+)", line)[0]) for word in ("KL", "shown"))
+    said = re.findall(r"At a = 0 the KL is ([\d.]+), and the figure shows ([\d.]+)\.", TEXTS[page])
+    assert said == [(f"{kl:.4f}", f"{shown:.3f}")]
+
+
 def test_grids_read_as_the_readme_says_can_be_joined(default_study: Path) -> None:
     namespace: dict[str, Any] = {}
     exec(one("README.md", "python", "Two commands"), namespace)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ LAWS = {
     "density": "known, not Gaussian: density and scores",
     "unknown": "unknown: its rows alone",
 }
+#: Studies that have many families of a kind, with parameters that were chosen to show them.
+BROAD = {"schedules", "time-grids", "samplers", "exact-kl"}
 #: The ranges of `sgm.registry` whose ends are those of double precision.
 GUARDS = {(-1e9, 1e9): "number", (1e-15, 1e9): "number > 0", (0, 1e9): "number ≥ 0"}
 #: Keys that every family of a kind has, and that say where it is used.
@@ -63,8 +66,8 @@ def examples() -> tuple[dict[tuple[str, str], Example], dict[tuple[str, str], li
     """By kind and family, an example and the names of all studies that have it."""
     first: dict[tuple[str, str], Example] = {}
     users: dict[tuple[str, str], list[str]] = {}
-    ours = ROOT / "config/studies"
-    for path in [*sorted(ours.glob("[!pm]*.yaml")), *sorted(ours.glob("[pm]*.yaml"))]:
+    paths = sorted((ROOT / "config/studies").glob("*.yaml"))
+    for path in sorted(paths, key=lambda path: path.stem not in BROAD):  # these first
         raw = read_config(path)
         study = Study.parse(raw)
         for kind, (axis, _, _) in KINDS.items():
@@ -210,8 +213,9 @@ def _page(
     parts.append("\n".join(f"- {fact}" for fact in _facts(entry, users)) + "\n")
     if example is not None:
         text = yaml.safe_dump(
-            [example.line], default_flow_style=None, sort_keys=False, allow_unicode=True, width=88
+            example.line, default_flow_style=None, sort_keys=False, allow_unicode=True, width=88
         )
+        text = "- " + indented(text.removesuffix("...\n").strip(), 2).lstrip()
         axis = KINDS[kind][0]
         told = f"{axis}:\n{indented(text, 2)}" if kind != "process" else f"{axis}: {text[2:]}"
         where = f"As in ``config/studies/{example.path.name}``:"
@@ -229,7 +233,7 @@ def _page(
 
 def _summary(entry: Entry) -> str:
     text = " ".join(str(model_of(entry).__doc__ or "").split("\n\n")[0].split())
-    return _escaped(text.split(". ")[0].rstrip(".")) + "."
+    return _escaped(re.split(r"(?<! [A-Z])\. (?=[A-Z])", text)[0].rstrip(".")) + "."
 
 
 def generate(app: Sphinx) -> None:

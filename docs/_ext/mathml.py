@@ -15,10 +15,13 @@ logger = logging.getLogger(__name__)
 
 def _mathml(node: nodes.Element, *, block: bool) -> str:
     try:
-        return str(tex2mathml(node.astext(), as_block=block))
+        text = str(tex2mathml(node.astext(), as_block=block))
     except MathError as error:
         logger.warning("a formula that can't be read: %s", error, location=node)
         return ""
+    # bars of |x| and KL(P ‖ Q) that neither grow with what stands beside them nor keep away
+    text = text.replace("<mo>‖</mo>", '<mo stretchy="false">‖</mo>')
+    return text.replace('<mo stretchy="false">|', '<mo stretchy="false" lspace="0" rspace="0">|')
 
 
 def inline(self: Any, node: nodes.math) -> None:
