@@ -32,12 +32,13 @@ def _image(path: Path, folder: Path, alt: str) -> str:
 def _page(study: str, folder: Path) -> str:
     own = PUBLISHED / study
     made = json.loads((own / "provenance.json").read_text(encoding="utf-8"))
-    hours = sum(stage["cpu"] for stage in made["hours"].values())
+    hours = sum(stage["clock"] for stage in made["hours"].values())
     parts = [
         title(study),
         _said(study) + "\n",
-        f"{made['runs']['done']} runs, {made['runs']['failed']} failed; {hours:.2g} CPU hours on "
-        f"{made['processor']}; commit ``{made['commit'][:10]}``. Opened and drawn again by\n",
+        f"{made['runs']['done']} runs, {made['runs']['failed']} failed; "
+        f"jobs of {hours:.2g} hours in all, on {made['processor']}; commit "
+        f"``{made['commit'][:10]}``. Opened and drawn again by\n",
         f'.. code-block:: python\n\n   import sgm\n\n   grid = sgm.load_published("{study}")\n',
         f".. code-block:: sh\n\n   make figures STUDY={study}\n",
     ]
