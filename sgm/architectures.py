@@ -217,7 +217,7 @@ class Architecture(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class MLP(Architecture):
-    """A residual MLP, that of the paper's authors.
+    """A residual MLP, that of the paper's authors:
 
         h₀ = W_in y,   h_{l+1} = h_l + ReLU(W_l h_l + E_l e(t)),   F = W_out h_L + b.
 
