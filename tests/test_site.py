@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import html
 import importlib
 import os
 import re
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import get_type_hints
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -138,6 +140,9 @@ def test_the_site_builds_and_asks_no_host(tmp_path: Path) -> None:
             text = (site / "families" / kind / f"{name}.html").read_text()
             for key in set(model_of(entry).model_fields) - {"family", "name"}:
                 assert f">{key}</span>" in text, (kind, name, key)
+            if entry.objection:
+                for code in get_type_hints(entry.objection)["return"]:
+                    assert not code or html.escape(code.reason) in text, (name, code)
     assert "<mfrac>" in (site / "mathematics.html").read_text()
 
     with (tmp_path / "docs/start.md").open("a") as page:

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pictures
 import yaml
@@ -224,6 +224,11 @@ def _page(
     parts.append(_parameters(entry))
     if entry.variables:
         parts.append(title("What it computes", "-") + "\n" + _variables(entry))
+    if entry.objection:
+        reasons = get_type_hints(entry.objection)["return"]
+        rows = [(str(int(code)), _escaped(code.reason)) for code in reasons if code]
+        parts.append(title("Where it is no theorem", "-"))
+        parts.append(table(("objection", "reason"), rows))
     parts.append(title("In Python", "-"))
     parts.append(f".. {directive}:: {module}.{function}\n   :no-index:\n")
     more = ", ".join(f":doc:`/{page}`" for page in pages)
