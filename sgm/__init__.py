@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw", "exact_kl", "exact_law", "exact_w2", "load_published", "open_grid"]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 #: Where each name is defined: imported when first asked for, so that `import sgm` costs nothing.
 HOMES = {

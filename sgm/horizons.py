@@ -83,8 +83,10 @@ class HorizonSet:
 
     @property
     def bracket(self) -> tuple[float, float]:
-        """The neighbours of the set, between which the optimum off the grid lies if the
-        expected loss has one minimum; 0 or ∞ beyond the grid."""
+        """The neighbours of the set; 0 or ∞ beyond the grid.
+
+        The optimum off the grid lies between them if the expected loss has one minimum.
+        """
         first, last = np.flatnonzero(self.plausible)[[0, -1]]
         padded = np.concatenate([[0.0], self.horizons, [np.inf]])
         return float(padded[first]), float(padded[last + 2])

@@ -221,6 +221,7 @@ def units_of(variable: xr.DataArray) -> str:
 
 
 def with_units(label: str, units: str) -> str:
+    """A label, and the units behind a comma where there are any."""
     return f"{label}, {units}" if units else label
 
 
@@ -292,6 +293,7 @@ class Runs:
 
 
 def over_runs(values: xr.DataArray) -> Runs:
+    """Mean and standard deviation over the runs that have a number, and how many these are."""
     if "seed" not in values.dims:
         values = values.expand_dims("seed")
     values = _only_finite(values)

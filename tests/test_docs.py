@@ -39,8 +39,13 @@ from sgm.study.variables import CURVES, EXACT_LAW, TRAINING
 from tests.grids import synthetic_grid
 from tests.workflow import ROOT, run_jobs, tiny
 
-PAGES = {path.relative_to(ROOT).as_posix(): path for path in (ROOT / "docs").glob("*.md")}
-PAGES["README.md"] = ROOT / "README.md"
+WRITTEN = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *(ROOT / "docs").glob("*.md"),
+    *(ROOT / "docs/questions").glob("*.md"),
+]
+PAGES = {path.relative_to(ROOT).as_posix(): path for path in WRITTEN}
 TEXTS = {page: path.read_text() for page, path in PAGES.items()}
 
 
@@ -84,6 +89,12 @@ ALONE = {
     ("docs/extend.md", "Exact mode, without a workflow"),
     ("docs/extend.md", "One job by hand"),
     ("docs/schedules.md", "A schedule from a file"),
+    ("docs/start.md", "Look at it"),
+    ("docs/start.md", "One number"),
+    ("docs/debug.md", "Which, and why"),
+    ("docs/questions/covariance.md", "Which schedule for my covariance?"),
+    ("docs/questions/my-own.md", "My own schedule, target, sampler, bound, network"),
+    ("docs/questions/papers-figure.md", "Is the paper's figure right?"),
 }
 PARSED = {
     ("docs/config.md", "The config of a study"),
@@ -210,6 +221,15 @@ def test_a_block_of_python_runs(default_study: Path, page: str, heading: str) ->
         plt.close("all")
 
 
+def test_the_floor_hides_what_the_page_says(capsys: pytest.CaptureFixture[str]) -> None:
+    page = "docs/questions/papers-figure.md"
+    exec(one(page, "python", "Is the paper's figure right?"), {})
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("   0:")]
+    kl, shown = (float(re.findall(rf"{word} ([\d.]+)", line)[0]) for word in ("KL", "shown"))
+    said = re.findall(r"At a = 0 the KL is ([\d.]+), and the figure shows ([\d.]+)\.", TEXTS[page])
+    assert said == [(f"{kl:.4f}", f"{shown:.3f}")]
+
+
 def test_grids_read_as_the_readme_says_can_be_joined(default_study: Path) -> None:
     namespace: dict[str, Any] = {}
     exec(one("README.md", "python", "Two commands"), namespace)
@@ -264,6 +284,10 @@ SHELL = {
         "make figures STUDY=exact-kl",
         "make check NAME=cosine KIND=schedule PARAMETERS='offset: 0.008, clip: 20'",
         "make schedule TARGET=correlated N=20 SAMPLER=ancestral",
+        "make docs",
+    ],
+    "tests/test_environment.py::test_hooks_are_installed": [
+        ".venv/bin/pre-commit install",
     ],
     "tests/test_docs.py::test_the_users_families_are_checked": [
         "make check NAME=power FILE=mine.py PARAMETERS='exponent: 2, beta_min: 0.1, beta_max: 20'",

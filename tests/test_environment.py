@@ -14,9 +14,11 @@ from pathlib import Path
 
 import matplotlib
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import sgm
 from sgm import plots
 from sgm.run.__main__ import main
 from sgm.study import Plan, Study
@@ -57,6 +59,80 @@ def test_the_lock_files_hold_exactly_what_the_project_requires() -> None:
     assert "pygments" in needed  # without it `make report` ends in an error
     dev = closure(project["optional-dependencies"]["dev"])
     assert locked("requirements-dev.txt") == dev - needed
+    docs = closure(project["optional-dependencies"]["docs"])
+    assert locked("requirements-docs.txt") == docs - needed
+    pins: dict[str, str] = {}
+    for path in ROOT.glob("requirements*.txt"):
+        for line in path.read_text().splitlines():
+            name, _, version = line.partition("==")
+            assert pins.setdefault(name, version) == version, (path, line)
+
+
+def test_all_version_numbers_agree() -> None:
+    """Of the package, its metadata, the citation and the newest heading of the changelog."""
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert pyproject["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "sgm.__version__"}
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    (newest, *older) = re.findall(r"^## (\d+\.\d+\.\d+)", changes, flags=re.MULTILINE)
+    assert sgm.__version__ == cited == newest
+    order = [tuple(map(int, version.split("."))) for version in (newest, *older)]
+    assert order == sorted(set(order), reverse=True)
+
+
+def recipe(target: str) -> list[str]:
+    """The commands of a target of the Makefile."""
+    rule = re.search(rf"^{target}:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.M)
+    assert rule is not None
+    return [line.lstrip("\t@") for line in rule[1].splitlines()]
+
+
+def test_hooks_are_the_checks_of_lint() -> None:
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    hooks = [hook["entry"].removeprefix(".venv/bin/") for hook in repository["hooks"]]
+    assert hooks == recipe("lint")
+
+
+def test_hooks_are_installed(tmp_path: Path) -> None:
+    """By the line of CONTRIBUTING; and one that fails stops a commit."""
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    shutil.copy(ROOT / ".pre-commit-config.yaml", tmp_path)
+    (tmp_path / ".venv").symlink_to(Path(sys.executable).parents[1])
+    command = [".venv/bin/pre-commit", "install"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "sgm").mkdir()
+    (tmp_path / "sgm/wrong.py").write_text("import os\n")
+    subprocess.run(["git", "add", "sgm", ".pre-commit-config.yaml"], cwd=tmp_path, check=True)
+    environment = os.environ | {"PRE_COMMIT_HOME": str(tmp_path / "cache"), "SKIP": "mypy"}
+    committed = subprocess.run(
+        ["git", "-c", "user.name=x", "-c", "user.email=x@x", "commit", "-m", "x"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert committed.returncode != 0
+    assert "F401" in committed.stdout + committed.stderr
+
+
+def test_hosted_ci_runs_ours() -> None:
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    steps = [step.get("run") for job in jobs.values() for step in job["steps"]]
+    assert ".ci/run" in steps
+    assert os.access(ROOT / ".ci/run", os.X_OK)
+
+
+def test_issue_templates_are_forms() -> None:
+    paths = sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))
+    assert len(paths) > 2
+    for path in paths:
+        form = yaml.safe_load(path.read_text())
+        assert {"name", "description", "body"} <= form.keys(), path
+        ids = [part["id"] for part in form["body"]]
+        assert len(set(ids)) == len(ids) > 2, path
+        assert all(part["attributes"]["label"] for part in form["body"]), path
 
 
 def test_ci_runs_every_target() -> None:

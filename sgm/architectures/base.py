@@ -68,6 +68,7 @@ def _noise(process: Process, t: Array, data_std: float) -> Preconditioner:
 
 
 def preconditioned(process: Process, t: Array, data_std: float) -> Preconditioner:
+    """Coefficients of EDM's preconditioning, for data of standard deviation `data_std`."""
     v, data = positive_variance(process, t), process.mean_scale(t) * data_std
     total = v + data**2
     gain = data / np.sqrt(v * total)
@@ -193,6 +194,7 @@ class Trainable(Architecture):
 
 
 def require_positive(owner: Any, *keys: str) -> None:
+    """Raise a ValueError that names a key of `owner` which is no positive, finite number."""
     for key in keys:
         value = getattr(owner, key)
         if not (np.isfinite(value) and value > 0):

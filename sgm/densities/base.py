@@ -134,8 +134,10 @@ class Law(ABC):
 
     @abstractmethod
     def partition(self) -> Partition:
-        """Cells of known probabilities that resolve what is particular to this law; one
-        cell for a Gaussian, or where none are known."""
+        """Cells of known probabilities that resolve what is particular to this law.
+
+        One cell for a Gaussian, or where none are known.
+        """
 
     @abstractmethod
     def excess_information(self, noise: npt.ArrayLike) -> Array:
@@ -174,8 +176,7 @@ class Law(ABC):
         return np.asarray(gaussian + squared_scale * np.sum(self.mean**2) / s**2 + excess)
 
     def _noised(self, scale: npt.ArrayLike, variance: npt.ArrayLike) -> tuple[Array, Array, Array]:
-        """m², the eigenvalues m² λ + v of the noised covariance, shape (..., d), and
-        E|∇log(p/g)|²."""
+        """m², the eigenvalues m² λ + v of the noised covariance, and E|∇log(p/g)|²."""
         squared = np.asarray(scale, dtype=np.float64) ** 2
         noise = np.asarray(variance, dtype=np.float64)
         spread = squared[..., None] * self.principal_variances + noise[..., None]

@@ -124,8 +124,10 @@ class Funnel(Law):
         return log_density.reshape(shape), slope.reshape(shape), found.precision.reshape(shape)
 
     def marginal(self, coordinates: Sequence[int]) -> Funnel:
-        """A funnel of lower dimension: the first coordinate must come first, since the
-        others alone have no density of this form."""
+        """A funnel of lower dimension.
+
+        The first coordinate must come first: the others alone have no density of this form.
+        """
         chosen = self._require_coordinates(coordinates)
         if chosen[0] != 0:
             raise ValueError(f"coordinates = {chosen!r}: must start with 0 for a funnel")

@@ -1,5 +1,7 @@
-"""r − log(1 + r) and x/y − 1 − log(x/y): the integrands of KL divergences, which vanish to
-second order and lose every digit if written as they stand."""
+"""r − log(1 + r) and x/y − 1 − log(x/y), the integrands of KL divergences.
+
+They vanish to second order, and lose every digit if written as they stand.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +42,9 @@ _ARTANH = np.array([0.0, *(1 / (2 * k + 1) for k in range(1, 11))])
 
 
 def log_ratio_gap(x: npt.ArrayLike, y: npt.ArrayLike) -> Array:
-    """x/y − 1 − log(x/y) for x ≥ 0, y > 0: accurate for x ≈ y, and for x ≪ y, where
-    (x − y)/y rounds to −1.
+    """x/y − 1 − log(x/y) for x ≥ 0, y > 0.
+
+    Accurate for x ≈ y, and for x ≪ y, where (x − y)/y rounds to −1.
 
     Parameters
     ----------

@@ -165,9 +165,11 @@ class GaussianMixture(Law):
         return float(weights @ (p * squared) @ weights2)
 
     def _axis(self, j: int, noise: float) -> tuple[Array, Array, Array]:
-        """Nodes z (n,) and weights (n,) on coordinate j less its mean, and the densities
-        (K, n) of the components there; one node of mass one, at z = 0, on a coordinate
-        that does not exist."""
+        """Nodes (n,) and weights (n,) on a coordinate less its mean, densities (K, n) there.
+
+        The densities are those of the components. A coordinate that does not exist has one node of
+        mass one, at 0.
+        """
         if j >= self.dimension:
             return np.zeros(1), np.ones(1), np.ones((len(self.weights), 1))
         mean, variance = self.means[:, j] - self.mean[j], self.variances[:, j] + noise

@@ -193,8 +193,7 @@ class Posterior:
         return drawn, precision
 
     def _ends(self) -> Array:
-        """The highest mode, where the weight begins and ends, and its finest scale; shape
-        (4, n_rows)."""
+        """The highest mode, the ends of the weight, and its finest scale; shape (4, n_rows)."""
         n, width = self.others + 1, self.width
         modes, highest = self._modes()
         height = self._weigh(modes, n)[0]
@@ -218,8 +217,10 @@ class Posterior:
         return np.array([anchor, low, high, finest])
 
     def _modes(self) -> tuple[Array, Array]:
-        """Left and right mode, shape (2, n_rows), the same where there is one; and a bound on
-        f′ + ζ on the right of ζ = 0."""
+        """Left and right mode, shape (2, n_rows), and a bound on f′ + ζ on the right of ζ = 0.
+
+        The two are the same where there is one.
+        """
         n, v, width, rho = self.others + 1, self.variance, self.width, self.rho
         # a parabola in s = 1/q, which vanishes at q = ρ/n; NaN where that lies below v
         s = np.fmin(self._curves(np.zeros_like(v))[1], (1 / v + n / rho) / 2)

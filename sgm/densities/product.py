@@ -74,8 +74,10 @@ class Product(Law):
         return np.concatenate(parts, axis=-1)
 
     def marginal(self, coordinates: Sequence[int]) -> Law:
-        """The law of some coordinates; those of one factor must follow each other, in the
-        order that its own marginal allows."""
+        """The law of some coordinates.
+
+        Those of one factor must follow each other, in the order that its own marginal allows.
+        """
         chosen = self._require_coordinates(coordinates)
         blocks = self._blocks
         owner = np.repeat(np.arange(len(blocks)), [law.dimension for law in self.factors])

@@ -1,5 +1,4 @@
-"""Functions of the noise level known by quadrature, tabulated once; and panels that resolve
-a sum of Gaussian bumps."""
+"""Functions of the noise level by quadrature, tabulated once; panels for sums of Gaussian bumps."""
 
 from __future__ import annotations
 

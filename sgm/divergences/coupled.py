@@ -262,11 +262,10 @@ def coupled_law(
 def _jackknife(
     statistic: Callable[[Gaussian], Array], sample: Array, control: Control
 ) -> tuple[Array, Array, Array] | None:
-    """Bias-reduced values of functions of the coupled law, standard errors, and what of these
-    is the reference run's.
+    """Bias-reduced values of functions of the coupled law, and their standard errors.
 
-    None if the coupled covariance of the rows, or of a group's complement, is not positive
-    definite.
+    And what of these is the reference run's. None if the coupled covariance of the rows, or of a
+    group's complement, is not positive definite.
     """
     assert control.law is not None
     if not np.isfinite(control.rows).all():

@@ -55,6 +55,7 @@ def target_cells(grid: xr.Dataset, target: str) -> xr.Dataset:
 
 
 def target_title(cells: xr.Dataset) -> str:
+    """Name and dimension of a target."""
     return f"{cells['target'].item()}, dimension {int(cells['dimension'])}"
 
 
@@ -66,6 +67,7 @@ def evenly(labels: Sequence[T], room: int) -> tuple[list[T], int]:
 
 
 def count_text(value: float) -> str:
+    """A count, its thousands apart."""
     return f"{value:,.0f}".replace(",", " ")
 
 

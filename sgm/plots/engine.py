@@ -121,6 +121,7 @@ class Look:
 
 
 def columns_of(rows: pd.DataFrame, *names: str) -> list[Any]:
+    """Some columns as float64."""
     return [rows[name].to_numpy(float) for name in names]
 
 

@@ -120,8 +120,10 @@ class Target(ABC):
     @property
     @abstractmethod
     def reference(self) -> Gaussian:
-        """The Gaussian that moment-based divergences compare with: the law itself if it
-        is Gaussian, else the one with its moments or those of the full data set."""
+        """The Gaussian that moment-based divergences compare with.
+
+        The law itself if it is Gaussian, else the one with its moments or those of the data set.
+        """
 
     @abstractmethod
     def sample(self, n: int, generator: np.random.Generator) -> Array:

@@ -107,7 +107,7 @@ def data_file(
     image_shape: Sequence[Annotated[int, Ge(1)]] | None = None,
     levels: Annotated[int, Ge(2)] | None = None,
 ) -> EmpiricalTarget:
-    """The rows of a .csv, .parquet, .npy, .npz or .zarr file.
+    r"""The rows of a .csv, .parquet, .npy, .npz or .zarr file.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def data_file(
         levels.
     array : str, optional
         Name of the array in an .npz or .zarr file that holds several.
-    delimiter : {",", ";", "\\t", "|", " "}, optional
+    delimiter : {",", ";", "\t", "|", " "}, optional
         Between the columns of a .csv file; a blank is any run of blanks and tabs. By
         default a comma, or a semicolon where the decimal sign is a comma.
     decimal : {".", ","}, optional

@@ -179,8 +179,10 @@ def _seconds(known: Sequence[tuple[int, float]], runs: int) -> float:
 
 
 def _costs(plan: Plan, stage: str) -> dict[tuple[str | None, str | None], list[tuple[int, float]]]:
-    """Runs (seeds of schedules) and seconds of the jobs that ran, by (target, score); those of
-    the stage under (None, None)."""
+    """Runs (seeds of schedules) and seconds of the jobs that ran, by (target, score).
+
+    Those of the stage under (None, None).
+    """
     folder = plan.root / "benchmarks"
     pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(PATTERNS[stage]))
     found: dict[tuple[str | None, str | None], list[tuple[int, float]]] = {}
