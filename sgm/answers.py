@@ -47,8 +47,8 @@ class Judgement:
         A variable of the grid.
     pick : str
         The schedule of its lowest value.
-    right : bool
-        Whether that is the best one.
+    right, tied : bool
+        Whether that is the best one, or another one that the runs can't tell from it.
     regret, low, high : float
         The ratio with its 95 % interval, NaN for exact values.
     """
@@ -56,6 +56,7 @@ class Judgement:
     bound: str
     pick: str
     right: bool
+    tied: bool
     regret: float
     low: float
     high: float
@@ -64,7 +65,7 @@ class Judgement:
     def cost(self) -> str:
         """The ratio and its interval as text."""
         half = (self.high - self.low) / 2
-        return f"× {rounded(self.regret, half)} {interval(self.low, self.high)}".rstrip()
+        return f"{rounded(self.regret, half)} {interval(self.low, self.high)}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Finding:
         )
         if self.ties:
             said += f", not told from {', '.join(self.ties[:3])}{' …' * (len(self.ties) > 3)}"
-        costs = [f"{j.bound} costs {j.cost} ({j.pick})" for j in self.judgements if not j.right]
+        costs = [f"{j.bound} costs × {j.cost} ({j.pick})" for j in self.judgements if not j.right]
         follow = [f"following {', '.join(costs)}"] if costs else []
         right = [f"{j.bound} picks it" for j in self.judgements if j.right]
         return said + "".join(f"; {part}" for part in (*follow, *right)) + "."
@@ -236,10 +237,10 @@ def _finding(grid: xr.Dataset, first: pd.Series, rows: pd.DataFrame) -> Finding:
     error, low, high, _ = paired(
         errors[places, run], half, float(np.sqrt(np.mean(shared[places, run] ** 2)))
     )
-    judged = []
+    judged: list[dict[Any, Any]] = []
     if len(rows):
-        judged = rows[rows["covered"] & (rows["objection"] != NO_BOUND) & (rows["pick"] != "")]
-        judged = list(judged.to_dict("records"))
+        theorems = rows["covered"] & (rows["objection"] != NO_BOUND) & (rows["pick"] != "")
+        judged = rows[theorems].to_dict("records")
     best, ties = first["best"], str(first["best_set"]).split()
     return Finding(
         divergence, setting, values, best, error, low, high,
@@ -247,6 +248,7 @@ def _finding(grid: xr.Dataset, first: pd.Series, rows: pd.DataFrame) -> Finding:
         tuple(
             Judgement(
                 str(row["bound"]), row["pick"], row["pick"] == best,
+                row["pick"] != best and row["pick"] in ties,
                 row["regret"], row["regret_low"], row["regret_high"],
             )
             for row in judged

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["interval", "rounded"]
+__all__ = ["interval", "rounded", "significant"]
 
 #: Magnitudes that are written without an exponent.
 PLAIN = (1e-4, 1e6)
@@ -33,16 +33,23 @@ def rounded(value: float, error: float = math.nan) -> str:
     >>> rounded(0.0010613, 0.000034), rounded(0.0010613), rounded(3.1e-7, 2e-9)
     ('0.001061', '0.00106', '3.100e-07')
     """
-    if not math.isfinite(value):
-        return ""
-    if not (math.isfinite(error) and error > 0):
-        return f"{value:.3g}"
+    if not (math.isfinite(value) and math.isfinite(error) and error > 0):
+        return significant(value)
     place = math.floor(math.log10(error))
     last = place - (error < 3.55 * 10.0**place)
     value = round(value, -last)
     if PLAIN[0] <= max(abs(value), error) < PLAIN[1]:
         return f"{value:.{max(0, -last)}f}"
     return f"{value:.{max(0, math.floor(math.log10(abs(value))) - last)}e}" if value else "0"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """A number in some significant digits, zeros among them; empty if it is not finite."""
+    if not math.isfinite(value):
+        return ""
+    if 10**digits <= abs(value) < PLAIN[1]:
+        return f"{float(f'{value:.{digits}g}'):.0f}"
+    return f"{value:#.{digits}g}".rstrip(".")
 
 
 def interval(low: float, high: float) -> str:
