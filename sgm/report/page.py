@@ -21,7 +21,6 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from sgm import __version__
 from sgm.answers import Finding, findings
 from sgm.leaderboard import COMBINATION
 from sgm.report.charts import Dots, Scatter, dots, scatter
@@ -114,7 +113,7 @@ def _render(name: str, with_table: bool, **values: Any) -> str:
         scripts += [_read(VENDOR / "tabulator.min.js"), _read(here / "page.js")]
     page = _environment().get_template(name).render(
         styles=[Markup(text) for text in styles], scripts=[Markup(text) for text in scripts],
-        policy=Markup(_policy(scripts, styles)), version=__version__, **values,
+        policy=Markup(_policy(scripts, styles)), **values,
     )  # fmt: skip
     return page.replace("SIZE_OF_THE_PAGE", f"{len(page.encode()) / 1e6:.1f} MB", 1)
 
@@ -224,9 +223,9 @@ def _provenance(source: Source) -> list[tuple[str, str]]:
 def citation(source: Source) -> str:
     """What to cite, from CITATION.cff: the software in its version, and what it builds on."""
     attrs = source.grid.attrs
-    version = str(attrs.get("sgm_version", __version__))
-    commit = str(attrs.get("commit", ""))
     told = yaml.safe_load(CITATION.read_text("utf-8")) if CITATION.exists() else {}
+    version = str(attrs.get("sgm_version", told.get("version", "")))
+    commit = str(attrs.get("commit", ""))
     own = ". ".join(filter(None, (_people(told), str(told.get("title", "sgm")))))
     lines = [f"{own}, version {version}{', commit ' + commit if commit else ''}."]
     for work in told.get("references", []):

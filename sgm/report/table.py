@@ -194,7 +194,9 @@ def _rows(grid: xr.Dataset, divergence: Divergence) -> pd.DataFrame:
             if reason and columns[judge.total][i]:
                 told[i] += f"{'; ' * bool(told[i])}{judge.total}: {reason}"
     labels = pd.MultiIndex.from_product([grid[axis].values.tolist() for axis in order], names=order)
-    frame = labels.to_frame(index=False)[shown.ravel()].assign(**columns, objection=told)
+    frame: pd.DataFrame = labels.to_frame(index=False)[shown.ravel()].assign(
+        **columns, objection=told
+    )
     if "nfe" in grid.coords:
         frame["nfe"] = grid["nfe"].broadcast_like(cells).transpose(*order).values[shown]
     frame["horizon"] = [f"{value:g}" for value in frame["horizon"]]
