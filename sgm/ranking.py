@@ -33,7 +33,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import xarray as xr
-from scipy.stats import rankdata
 
 from sgm.axes import GRID, REPLICATE
 from sgm.comparison import cross_fitted, paired
@@ -374,6 +373,8 @@ def _spearman(x: Array, y: Array) -> Any:
     """Rank correlation along the last axis; NaN under three places or for a constant."""
     if x.shape[-1] < 3:
         return np.full(x.shape[:-1], np.nan)[()]
+    from scipy.stats import rankdata  # half a second: figures and reports import this module too
+
     ranks = [rankdata(own, axis=-1) for own in (x, y)]
     ranks = [np.where(np.isfinite(own), r, np.nan) for own, r in zip((x, y), ranks, strict=True)]
     a, b = (r - r.mean(-1, keepdims=True) for r in ranks)

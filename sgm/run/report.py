@@ -1,6 +1,6 @@
 """Write report pages: ``python -m sgm.run.report``, which `make report` and `make reports` call.
 
-study     of a config that has run, or of a published study's name
+study     of a config that has run or its results, or of a published study's name
 all       of every published study, and an index over these and the reports in results
 """
 
@@ -18,7 +18,6 @@ os.environ["MPLBACKEND"] = "agg"  # Jupyter exports one that is importable in it
 
 from sgm.published import PUBLISHED, studies  # noqa: E402
 from sgm.report import of_published, of_results, write_index, write_report  # noqa: E402
-from sgm.study.document import read_config  # noqa: E402
 
 __all__ = ["main", "report", "reports"]
 
@@ -32,7 +31,7 @@ def report(study: str, folder: Path = PUBLISHED, results: Path = RESULTS) -> Pat
     Parameters
     ----------
     study : str
-        The path of a config, or the name of a published study.
+        The path of a config or of ``results/<study>``, or the name of a published study.
     folder, results : Path
         Where studies are published, and where they run.
 
@@ -47,7 +46,11 @@ def report(study: str, folder: Path = PUBLISHED, results: Path = RESULTS) -> Pat
     ValueError
         If there is no such study, or its grid is missing or damaged.
     """
+    if Path(study, "grid.zarr").exists():
+        return write_report(of_results(Path(study)), Path(study, PAGE))
     if study.endswith((".yaml", ".yml", ".json")):
+        from sgm.study.document import read_config  # slow to import, and no job needs it
+
         root = results / str(read_config(study).get("study"))
         return write_report(of_results(root), root / PAGE)
     name = study.removeprefix("published/")
@@ -70,7 +73,8 @@ def reports(folder: Path = PUBLISHED, results: Path = RESULTS) -> Path:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write pages; exit status 1 with one line on a study that has none."""
     parser = argparse.ArgumentParser(prog="python -m sgm.run.report", description=__doc__)
-    parser.add_argument("study", nargs="?", help="a config or a published study's name; else all")
+    about = "a config, results/NAME or a published study's name; else all"
+    parser.add_argument("study", nargs="?", help=about)
     parser.add_argument("--folder", type=Path, default=PUBLISHED, help="of published studies")
     options = parser.parse_args(arguments)
     try:
