@@ -159,7 +159,7 @@ def test_a_study_of_samplers_names_its_winners() -> None:
 
 def test_a_study_of_times_names_the_best() -> None:
     page = report_page(of_published("elbo-vp"))
-    assert "How long to diffuse: which of 8 diffusion times T gives the best likelihood?" in page
+    assert "How long to diffuse: which of 8 times T gives the best likelihood?" in page
     assert page.count('<td class="number"><b>0.8</b></td>') == 4
     assert page.count('<td class="number"><b>2</b></td>') == 1
 
@@ -170,6 +170,15 @@ def test_a_study_of_estimates_says_how_good_they_are() -> None:
     row = r"by moments</th><td>without its bias</td><td class=\"number\">30</td>"
     (found,) = re.findall(rf"KL\(data ‖ generated\), {row}<td class=\"number\">([\d.]+)</td>", page)
     assert float(found) == pytest.approx(ratio, rel=0.01)
+
+
+def test_a_table_without_intervals_says_nothing_of_runs() -> None:
+    """A column of `ranking.csv` that is empty throughout is one of texts all the same."""
+    page = report_page(of_published("exact-w2"))
+    assert (of_published("exact-w2").table("ranking")["best_set"] == "").all()
+    assert "nats, exact." in page
+    assert "The runs can't tell it" not in page
+    assert "<b>Least error (score exact, exponential_integrator_modified): beta_a=2 on iso" in page
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgm.rounding import interval, rounded
+from sgm.rounding import interval, rounded, significant
 
 
 @pytest.mark.parametrize(
@@ -45,4 +45,12 @@ def test_an_interval_has_the_digits_of_half_its_width() -> None:
     assert interval(1.3912, 1.5731) == "[1.39, 1.57]"
     assert interval(1.7532, 2.2418) == "[1.75, 2.24]"
     assert interval(math.nan, 1.0) == interval(1.0, math.nan) == ""
-    assert interval(1.0, 1.0) == "[1, 1]"
+    assert interval(1.0, 1.0) == "[1.00, 1.00]"
+
+
+def test_zeros_that_are_significant_stay() -> None:
+    assert [significant(x) for x in (1.0, 786.0, 1044.0, 99950.0, 2e6, 1.2e-5, -0.25)] == [
+        "1.00", "786", "1040", "100000", "2.00e+06", "1.20e-05", "-0.250",
+    ]  # fmt: skip
+    assert significant(0.2, 2) == "0.20"
+    assert significant(math.nan) == ""

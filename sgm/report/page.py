@@ -17,15 +17,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import xarray as xr
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from sgm.answers import Finding, findings
 from sgm.leaderboard import COMBINATION
+from sgm.reading import divergences_of
 from sgm.report.charts import Dots, Scatter, dots, scatter
 from sgm.report.figures import pictures, thumbnail
 from sgm.report.question import (
+    Horizon,
+    Standing,
+    Verdict,
     calibrations,
     contests,
     horizons,
@@ -138,11 +143,11 @@ def report_page(source: Source) -> str:
     cards = [_card(source, f) for f in shown]
     states = grid["status"].values
     judged = verdicts(grid, shown)
-    lead = _lead(shown)
+    lead, places = _lead(grid, shown), standings(source) if won else []
     return _render(
         "report.html", True,
         source=source, question=question(grid), lead=lead, verdicts=judged, cards=cards,
-        contests=won, standings=standings(source) if won else [],
+        contests=won, standings=places,
         calibrations=calibrations(grid) if not (cards or won or best) else [],
         ties=any(c.ties for c in won),
         axes=[a.replace("_", " ") for a in COMBINATION if grid.sizes[a] > 1],
@@ -151,9 +156,9 @@ def report_page(source: Source) -> str:
         kinds=pictures(source, found), shapes=SHAPES,
         failures=_failures(source), done=int((states == DONE).sum()),
         failed=int((states == FAILED).sum()), missing=int((states == NOT_RUN).sum()),
-        load=_load(source), config=_yaml(source.config), provenance=_provenance(source),
+        load=_load(source, found), config=_yaml(source.config), provenance=_provenance(source),
         citation=citation(source), tabulator=_tabulator_version(),
-        summary=_json(_summary(source, lead, found)),
+        summary=_json(_summary(source, _short(lead, judged, places, best), found)),
     )  # fmt: skip
 
 
@@ -168,13 +173,36 @@ def _card(source: Source, found: Finding) -> Card:
     )  # fmt: skip
 
 
-def _lead(found: Sequence[Finding]) -> str:
-    """The best schedule of each target in one sentence."""
+def _lead(grid: xr.Dataset, found: Sequence[Finding]) -> str:
+    """The best schedule of each target in one sentence, and in which setting."""
     groups: dict[str, list[str]] = {}
     for own in found:
         groups.setdefault(own.best, []).append(own.target)
     parts = [f"{best} on {listed(targets)}" for best, targets in groups.items()]
-    return f"Least error: {'; '.join(parts)}." if parts else ""
+    names = {"horizon": "T = {:g}", "n_steps": "N = {:g}", "score": "score {}", "sampler": "{}",
+             "time_grid": "time grid {}"}  # fmt: skip
+    where = []
+    for axis, words in names.items():
+        labels = {own.setting[axis] for own in found}
+        if grid.sizes[axis] > 1 and len(labels) == 1:
+            where.append(words.format(labels.pop()))
+    at = f" ({', '.join(where)})" if where else ""
+    return f"Least error{at}: {'; '.join(parts)}." if parts else ""
+
+
+def _short(
+    lead: str, judged: Sequence[Verdict], places: Sequence[Standing], best: Sequence[Horizon]
+) -> str:
+    """The answer in a sentence or two."""
+    said = [lead] if lead else []
+    if judged:
+        cost = f"costs × {judged[0].worst} at most" if judged[0].worst else "costs nothing"
+        said.append(f"Following {judged[0].bound} {cost}.")
+    if places:
+        said.append(f"First over all targets: {', '.join(places[0].combination)}.")
+    if best:
+        said.append(f"Best T: {'; '.join(f'{h.best} (score {h.score})' for h in best[:3])}.")
+    return " ".join(said)
 
 
 def _failures(source: Source) -> list[dict[str, Any]]:
@@ -193,10 +221,9 @@ def _failures(source: Source) -> list[dict[str, Any]]:
     return rows
 
 
-def _load(source: Source) -> str:
-    name = str(next(iter(d for d in source.grid.data_vars if d != "status"), "status"))
-    own = [v for v, x in source.grid.data_vars.items() if x.attrs.get("role") == "divergence"]
-    return f"import sgm\n\ngrid = {source.opens}\ngrid.{own[0] if own else name}"
+def _load(source: Source, found: Sequence[Finding]) -> str:
+    names = [own.divergence.name for own in found] or [d.name for d in divergences_of(source.grid)]
+    return f"import sgm\n\ngrid = {source.opens}\ngrid.{names[0] if names else 'status'}"
 
 
 def _yaml(config: Mapping[str, Any]) -> str:

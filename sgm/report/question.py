@@ -105,9 +105,14 @@ def question(grid: xr.Dataset) -> str:
         "time_grid": "time grids",
     }
     varies = [f"{sizes[name]} {word}" for name, word in words.items() if sizes[name] > 1]
-    likelihoods = [name for name in LIKELIHOODS if name in grid]
-    if sizes["horizon"] > 1 and len(varies) == 1 and likelihoods:
-        return f"How long to diffuse: which of {varies[0]} gives the best likelihood?"
+    long = ""
+    if sizes["horizon"] > 1 and any(name in grid for name in LIKELIHOODS):
+        long = (
+            f"How long to diffuse: which of {sizes['horizon']} times T gives the best likelihood?"
+        )
+        varies = [word for word in varies if "times T" not in word]
+        if not varies:
+            return long
     if not varies:
         return "How large is the error, and how well do its estimates measure it?"
     asked = f"Which of {listed(varies)} gives the least error"
@@ -115,7 +120,7 @@ def question(grid: xr.Dataset) -> str:
         asked += " at equal numbers of evaluations of the score"
     if bounds_of(grid) and divergences_of(grid) and sizes["schedule"] > 1:
         asked += ", and would the bounds have chosen it"
-    return f"{asked}?"
+    return f"{asked}? {long}".rstrip()
 
 
 def setup(grid: xr.Dataset) -> list[tuple[str, str]]:

@@ -19,6 +19,10 @@ from sgm.tables import TABLES
 __all__ = ["Hours", "Source", "of_published", "of_results", "python_text"]
 
 
+#: Columns of tables that may be empty throughout, which would be read as numbers.
+TEXTS = ("best", "best_set", "pick", "objection", "parameter", "recipe", "loss")
+
+
 def python_text(text: str) -> str:
     """A text as a literal of Python, in double quotes: the shell's are single."""
     return json.dumps(text, ensure_ascii=False)
@@ -79,7 +83,7 @@ class Source:
         """A table of the study, from its file if there is one; texts that are empty are ""."""
         path = self.folder / f"tables/{name}.csv"
         try:
-            table = pd.read_csv(path, low_memory=False)
+            table = pd.read_csv(path, low_memory=False, dtype=dict.fromkeys(TEXTS, str))
         except (OSError, pd.errors.EmptyDataError):
             table = TABLES[name](self.grid)
         numbers = pd.api.types.is_numeric_dtype
@@ -165,7 +169,7 @@ def of_published(study: str, folder: Path = PUBLISHED) -> Source:
     """
     path = verified(study, GRID, folder)
     about = json.loads(verified(study, "provenance.json", folder).read_text(encoding="utf-8"))
-    place = "" if folder == PUBLISHED else f", {python_text(folder.as_posix())}"
+    place = "" if folder.resolve() == PUBLISHED.resolve() else f", {python_text(folder.as_posix())}"
     return Source(
         study=study,
         grid=open_grid(path),
