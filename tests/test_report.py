@@ -363,6 +363,15 @@ def test_a_study_that_failed_says_why(tmp_path: Path) -> None:
     assert "10 of 10 failed" in states
 
 
+def test_a_schedule_that_lost_all_its_runs_is_named(tmp_path: Path) -> None:
+    grid = synthetic_grid(a=[-5, 0, 5])
+    grid["status"][0, 0, 0, 1] = FAILED
+    grid["kl_plugin"][0, 0, 0, 1] = np.nan
+    page = report_page(source_of(grid, tmp_path))
+    assert "No run of beta_a=-5 has a number here." in page
+    assert '10 runs failed: <a href="#failures">where, and why</a>.' in page
+
+
 # --- files ---------------------------------------------------------------------------------
 
 

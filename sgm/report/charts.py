@@ -44,11 +44,15 @@ class Dot:
 
 @dataclass(frozen=True)
 class Dots:
-    """Errors of schedules on one logarithmic scale, the least first."""
+    """Errors of schedules on one logarithmic scale, the least first.
+
+    `left_out` counts those of the largest errors that are not drawn; `without` have no number.
+    """
 
     dots: tuple[Dot, ...]
     ticks: tuple[tuple[float, str], ...]
     left_out: int
+    without: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,8 @@ def dots(grid: xr.Dataset, found: Finding) -> Dots:
                 labels[i] == found.best, labels[i] in found.ties, about,
             )
         )  # fmt: skip
-    return Dots(tuple(drawn), scale.ticks, len(order) - len(shown))
+    without = tuple(label for label, n in zip(labels, count, strict=True) if not n)
+    return Dots(tuple(drawn), scale.ticks, len(order) - len(shown), without)
 
 
 def scatter(grid: xr.Dataset, found: Finding) -> Scatter | None:
