@@ -23,7 +23,7 @@ export XDG_CACHE_HOME := $(CURDIR)/.cache
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 endif
 
-.PHONY: help data-mnist study plan status usage clean-stale report publish figures check schedule test test-slow test-slurm lint docs schema clean
+.PHONY: help data-mnist study plan status usage clean-stale report reports publish figures check schedule test test-slow test-slurm lint docs schema clean
 
 .DEFAULT_GOAL := help
 
@@ -54,9 +54,11 @@ study: $(VENV)/$(if $(PROFILE),cluster,run).stamp  ## run a study: make study [S
 	@PYTHONPATH="$(CURDIR)/workflow$${PYTHONPATH:+:$$PYTHONPATH}" snakemake --configfile "$(STUDY)" \
 	  $(if $(PROFILE),--workflow-profile $(PROFILE),--cores $(CORES) --logger sgm)
 
-report: $(VENV)/run.stamp     ## a self-contained HTML report of a study that has run
-	@python -m sgm.study --trust "$(STUDY)" > /dev/null
-	snakemake --cores $(CORES) --configfile "$(STUDY)" --report report.html
+report: $(VENV)/run.stamp     ## one offline page on a study that has run, or a published one: make report [STUDY=exact-kl]
+	@python -m sgm.run.report "$(STUDY)" --folder "$(FROM)"
+
+reports: $(VENV)/run.stamp    ## the pages of all published studies, and an index over these and your own [FROM=another folder]
+	@python -m sgm.run.report --folder "$(FROM)"
 
 plan: $(VENV)/run.stamp       ## what is done, new, stale and failed of a study, and the time of the jobs left
 	@python -m sgm.run.inventory.status plan "$(STUDY)"

@@ -38,4 +38,6 @@ onsuccess:
     answers = Path(plan.root, "tables/answers.txt")
     if answers.exists():  # not where other files were asked for
         logger.info(answers.read_text(encoding="utf-8").rstrip())
-    logger.info(f"The results are in {plan.root}.")
+    logger.info(
+        f"The results are in {plan.root}; `make report STUDY={plan.root}` puts them on one page."
+    )

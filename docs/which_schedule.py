@@ -78,8 +78,8 @@ def few() -> Iterator[str]:
     """Few evaluations of one network by a sampler with memory: where its time points stand."""
     grid = sgm.load_published("few-evaluations").kl_coupled.sel(score="explicit").squeeze(drop=True)
     yield (
-        "| target | evaluations | VP linear, uniform | quadratic | arc-tangent | best of cosine and "
-        "β_a, any grid | own best points | the worst of the other laws' |"
+        "| target | evaluations | VP linear, uniform | quadratic | arc-tangent | best of cosine "
+        "and β_a, any grid | own best points | the worst of the other laws' |"
     )
     yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     for target in map(str, grid.target.values):

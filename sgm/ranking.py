@@ -33,7 +33,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import xarray as xr
-from scipy.stats import rankdata
 
 from sgm.axes import GRID, REPLICATE
 from sgm.comparison import cross_fitted, paired
@@ -49,7 +48,16 @@ from sgm.reading import (
 )
 from sgm.store import FAILED, NOT_RUN
 
-__all__ = ["Bounding", "bounding", "exceeds", "own_bounds", "ranking_table", "violations"]
+__all__ = [
+    "NO_BOUND",
+    "Bounding",
+    "best_set",
+    "bounding",
+    "exceeds",
+    "own_bounds",
+    "ranking_table",
+    "violations",
+]
 
 Array = npt.NDArray[np.float64]
 
@@ -365,6 +373,8 @@ def _spearman(x: Array, y: Array) -> Any:
     """Rank correlation along the last axis; NaN under three places or for a constant."""
     if x.shape[-1] < 3:
         return np.full(x.shape[:-1], np.nan)[()]
+    from scipy.stats import rankdata  # half a second: figures and reports import this module too
+
     ranks = [rankdata(own, axis=-1) for own in (x, y)]
     ranks = [np.where(np.isfinite(own), r, np.nan) for own, r in zip((x, y), ranks, strict=True)]
     a, b = (r - r.mean(-1, keepdims=True) for r in ranks)
@@ -383,7 +393,7 @@ def _choice(
     pick = lowest(judge)
     found: dict[str, Any] = {
         "best": "" if best is None else names[best],
-        "best_set": _best_set(error, names),
+        "best_set": best_set(error, names),
         "pick": "" if pick is None else names[pick],
         "best_at": np.nan if best is None else numbers[best],
         "pick_at": np.nan if pick is None else numbers[pick],
@@ -409,8 +419,8 @@ def _choice(
     return found | dict(zip(costs, (bottom, top, regret, low, high), strict=True))
 
 
-def _best_set(error: Array, names: list[str]) -> str:
-    """The confidence set of the best, over the seeds that lost no run of the set."""
+def best_set(error: Array, names: list[str]) -> str:
+    """Confidence set of the best of some errors, over the seeds that lost no run of them; words."""
     there = np.isfinite(error).any(-1)
     losses = error[there].T
     losses = losses[np.isfinite(losses).all(1)]

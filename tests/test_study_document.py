@@ -110,7 +110,7 @@ def make(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("target", ["study", "report", "plan", "clean-stale"])
+@pytest.mark.parametrize("target", ["study", "plan", "clean-stale"])
 def test_make_says_in_one_line_what_is_wrong_with_a_config(tmp_path: Path, target: str) -> None:
     spaced = tmp_path / "in puts"
     spaced.mkdir()

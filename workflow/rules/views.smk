@@ -25,12 +25,7 @@ rule figures:
     input:
         view("figures", plan.stamp("grid")),
     output:
-        report(
-            [path for path in FIGURES if path.endswith(".png")],
-            caption="../report/figures.rst",
-            category="Figures",
-        ),
-        [path for path in FIGURES if not path.endswith(".png")],
+        FIGURES,
         stamp=plan.stamp("figures"),
     log:
         f"{plan.root}/logs/figures.log",
@@ -51,7 +46,7 @@ rule tables:
     input:
         view("tables", plan.stamp("grid")),
     output:
-        report(TABLES, caption="../report/tables.rst", category="Tables"),
+        TABLES,
         stamp=plan.stamp("tables"),
     log:
         f"{plan.root}/logs/tables.log",
