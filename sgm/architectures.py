@@ -6,13 +6,16 @@ X_t = m X₀ + √v Z, data of standard deviation s_d and V = v + m² s_d², the
     s_θ(t, x) = F(τ, x)                                     output "score",
     s_θ(t, x) = −x/σ² + F(τ, x)                             output "relative": ∇log(p_t/π_∞),
     s_θ(t, x) = −F(τ, x/√V)/√v                              output "noise": F learns Z,
+    s_θ(t, x) = (m F(τ, x/√V) − x)/v                        output "data": F learns X₀,
     s_θ(t, x) = −x/V + m s_d/√(vV) F(τ, x/√V)               output "preconditioned".
 
 The last is the denoiser of Karras et al. (arXiv 2206.00364, table 1) for the noise level
 ς = √v/m of y = x/m, c_skip y + c_out F(c_in y) ≈ E[X₀ | X_t = x], put into Tweedie's
 s = (m E[X₀ | x] − x)/v: there c_skip = m² s_d²/V, c_out = s_d √(v/V), c_in = m/√V. Then F
 sees and learns something of variance one at every noise level, and F = 0 is the exact score
-of N(0, s_d² I). The last two have no score at t = 0, where v = 0.
+of N(0, s_d² I). Where σ² = s_d² = 1 the VP process has V = 1, and −F is the velocity
+m Z − √v X₀ of Salimans & Ho (arXiv 2202.00512): v-prediction. The last three have no score at
+t = 0, where v = 0.
 
     τ = time_scale · t/T                    time_input "fraction",
     τ = time_scale · log(√v/m)/4            time_input "log_noise", Karras et al.'s c_noise;
@@ -34,6 +37,7 @@ import numpy.typing as npt
 from sgm.processes import Process
 
 __all__ = [
+    "ACTIVATIONS",
     "ALIGNMENT",
     "ARCHITECTURES",
     "MLP",
@@ -52,6 +56,9 @@ Times = npt.NDArray[np.floating[Any]]
 
 ALIGNMENT = 16
 """Floats in a cache line of 64 bytes."""
+
+ACTIVATIONS = ("relu", "silu")
+"""Activations of an MLP."""
 
 # Weights and activations of a pass should stay in the cache: all narrow networks go
 # together (fewer, larger kernels), wide ones alone.
@@ -78,7 +85,7 @@ def _kernel_variance(process: Process, t: Times) -> Array:
     if not np.all(v > 0):
         raise ValueError(
             f"t = {float(np.min(t))!r}: must be positive for a network that divides by the "
-            "noise (output 'noise' or 'preconditioned', or time_input 'log_noise')"
+            "noise (output 'noise', 'data' or 'preconditioned', or time_input 'log_noise')"
         )
     return v
 
@@ -86,8 +93,8 @@ def _kernel_variance(process: Process, t: Times) -> Array:
 def _relative(process: Process, t: Array, data_std: float) -> Preconditioner:
     if not np.isfinite(process.variance):
         raise ValueError(
-            "output = 'relative': must be 'score', 'noise' or 'preconditioned' for a process "
-            "without a stationary law to be relative to"
+            "output = 'relative': must be 'score', 'noise', 'data' or 'preconditioned' for a "
+            "process without a stationary law to be relative to"
         )
     return Preconditioner(divisor=np.full(t.shape, process.variance))
 
@@ -96,6 +103,11 @@ def _noise(process: Process, t: Array, data_std: float) -> Preconditioner:
     v = _kernel_variance(process, t)
     total = v + (process.mean_scale(t) * data_std) ** 2
     return Preconditioner(inward=total**-0.5, gain=-(v**-0.5))
+
+
+def _data(process: Process, t: Array, data_std: float) -> Preconditioner:
+    v, m = _kernel_variance(process, t), process.mean_scale(t)
+    return Preconditioner(inward=(v + (m * data_std) ** 2) ** -0.5, gain=m / v, divisor=v)
 
 
 def _preconditioned(process: Process, t: Array, data_std: float) -> Preconditioner:
@@ -109,6 +121,7 @@ OUTPUTS: dict[str, Callable[[Process, Array, float], Preconditioner]] = {
     "score": lambda process, t, data_std: Preconditioner(),
     "relative": _relative,
     "noise": _noise,
+    "data": _data,
     "preconditioned": _preconditioned,
 }
 """What a network's output is, by name: from process, t and s_d to the coefficients."""
@@ -143,7 +156,7 @@ class Architecture(ABC):
     output : str
         A name of `OUTPUTS`.
     data_std : float
-        s_d > 0, for the outputs "noise" and "preconditioned".
+        s_d > 0, for the outputs "noise", "data" and "preconditioned".
 
     Raises
     ------
@@ -192,6 +205,11 @@ class Architecture(ABC):
         """How many networks to run in one batched pass: a matter of speed alone."""
 
     @property
+    def smooth(self) -> bool:
+        """Whether the derivative in x does not jump."""
+        return True
+
+    @property
     def padded_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes with every side rounded up to a multiple of 16."""
         return {name: tuple(map(_aligned, shape)) for name, shape in self.shapes.items()}
@@ -217,20 +235,34 @@ class Architecture(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class MLP(Architecture):
-    """A residual MLP, that of the paper's authors:
+    """A residual MLP, that of the paper's authors with φ = ReLU:
 
-        h₀ = W_in y,   h_{l+1} = h_l + ReLU(W_l h_l + E_l e(t)),   F = W_out h_L + b.
+        h₀ = W_in y,   h_{l+1} = h_l + φ(W_l h_l + E_l e(t)),   F = W_out h_L + b.
 
     Parameters
     ----------
     width : int
         Width of the residual layers, a multiple of 16.
+    activation : str
+        φ, one of `ACTIVATIONS`; "silu", x/(1 + e^{−x}), has derivatives.
     """
 
     name = "mlp"
     widths = ("width", "time_width")
 
     width: int
+    activation: str = "relu"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(
+                f"activation = {self.activation!r}: must be one of {', '.join(ACTIVATIONS)}"
+            )
+
+    @property
+    def smooth(self) -> bool:
+        return self.activation != "relu"
 
     @property
     def networks_per_pass(self) -> int:

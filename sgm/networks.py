@@ -28,7 +28,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from sgm.architectures import ALIGNMENT, Architecture, Mixer, from_keys
+from sgm.architectures import ALIGNMENT, MLP, Architecture, Mixer, from_keys
 from sgm.processes import Process, matching_times
 from sgm.processor import Products, fastest_products
 from sgm.scores import GaussianScore
@@ -441,8 +441,11 @@ def _mlp(
     """See `sgm.architectures.MLP`."""
     d = x.shape[-1]
     h = product(_padded(x, weights["input"].shape[1:2]), weights["input"])
+    assert isinstance(architecture, MLP)
+    relu = architecture.activation == "relu"
     for layer, shift in enumerate(shifts):
-        h = h + product(h, weights[f"layer_{layer}"], shift, relu=True)
+        inner = product(h, weights[f"layer_{layer}"], shift, relu=relu)
+        h = h + (inner if relu else torch.nn.functional.silu(inner))
     return product(h, weights["output"], weights["bias"][:, None, :])[..., :d]
 
 

@@ -48,6 +48,7 @@ TABLES = frozenset(
         "sgm.architectures:TIME_INPUTS",
         "sgm.networks:FORWARD",
         "sgm.objectives:OBJECTIVES",
+        "sgm.objectives:PROBES",
         "sgm.objectives:WEIGHTS",
         "sgm.training:LEARNING_RATES",
         "sgm.training:TIME_SAMPLINGS",

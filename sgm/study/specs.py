@@ -298,6 +298,7 @@ def _rows(recipe: Mapping[str, Any]) -> list[str]:
         "sgm.architectures:TIME_INPUTS": "time_input",
         "sgm.objectives:OBJECTIVES": "objective",
         "sgm.objectives:WEIGHTS": "weight",
+        "sgm.objectives:PROBES": "probe",
         "sgm.training:LEARNING_RATES": "learning_rate_schedule",
         "sgm.training:TIME_SAMPLINGS": "time_sampling",
     }
