@@ -85,10 +85,18 @@ def assert_same_networks(one: ScoreEnsemble, other: ScoreEnsemble) -> None:
 
 
 @pytest.mark.parametrize(
-    ("objective", "probes"),
-    [("explicit", 0), ("denoising", 0), ("implicit", 0), ("implicit", 2), ("sliced", 1)],
+    ("objective", "probes", "width", "n"),
+    [
+        *(
+            (objective, 0, *sizes)
+            for objective in ("explicit", "denoising")
+            for sizes in ((32, 70), (64, 55), (256, 64))
+        ),
+        ("implicit", 0, 32, 70),
+        ("implicit", 2, 64, 55),
+        ("sliced", 1, 256, 64),
+    ],
 )
-@pytest.mark.parametrize(("width", "n"), [(32, 70), (64, 55), (256, 64)])
 def test_numbers_do_not_depend_on_the_block(
     objective: str, probes: int, width: int, n: int
 ) -> None:
