@@ -81,6 +81,8 @@ def rows() -> Iterator[Row]:
     yield Row(corrector, song, "none", "corrector_steps = 1, snr = 0.16")
     langevin = partial(samplers.annealed_langevin, langevin_steps=2, step_size=0.1)
     yield Row(langevin, "Song and Ermon, 1907.05600", "none", "langevin_steps = 2, step_size = 0.1")
+    plain = partial(samplers.langevin, step_size=0.01)
+    yield Row(plain, "Roberts and Tweedie, 1996", "none", "step_size = 0.01")
 
 
 def name(row: Row) -> str:

@@ -34,6 +34,7 @@ from torch import Tensor
 
 from sgm.architectures import (
     ALIGNMENT,
+    MLP,
     Architecture,
     Built,
     Layered,
@@ -685,8 +686,11 @@ def _mlp(
     product, d = arithmetic.product, x.shape[-1]
     weights, x, shifts = _embedded(architecture, weights, x, angle, arithmetic.dtype)
     h = product(_padded(x, weights["input"].shape[1:2]), weights["input"])
+    assert isinstance(architecture, MLP)
+    relu = architecture.activation == "relu"
     for layer, shift in enumerate(shifts):
-        h = h + product(h, weights[f"layer_{layer}"], shift, relu=True)
+        inner = product(h, weights[f"layer_{layer}"], shift, relu=relu)
+        h = h + (inner if relu else torch.nn.functional.silu(inner))
     return product(h, weights["output"], weights["bias"][:, None, :])[..., :d]
 
 

@@ -31,7 +31,7 @@ import torch
 
 from sgm.architectures import Architecture, build_architecture, network_keys
 from sgm.networks import ScoreEnsemble, pass_size, resolve_device
-from sgm.objectives import OBJECTIVES, WEIGHTS
+from sgm.objectives import OBJECTIVES, PROBES, WEIGHTS
 from sgm.processes import Process
 from sgm.random import stream, stream_seed
 from sgm.scores import Score
@@ -51,12 +51,14 @@ TIME_SAMPLINGS: dict[str, Callable[[Array, Array, Array], Array]] = {
     "stratified": lambda u, place, size: (place + u) / size,
     "early": lambda u, place, size: ((place + u) / size) ** 1.5,
     "earliest": lambda u, place, size: ((place + u) / size) ** 4,
+    "start": lambda u, place, size: np.zeros_like(u),
 }
 """Times in [0, 1) by name, from uniform draws, each row's place in its batch and the size of
 that batch: independent and uniform; one in each equal stratum of a batch; the same with
 density (2/3) t^{−1/3}, more of the early times where the score moves fastest; with density
 t^{−3/4}/4, which gives each decade of t nearly as much, for likelihoods of grey levels, of
-which the finest are seen at the smallest times. The loss is a mean over this density."""
+which the finest are seen at the smallest times; the first time alone, for the score at one noise
+level. The loss is a mean over this density."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,10 @@ class Recipe:
         A name of `TIME_SAMPLINGS`.
     time_min : float
         Times are drawn in [time_min T, T]; in [0, 1).
+    probe : str
+        Law of random directions, a name of `sgm.objectives.PROBES`.
+    probes : int
+        Random directions a row; 0 for the exact divergence, and for objectives without any.
 
     Raises
     ------
@@ -104,6 +110,8 @@ class Recipe:
     ema: float
     time_sampling: str
     time_min: float
+    probe: str = "rademacher"
+    probes: int = 0
 
     def __post_init__(self) -> None:
         names: dict[str, Sequence[str]] = {
@@ -111,6 +119,7 @@ class Recipe:
             "weight": list(WEIGHTS),
             "learning_rate_schedule": list(LEARNING_RATES),
             "time_sampling": list(TIME_SAMPLINGS),
+            "probe": list(PROBES),
         }
         for key, allowed in names.items():
             value = getattr(self, key)
@@ -124,6 +133,14 @@ class Recipe:
             value = getattr(self, key)
             if not 0 <= value < 1:
                 raise ValueError(f"{key} = {value!r}: must lie in [0, 1)")
+        fewest = OBJECTIVES[self.objective].fewest_probes
+        allowed = "0" if fewest is None else f"at least {fewest}"
+        if self.probes != 0 if fewest is None else self.probes < fewest:
+            raise ValueError(
+                f"probes = {self.probes!r}: must be {allowed} for objective = {self.objective!r}"
+            )
+        if self.probe != "rademacher" and not self.probes:
+            raise ValueError(f"probe = {self.probe!r}: needs probes >= 1, and not 0")
 
     @classmethod
     def from_keys(cls, choices: Mapping[str, Any]) -> Recipe:
@@ -202,8 +219,9 @@ def train_networks(
     Raises
     ------
     ValueError
-        If the shapes disagree, the data are not finite, the objective needs an exact score
-        and there is none, or the recipe's network suits neither the rows nor the process.
+        If the shapes disagree, the data are not finite, the objective or the weight needs a law
+        that is not known, derivatives that the network does not have or noise where there is none,
+        or the recipe's network suits neither the rows nor the process.
     """
     samples = np.asarray(samples, dtype=np.float64)
     if samples.ndim != 3 or len(samples) != len(seeds) or 0 in samples.shape:
@@ -212,11 +230,8 @@ def train_networks(
         )
     if not np.all(np.isfinite(samples)):
         raise ValueError("samples must be finite")
-    if OBJECTIVES[recipe.objective].needs_exact_score and exact_score is None:
-        raise ValueError(
-            f"objective = {recipe.objective!r}: needs a target whose exact score is known"
-        )
     architecture = build_architecture(recipe.network, samples.shape[-1], image_shape)
+    _require_loss(recipe, architecture, process, exact_score)
     place = resolve_device(device)
     block = min(networks_per_pass or pass_size(architecture, place), len(seeds))
     passes = [
@@ -241,6 +256,40 @@ def train_networks(
     )
 
 
+def _require_loss(
+    recipe: Recipe, architecture: Architecture, process: Process, exact_score: Score | None
+) -> None:
+    """Refuse a loss that the target, the network or the first time does not have."""
+    objective, weight = OBJECTIVES[recipe.objective], WEIGHTS[recipe.weight]
+    if objective.needs_exact_score and exact_score is None:
+        raise ValueError(
+            f"objective = {recipe.objective!r}: needs a target whose exact score is known"
+        )
+    if weight.needs_law and exact_score is None:
+        raise ValueError(f"weight = {recipe.weight!r}: needs a target whose law is known")
+    if objective.differentiates and not architecture.smooth:
+        raise ValueError(
+            f"objective = {recipe.objective!r}: needs a smooth network, activation = 'silu' and "
+            "not 'relu', whose derivative jumps"
+        )
+    law = None if exact_score is None else exact_score.law
+    first = np.array([recipe.time_min, 1.0]) * process.horizon
+    if not np.all(np.isfinite(weight.value(process, first, law))):
+        raise ValueError(f"weight = {recipe.weight!r}: is not finite for this target")
+    if recipe.time_sampling == "start":
+        architecture.require(process, float(first[0]))
+        if objective.divides_by_noise and not process.kernel_variance(first[0]) > 0:
+            raise ValueError(
+                f"time_min = {recipe.time_min!r}: must be positive for objective = "
+                f"{recipe.objective!r} with time_sampling = 'start'"
+            )
+        if not weight.value(process, first, law)[0] > 0:
+            raise ValueError(
+                f"weight = {recipe.weight!r}: must be positive at the only time, time_min = "
+                f"{recipe.time_min!r} of T: take 'unit'"
+            )
+
+
 class _Streams:
     """The random numbers of one network."""
 
@@ -249,6 +298,7 @@ class _Streams:
         self.minibatches = stream(study_seed, "minibatches", seed=seed, **axes)
         self.times = stream(study_seed, "times", seed=seed, **axes)
         self.noise = stream(study_seed, "noise", seed=seed, **axes)
+        self.probes = stream(study_seed, "probes", seed=seed, **axes)
 
     def epoch(
         self, recipe: Recipe, process: Process, samples: Array, exact_score: Score | None
@@ -262,8 +312,11 @@ class _Streams:
         u = TIME_SAMPLINGS[recipe.time_sampling](self.times.random(n), place, size)
         t = process.horizon * (recipe.time_min + (1 - recipe.time_min) * u)
         z = self.noise.standard_normal(samples.shape, dtype=np.float32).astype(np.float64)
-        examples = OBJECTIVES[recipe.objective].examples(process, exact_score, x0, t, z)
-        return examples.states, examples.targets, t, WEIGHTS[recipe.weight](process, t)
+        probes = PROBES[recipe.probe](self.probes, (n, recipe.probes, samples.shape[-1]))
+        examples = OBJECTIVES[recipe.objective].examples(process, exact_score, x0, t, z, probes)
+        law = None if exact_score is None else exact_score.law
+        weight = WEIGHTS[recipe.weight].value(process, t, law)
+        return examples.states, examples.targets, t, weight
 
 
 def _train_pass(

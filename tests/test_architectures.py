@@ -75,6 +75,33 @@ def test_networks_see_and_learn_variance_one(process: Process, output: str) -> N
     np.testing.assert_allclose(variance, 1, rtol=1e-6)
 
 
+@pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
+def test_an_output_that_is_right_about_the_data_is_the_score_of_the_kernel(
+    process: Process,
+) -> None:
+    """F = X₀ of output "data", F = Z of "noise": s = −Z/√v either way."""
+    x0, z = np.random.default_rng(0).standard_normal((2, len(TIMES)))
+    m, v = process.mean_scale(TIMES), process.kernel_variance(TIMES)
+    x = m * x0 + np.sqrt(v) * z
+    for output, learned in (("data", x0), ("noise", z)):
+        _, gain, divisor = replace(PLAIN, output=output).preconditioner(process, TIMES)
+        score = gain * learned - (0.0 if divisor is None else x / divisor)
+        np.testing.assert_allclose(score, -z / np.sqrt(v), rtol=1e-9, atol=1e-9)
+
+
+def test_preconditioned_is_the_prediction_of_the_velocity() -> None:
+    """−F = m Z − √v X₀ where all variances are one (Salimans & Ho)."""
+    process = VPProcess(BetaSchedule(2.0, 0.0, 0.1, 20.0), 1.0)
+    x0, z = np.random.default_rng(0).standard_normal((2, len(TIMES)))
+    m, v = process.mean_scale(TIMES), process.kernel_variance(TIMES)
+    x = m * x0 + np.sqrt(v) * z
+    inward, gain, divisor = replace(PLAIN, output="preconditioned").preconditioner(process, TIMES)
+    np.testing.assert_allclose(inward, 1.0, rtol=1e-12)
+    np.testing.assert_allclose(
+        -gain * (m * z - np.sqrt(v) * x0) - x / divisor, -z / np.sqrt(v), rtol=1e-9, atol=1e-9
+    )
+
+
 def test_log_noise_is_that_of_karras_and_survives_underflow() -> None:
     architecture = replace(PLAIN, time_input="log_noise")
     for process in PROCESSES.values():
@@ -87,7 +114,13 @@ def test_log_noise_is_that_of_karras_and_survives_underflow() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"output": "noise"}, {"output": "preconditioned"}, {"time_input": "log_noise"}]
+    "changes",
+    [
+        {"output": "noise"},
+        {"output": "data"},
+        {"output": "preconditioned"},
+        {"time_input": "log_noise"},
+    ],
 )
 def test_the_datas_end_is_refused_where_the_noise_divides(changes: dict[str, str]) -> None:
     score = replace(PLAIN, output="score")
@@ -100,7 +133,9 @@ def test_the_datas_end_is_refused_where_the_noise_divides(changes: dict[str, str
 
 
 def test_relative_is_refused_without_a_stationary_law() -> None:
-    with pytest.raises(ValueError, match=r"^output = 'relative': must be 'score', 'noise' or"):
+    with pytest.raises(
+        ValueError, match=r"^output = 'relative': must be 'score', 'noise', 'data' or"
+    ):
         PLAIN.require(PROCESSES["ve"], 1.0)
     for output in set(OUTPUTS) - {"relative"}:
         replace(PLAIN, output=output).require(PROCESSES["ve"], 1.0)
@@ -116,6 +151,7 @@ def test_relative_is_refused_without_a_stationary_law() -> None:
         (PLAIN, "time_scale", -1.0),
         (PLAIN, "output", "denoiser"),
         (PLAIN, "time_input", "sigma"),
+        (PLAIN, "activation", "tanh"),
         (PLAIN, "data_std", float("inf")),
         (MIXER, "channels", 20),
         (MIXER, "token_width", 0),

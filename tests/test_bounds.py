@@ -8,6 +8,7 @@ import pytest
 from sgm import bounds, laws, samplers, scores, targets
 from sgm.densities import GaussianMixture
 from sgm.gaussian import Gaussian, kl_divergence, relative_fisher_information
+from sgm.measures.bounds import kl_sde
 from sgm.processes import VEProcess, VPProcess
 from sgm.schedules import BetaSchedule, ConstantSchedule, CosineSchedule, NumericalSchedule
 from sgm.timegrids import quadratic, uniform
@@ -197,6 +198,48 @@ def test_the_general_form_agrees_with_the_gaussian_one(n, score):
     )
     for field in vars(closed):
         assert getattr(general, field) == pytest.approx(getattr(closed, field), rel=1e-10), field
+
+
+@pytest.mark.parametrize("score", SCORES.values(), ids=SCORES)
+@pytest.mark.parametrize("law", TARGETS.values(), ids=TARGETS)
+def test_the_bound_of_the_backward_sde_is_what_the_path_tends_to(law, score):
+    """KL(p_T ‖ π_∞) + ½ ∫ β mse: the limit of `kl_path`, and above the KL of the fine sampler."""
+    vp, totals, paths = process(a=2.0), [], []
+    score = score(vp, law)
+    for times in (quadratic(1.0, 4_000), quadratic(1.0, 8_000)):
+        mse, _ = score.error_moments(law, times[:-1])
+        steps = np.sum(bounds.backward_sde_kl(vp, times, mse))
+        path = bound(vp, law, score, times)
+        assert steps == pytest.approx(path.score_error / 2, rel=1e-12)
+        totals.append(path.terminal + steps)
+        paths.append(path.path)
+    # both are off by O(1/N), which an extrapolation takes away
+    limits = [2 * fine - coarse for coarse, fine in (totals, paths)]
+    assert limits[0] == pytest.approx(limits[1], rel=5e-3)
+    assert exact_kl(vp, law, score, times) <= limits[0] * (1 + 1e-3)
+
+
+def test_the_bound_of_the_backward_sde_is_a_theorem_about_no_sampler():
+    law = TARGETS["isotropic"]
+    kind = bounds.BackwardSDEObjection
+    assert bounds.backward_sde_objection(law) is kind.STEPS
+    assert bounds.backward_sde_objection(None) is kind.LAW_UNKNOWN
+
+
+@pytest.mark.parametrize("n", [1, 3, 100])
+def test_the_shares_of_the_score_error_add_up(n):
+    """By quarters of [0, T]: a step lies where its middle does."""
+    vp, law, times = process(), TARGETS["blocks"], uniform(1.0, n)
+    mse, _ = scores.scaled(vp, law, 0.3).error_moments(law, times[:-1])
+    found = kl_sde(vp, law, times, np.stack([mse, 2 * mse]))
+    shares = np.stack([found[f"kl_sde_score_q{q}"] for q in (1, 2, 3, 4)])
+    increments = -np.diff(vp.schedule.integral(times))
+    middles = (times[:-1] + times[1:]) / 2
+    for q, share in enumerate(shares):
+        own = (middles >= q / 4) & (middles < (q + 1) / 4)
+        expected = 0.5 * np.sum(increments[own] * mse[own])
+        np.testing.assert_allclose(share, [expected, 2 * expected], rtol=1e-12)
+    np.testing.assert_allclose(found["kl_sde"], found["kl_terminal"] + shares.sum(0), rtol=1e-14)
 
 
 def test_girsanov_keeps_its_digits_on_fine_grids():

@@ -249,6 +249,8 @@ def test_fragments_of_configs_are_valid() -> None:
     rest = {key: value for key, value in trained["recipe"].items() if key != "width"}
     scores = [{"family": "trained", "recipe": rest | fragment}]
     check(Study.parse(tiny(targets=images[:1], scores=scores, bounds=[])))
+    one_time = yaml.safe_load(one("docs/objectives.md", "yaml", "The losses"))
+    check(Study.parse(tiny(bounds=[], **one_time)))
 
 
 def told(model: type[BaseModel]) -> list[str]:

@@ -114,6 +114,7 @@ ELSEWHERE = {
     "w2_one_step_mixture",  # of no Gaussian: see test_bounds_lipschitz
     # steps of a fixed size have an error of their own, see below
     "predictor_corrector", "predictor_corrector_snr", "annealed_langevin",
+    "langevin",
 }  # fmt: skip
 BUILT_IN = [
     (kind, name)

@@ -176,6 +176,20 @@ def test_langevin_steps_end_at_their_biased_stationary_law(process):
     np.testing.assert_allclose(law.eigenvalues, v / (1 - size / (2 * v)), rtol=1e-9)
 
 
+@pytest.mark.parametrize("stop", [0.0, 0.3])
+def test_plain_langevin_stays_at_the_last_time(stop):
+    """After many steps its law is the biased stationary one there, whatever the prior was."""
+    process, size = PROCESSES["VP"], 0.02
+    times = np.linspace(1.0, stop, 20_001)
+    steps = samplers.langevin(process, times, step_size=size)
+    assert (steps.n_steps, steps.nfe) == (20_000, 20_000)
+    np.testing.assert_array_equal(steps.score_time, stop)
+    law = laws.sampler_law(steps, scores.exact(process, LAW), process.prior(4))
+    mean, v = deviation(process, stop)
+    np.testing.assert_allclose(LAW.rotate(law.mean), mean, atol=1e-9)
+    np.testing.assert_allclose(law.eigenvalues, v / (1 - size / (2 * v)), rtol=1e-9)
+
+
 def test_the_signal_to_noise_step_is_that_of_pure_noise():
     """δ = (q |z|/|s|)² with |z|² = d, |s|² = d/v: the score of the noise of a point mass."""
     process, times = PROCESSES["VP"], uniform(1.0, 4)
@@ -206,6 +220,7 @@ def test_the_signal_to_noise_step_is_that_of_pure_noise():
             "langevin_steps =",
         ),
         (partial(samplers.annealed_langevin, langevin_steps=1, step_size=0.0), "step_size = 0.0"),
+        (partial(samplers.langevin, step_size=-1.0), "step_size = -1.0: must be"),
         (partial(samplers.predictor_corrector_snr, corrector_steps=-1, snr=0.1), "corrector_steps"),
         (partial(samplers.predictor_corrector_snr, corrector_steps=1, snr=np.inf), "snr = inf"),
     ],

@@ -65,6 +65,7 @@ SCHEMES: dict[str, Scheme] = {
     "exponential_runge_kutta": samplers.exponential_runge_kutta,
     "exponential_runge_kutta_modified": samplers.exponential_runge_kutta_modified,
     "heun": samplers.heun,
+    "langevin": partial(samplers.langevin, step_size=0.01),
     "predictor_corrector": partial(samplers.predictor_corrector, corrector_steps=1, step_size=0.01),
     "predictor_corrector_snr": partial(
         samplers.predictor_corrector_snr, corrector_steps=1, snr=0.3

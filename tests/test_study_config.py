@@ -6,17 +6,24 @@ import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema
 import numpy as np
 import pytest
 import yaml
 
+from sgm.architectures import ACTIVATIONS, OUTPUTS, TIME_INPUTS
+from sgm.gaussian import Gaussian
+from sgm.objectives import OBJECTIVES, PROBES, WEIGHTS
+from sgm.processes import VPProcess
 from sgm.registry import HOMES, families
 from sgm.run.check import check
+from sgm.schedules import BetaSchedule
 from sgm.study import Plan, Study, format_number, json_schema
 from sgm.study.document import read_config
+from sgm.study.families import DIFFERENTIATING, VANISHING, MLPRecipe
+from sgm.training import LEARNING_RATES, TIME_SAMPLINGS
 from tests.images import with_images
 
 ROOT = Path(__file__).parents[1]
@@ -242,7 +249,8 @@ def test_recipes_are_a_closed_union_of_architectures() -> None:
 
     plain = recipe(network())
     assert plain == network()["scores"][-1]["recipe"] | {
-        "architecture": "mlp", "time_input": "fraction", "data_std": 1.0
+        "architecture": "mlp", "activation": "relu", "time_input": "fraction", "data_std": 1.0,
+        "probes": 0, "probe": "rademacher",
     }  # fmt: skip
     assert recipe(network(architecture="mlp")) == plain
     assert recipe(network(**MIXER, width=None))["channels"] == 16
@@ -261,6 +269,66 @@ def test_recipes_are_a_closed_union_of_architectures() -> None:
             Study.parse(config)
         for word in words:
             assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"objective": "implicit"}, ["activation = 'relu': must be 'silu' for objective = 'impl"]),
+        ({"objective": "sliced", "activation": "silu"}, ["probes = 0: must be at least 1"]),
+        ({"objective": "denoising", "probes": 3}, ["probes = 3: must be 0", "'denoising'"]),
+        ({"probe": "gaussian"}, ["probe = 'gaussian': needs probes of at least 1"]),
+        ({"probe": "uniform"}, ["probe = 'uniform'", "'rademacher'"]),
+        ({"weight": "snr"}, ["weight = 'snr'", "'min_snr'"]),
+        (
+            {"objective": "denoising", "time_sampling": "start", "time_min": 0},
+            ["time_min = 0: must be positive for objective = 'denoising'"],
+        ),
+        (
+            {"objective": "explicit", "weight": "min_snr", "time_sampling": "start", "time_min": 0},
+            ["weight = 'min_snr': must be 'unit' or 'beta'"],
+        ),
+    ],
+)
+def test_a_loss_is_refused_where_its_keys_contradict(
+    keys: dict[str, Any], words: list[str]
+) -> None:
+    with pytest.raises(ValueError, match="config is not valid") as error:
+        Study.parse(network(**keys))
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_the_names_that_the_schema_knows_are_those_of_the_mathematics() -> None:
+    fields = MLPRecipe.model_fields
+    for key, table in {
+        "objective": OBJECTIVES, "weight": WEIGHTS, "probe": PROBES, "output": OUTPUTS,
+        "time_input": TIME_INPUTS, "time_sampling": TIME_SAMPLINGS, "activation": ACTIVATIONS,
+        "learning_rate_schedule": LEARNING_RATES,
+    }.items():  # fmt: skip
+        assert set(get_args(fields[key].annotation)) == set(table), key
+    assert set(DIFFERENTIATING) == {k for k, o in OBJECTIVES.items() if o.differentiates}
+    start = np.zeros(1)
+    process = VPProcess(BetaSchedule(1.0, 0.0, 0.1, 20.0), 1.0)
+    law = Gaussian.diagonal(start, start + 1)
+    zero = {k for k, w in WEIGHTS.items() if w.value(process, start, law)[0] == 0}
+    assert set(VANISHING) == zero
+
+
+def test_a_network_of_one_time_is_asked_at_that_time_alone() -> None:
+    keys = {"objective": "implicit", "activation": "silu", "weight": "unit", "time_min": 0}
+    config = network(**keys, time_sampling="start") | {"bounds": []}
+    config["samplers"] = [{"family": "langevin", "step_size": 0.01}]
+    check(Study.parse(config))
+    with pytest.raises(ValueError, match=r"'start': must be in a study without bounds"):
+        check(Study.parse(config | {"bounds": ["kl"]}))
+    stopped = {"time_grids": [{"family": "uniform", "early_stop": 0.1}]}
+    with pytest.raises(ValueError, match=r"'start': the sampler asks at t = 0\.1: must ask at 0"):
+        check(Study.parse(config | stopped))
+    at = network(**keys | {"time_min": 0.1}, time_sampling="start") | {"bounds": []}
+    check(Study.parse(at | stopped | {"samplers": config["samplers"]}))
+    with pytest.raises(ValueError, match=r"'start': the sampler asks at t = 1: must ask at 0"):
+        check(Study.parse(config | {"samplers": ["exponential_integrator"]}))
 
 
 def test_networks_are_checked_before_any_job() -> None:
@@ -292,6 +360,9 @@ def test_explicit_training_needs_an_exact_score() -> None:
     config = changed(targets=[*TINY["targets"], DIGITS])
     config["scores"][-1]["recipe"]["objective"] = "explicit"
     with pytest.raises(ValueError, match=r"'explicit'.*'digits'.*'denoising'"):
+        Study.parse(config)
+    config["scores"][-1]["recipe"] |= {"objective": "denoising", "weight": "information"}
+    with pytest.raises(ValueError, match=r"weight = 'information'.*'digits'.*'beta'"):
         Study.parse(config)
 
 

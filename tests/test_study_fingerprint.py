@@ -20,6 +20,7 @@ ROWS = [
     "sgm.networks:INITIAL[mlp]",
     "sgm.objectives:OBJECTIVES[denoising]",
     "sgm.objectives:WEIGHTS[variance]",
+    "sgm.objectives:PROBES[rademacher]",
     "sgm.training:LEARNING_RATES[cosine]",
     "sgm.training:TIME_SAMPLINGS[early]",
 ]
@@ -75,6 +76,9 @@ def test_equal_code_gives_equal_fingerprints(edit: Edit) -> None:
         # rows of a table of choices that the recipe does not name
         ("training.py", '"constant": lambda progress: 1.0', '"zero": lambda progress: 0.0'),
         ("objectives.py", "return Examples(states, exact_score(states, t))", "return states"),
+        ("objectives.py", "2 * divergence", "divergence"),
+        ("objectives.py", "MIN_SNR = 5.0", "MIN_SNR = 1.0"),
+        ("objectives.py", "generator.standard_normal(shape)", "generator.random(shape)"),
         ("architectures/base.py", "gain=-(v**-0.5)", "gain=v**-0.5"),
         ("architectures/layered.py", "shape[-2:]", "shape[1:]"),
         ("networks.py", "hidden = gelu(hidden)", "hidden = torch.relu(hidden)"),
@@ -97,7 +101,7 @@ def test_prose_and_unrelated_code_change_nothing(edit: Edit, name: str, old: str
         ("architectures/layered.py", "ALIGNMENT = 16", "ALIGNMENT = 32", True, False),
         ("architectures/layered.py", "max(1, _CACHED", "max(2, _CACHED", True, False),
         ("architectures/base.py", "divisor=np.full", "gain=np.full", True, False),
-        ("networks.py", "h = h + product(h, ", "h = product(h, ", True, False),
+        ("networks.py", "h = h + (inner", "h = (inner", True, False),
         ("samplers/one_step.py", "def _euler(", "def _euler(extra: int, ", False, True),
         ("laws.py", "def sampler_law(", "def sampler_law(extra: int, ", False, True),
         ("gaussian.py", "value = 0.5 * gap", "value = gap / 2", False, True),

@@ -84,10 +84,25 @@ def assert_same_networks(one: ScoreEnsemble, other: ScoreEnsemble) -> None:
         assert torch.equal(weight, other.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("objective", ["explicit", "denoising"])
-@pytest.mark.parametrize(("width", "n"), [(32, 70), (64, 55), (256, 64)])
-def test_numbers_do_not_depend_on_the_block(objective: str, width: int, n: int) -> None:
-    recipe = replace(RECIPE, objective=objective, network=NETWORK | {"width": width})
+@pytest.mark.parametrize(
+    ("objective", "probes", "width", "n"),
+    [
+        *(
+            (objective, 0, *sizes)
+            for objective in ("explicit", "denoising")
+            for sizes in ((32, 70), (64, 55), (256, 64))
+        ),
+        ("implicit", 0, 32, 70),
+        ("implicit", 2, 64, 55),
+        ("sliced", 1, 256, 64),
+    ],
+)
+def test_numbers_do_not_depend_on_the_block(
+    objective: str, probes: int, width: int, n: int
+) -> None:
+    smooth = {"activation": "silu"} if objective in ("implicit", "sliced") else {}
+    network = NETWORK | {"width": width} | smooth
+    recipe = replace(RECIPE, objective=objective, probes=probes, network=network)
     samples = data(n, SEEDS)
     whole = train(recipe, samples, SEEDS, networks_per_pass=4)
     assert not whole.failed.any()
@@ -269,6 +284,87 @@ def test_training_learns_the_score_and_reproduces() -> None:
     assert_same_networks(train(recipe, samples, seeds).networks, trained.networks)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"objective": "implicit"},
+        {"objective": "implicit", "probes": 2},
+        {"objective": "implicit", "probes": 1, "probe": "gaussian"},
+        {"objective": "sliced", "probes": 2},
+        {"objective": "denoising"},
+        {"objective": "denoising", "weight": "beta"},
+        {"objective": "denoising", "weight": "min_snr"},
+        {"objective": "denoising", "weight": "information"},
+    ],
+    ids=lambda changes: ", ".join(map(str, changes.values())),
+)
+def test_every_objective_and_weight_learns_the_score(changes: dict[str, Any]) -> None:
+    """E₂ falls to a tenth and less of where it starts; information has little to say at the end."""
+    smooth = NETWORK | {"width": 64, "activation": "silu"}
+    recipe = replace(
+        RECIPE, weight="variance", network=smooth, batch_size=64, steps=600, ema=0.0,
+        learning_rate=3e-3, time_sampling="early",
+    )  # fmt: skip
+    recipe, seeds = replace(recipe, **changes), SEEDS[:1]
+    times = timegrids.uniform(1.0, 50)
+    increments = -np.diff(PROCESS.schedule.integral(times))
+
+    def e2(recipe: Recipe) -> float:
+        networks = train(recipe, data(4000, seeds), seeds).networks
+        moments = score_error_moments(
+            networks, PROCESS, LAW, times[:-1], 64, 0, seeds, {}, torch.float32, torch.device("cpu")
+        )
+        return float(moments.mse[0] @ increments)
+
+    least = 0.5 if recipe.weight == "information" else 0.1
+    assert e2(recipe) < least * e2(replace(recipe, steps=1, learning_rate=1e-30))
+
+
+def test_at_the_start_alone_score_matching_is_hyvarinens() -> None:
+    """Without noise: the score of the data themselves, −Σ⁻¹(x − μ), to a tenth of E|s|²."""
+    recipe = replace(
+        RECIPE, objective="implicit", network=NETWORK | {"activation": "silu"}, batch_size=64,
+        steps=800, ema=0.0, learning_rate=3e-3, time_sampling="start", time_min=0.0,
+    )  # fmt: skip
+    networks = train(recipe, data(4000, SEEDS[:1]), SEEDS[:1]).networks
+    x = LAW.sample(4000, np.random.default_rng(1))
+    error = networks(torch.as_tensor(x).float()[None], 0.0)[0].numpy() - LAW.score(x)
+    assert np.mean(error**2) < 0.1 * np.mean(LAW.score(x) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "network", "message"),
+    [
+        ({"objective": "implicit"}, {}, "^objective = 'implicit': needs a smooth network"),
+        ({"objective": "denoising"}, {}, r"^time_min = 0\.0: must be positive for objective"),
+        ({"weight": "variance"}, {}, "^weight = 'variance': must be positive at the only time"),
+        ({}, {"output": "noise"}, r"^t = 0\.0: must be positive for a network"),
+    ],
+)
+def test_losses_that_do_not_exist_are_refused(
+    changes: dict[str, Any], network: dict[str, object], message: str
+) -> None:
+    recipe = replace(RECIPE, time_sampling="start", time_min=0.0, network=NETWORK | network)
+    with pytest.raises(ValueError, match=message):
+        train(replace(recipe, **changes), data(70, SEEDS), SEEDS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objective": "denoising", "probes": 2}, "^probes = 2: must be 0 for objective"),
+        ({"objective": "sliced"}, "^probes = 0: must be at least 1 for objective = 'sliced'"),
+        ({"objective": "implicit", "probes": -1}, "^probes = -1: must be at least 0"),
+        ({"objective": "implicit", "probe": "gaussian"}, "^probe = 'gaussian': needs probes"),
+    ],
+)
+def test_random_directions_belong_to_objectives_that_draw_some(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(RECIPE, **changes)
+
+
 def test_one_step_is_adams_first_step() -> None:
     """Adam's first update is −lr · g/(|g| + ε): every weight with a gradient moves by lr."""
     recipe = replace(RECIPE, steps=1, ema=0.0, learning_rate=1e-2)
@@ -327,9 +423,10 @@ def test_schedules_share_all_draws_of_a_seed_and_seeds_none(
         x0: npt.NDArray[np.float64],
         t: npt.NDArray[np.float64],
         z: npt.NDArray[np.float64],
+        probes: npt.NDArray[np.float64],
     ) -> Examples:
         drawn.append((x0, t, z))
-        return explicit_score_matching(process, exact_score, x0, t, z)
+        return explicit_score_matching(process, exact_score, x0, t, z, probes)
 
     monkeypatch.setitem(OBJECTIVES, "explicit", replace(OBJECTIVES["explicit"], examples=record))
     samples = np.repeat(data(70, [3]), 2, axis=0)
@@ -384,7 +481,9 @@ def test_cosine_falls_from_one_to_zero() -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("objective", "implicit"),
+        ("objective", "contrastive"),
+        ("probe", "uniform"),
+        ("probes", 1),
         ("weight", "sigma"),
         ("learning_rate_schedule", "linear"),
         ("time_sampling", "sobol"),
@@ -409,6 +508,9 @@ def test_bad_data_are_refused() -> None:
         train(RECIPE, samples, SEEDS)
     with pytest.raises(ValueError, match="objective = 'explicit'"):
         train_networks(RECIPE, PROCESS, data(70, SEEDS), None, 0, SEEDS, {}, "cpu")
+    weighted = replace(RECIPE, objective="denoising", weight="information")
+    with pytest.raises(ValueError, match="weight = 'information': needs a target whose law"):
+        train_networks(weighted, PROCESS, data(70, SEEDS), None, 0, SEEDS, {}, "cpu")
     with pytest.raises(ValueError, match="device = 'tpu'"):
         train_networks(RECIPE, PROCESS, data(70, SEEDS), EXACT, 0, SEEDS, {}, "tpu")
 

@@ -6,13 +6,16 @@ X_t = m X₀ + √v Z, data of standard deviation s_d and V = v + m² s_d², the
     s_θ(t, x) = F(τ, x)                                     output "score",
     s_θ(t, x) = −x/σ² + F(τ, x)                             output "relative": ∇log(p_t/π_∞),
     s_θ(t, x) = −F(τ, x/√V)/√v                              output "noise": F learns Z,
+    s_θ(t, x) = (m F(τ, x/√V) − x)/v                        output "data": F learns X₀,
     s_θ(t, x) = −x/V + m s_d/√(vV) F(τ, x/√V)               output "preconditioned".
 
 The last is the denoiser of Karras et al. (arXiv 2206.00364, table 1) for the noise level
 ς = √v/m of y = x/m, c_skip y + c_out F(c_in y) ≈ E[X₀ | X_t = x], put into Tweedie's
 s = (m E[X₀ | x] − x)/v: there c_skip = m² s_d²/V, c_out = s_d √(v/V), c_in = m/√V. Then F
 sees and learns something of variance one at every noise level, and F = 0 is the exact score
-of N(0, s_d² I). The last two have no score at t = 0, where v = 0.
+of N(0, s_d² I). Where σ² = s_d² = 1 the VP process has V = 1, and −F is the velocity
+m Z − √v X₀ of Salimans & Ho (arXiv 2202.00512): v-prediction. The last three have no score at
+t = 0, where v = 0.
 
     τ = time_scale · t/T                    time_input "fraction",
     τ = time_scale · log(√v/m)/4            time_input "log_noise", Karras et al.'s c_noise;
@@ -28,10 +31,11 @@ from dataclasses import fields
 from typing import Any
 
 from sgm.architectures.base import OUTPUTS, TIME_INPUTS, Architecture, Preconditioner, Trainable
-from sgm.architectures.layered import ALIGNMENT, MLP, Layered, Mixer
+from sgm.architectures.layered import ACTIVATIONS, ALIGNMENT, MLP, Layered, Mixer
 from sgm.architectures.modules import Built, Module, ModuleFile
 
 __all__ = [
+    "ACTIVATIONS",
     "ALIGNMENT",
     "ARCHITECTURES",
     "MLP",

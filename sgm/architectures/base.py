@@ -47,7 +47,7 @@ def positive_variance(process: Process, t: Times) -> Array:
     if not np.all(v > 0):
         raise ValueError(
             f"t = {float(np.min(t))!r}: must be positive for a network that divides by the "
-            "noise (output 'noise' or 'preconditioned', or time_input 'log_noise')"
+            "noise (output 'noise', 'data' or 'preconditioned', or time_input 'log_noise')"
         )
     return v
 
@@ -55,8 +55,8 @@ def positive_variance(process: Process, t: Times) -> Array:
 def _relative(process: Process, t: Array, data_std: float) -> Preconditioner:
     if not np.isfinite(process.variance):
         raise ValueError(
-            "output = 'relative': must be 'score', 'noise' or 'preconditioned' for a process "
-            "without a stationary law to be relative to"
+            "output = 'relative': must be 'score', 'noise', 'data' or 'preconditioned' for a "
+            "process without a stationary law to be relative to"
         )
     return Preconditioner(divisor=np.full(t.shape, process.variance))
 
@@ -65,6 +65,11 @@ def _noise(process: Process, t: Array, data_std: float) -> Preconditioner:
     v = positive_variance(process, t)
     total = v + (process.mean_scale(t) * data_std) ** 2
     return Preconditioner(inward=total**-0.5, gain=-(v**-0.5))
+
+
+def _data(process: Process, t: Array, data_std: float) -> Preconditioner:
+    v, m = positive_variance(process, t), process.mean_scale(t)
+    return Preconditioner(inward=(v + (m * data_std) ** 2) ** -0.5, gain=m / v, divisor=v)
 
 
 def preconditioned(process: Process, t: Array, data_std: float) -> Preconditioner:
@@ -79,6 +84,7 @@ OUTPUTS: dict[str, Callable[[Process, Array, float], Preconditioner]] = {
     "score": lambda process, t, data_std: Preconditioner(),
     "relative": _relative,
     "noise": _noise,
+    "data": _data,
     "preconditioned": preconditioned,
 }
 """What a network's output is, by name: from process, t and s_d to the coefficients."""
@@ -136,6 +142,11 @@ class Architecture(ABC):
     def networks_per_pass(self) -> int:
         """How many networks to run in one batched pass: a matter of speed alone."""
 
+    @property
+    def smooth(self) -> bool:
+        """Whether the derivative in x does not jump."""
+        return True
+
     @abstractmethod
     def angle(self, process: Process, t: Times) -> Times:
         """τ(t), of the shape of t."""
@@ -168,7 +179,7 @@ class Trainable(Architecture):
     output : str
         A name of `OUTPUTS`.
     data_std : float
-        s_d > 0, for the outputs "noise" and "preconditioned".
+        s_d > 0, for the outputs "noise", "data" and "preconditioned".
     """
 
     time_scale: float

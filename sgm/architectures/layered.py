@@ -12,10 +12,13 @@ from typing import ClassVar
 
 from sgm.architectures.base import Trainable, require_positive
 
-__all__ = ["ALIGNMENT", "MLP", "Layered", "Mixer"]
+__all__ = ["ACTIVATIONS", "ALIGNMENT", "MLP", "Layered", "Mixer"]
 
 ALIGNMENT = 16
 """Floats in a cache line of 64 bytes."""
+
+ACTIVATIONS = ("relu", "silu")
+"""Activations of an MLP."""
 
 # Weights and activations of a pass should stay in the cache: all narrow networks go
 # together (fewer, larger kernels), wide ones alone.
@@ -64,20 +67,34 @@ class Layered(Trainable):
 
 @dataclass(frozen=True, kw_only=True)
 class MLP(Layered):
-    """A residual MLP, that of the paper's authors:
+    """A residual MLP, that of the paper's authors with φ = ReLU:
 
-        h₀ = W_in y,   h_{l+1} = h_l + ReLU(W_l h_l + E_l e(t)),   F = W_out h_L + b.
+        h₀ = W_in y,   h_{l+1} = h_l + φ(W_l h_l + E_l e(t)),   F = W_out h_L + b.
 
     Parameters
     ----------
     width : int
         Width of the residual layers, a multiple of 16.
+    activation : str
+        φ, one of `ACTIVATIONS`; "silu", x/(1 + e^{−x}), has derivatives.
     """
 
     name = "mlp"
     widths = ("width", "time_width")
 
     width: int
+    activation: str = "relu"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(
+                f"activation = {self.activation!r}: must be one of {', '.join(ACTIVATIONS)}"
+            )
+
+    @property
+    def smooth(self) -> bool:
+        return self.activation != "relu"
 
     @property
     def networks_per_pass(self) -> int:

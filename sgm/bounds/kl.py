@@ -108,6 +108,54 @@ def kl_objection(law: Law | None, sampler: str) -> KLObjection:
     return KLObjection.NONE if sampler in KL_BOUND_PROVED_FOR else KLObjection.SAMPLER
 
 
+class BackwardSDEObjection(Objection):
+    """Why the bound of the backward SDE is not a theorem about a sampler: it never is."""
+
+    NONE = 0, "none"
+    LAW_UNKNOWN = 1, "the law of the data is unknown"
+    STEPS = 2, "the theorem is about the backward SDE, not about a sampler's steps"
+    INFORMATION = 3, "relative entropy is not known"
+
+
+def backward_sde_objection(law: Law | None) -> BackwardSDEObjection:
+    """The objection to `backward_sde_kl`, for any sampler."""
+    if law is None:
+        return BackwardSDEObjection.LAW_UNKNOWN
+    if np.isnan(law.negentropy(0.0)):
+        return BackwardSDEObjection.INFORMATION
+    return BackwardSDEObjection.STEPS
+
+
+def backward_sde_kl(process: VPProcess, times: npt.ArrayLike, score_mse: npt.ArrayLike) -> Array:
+    """What the score's error adds, in each step, to KL(π_data ‖ output) of the backward SDE.
+
+    With the error e of its score, the SDE without steps, started from π_∞, has an output π̂ with
+
+        KL(π_data ‖ π̂) ≤ KL(p_T ‖ π_∞) + ½ ∫ β E|e(t, X_t)|² dt    (Girsanov),
+
+    the integral by its values at the departure times: ½ Σ_k Δ_k mse(τ_k), half of E₂.
+
+    Parameters
+    ----------
+    process : VPProcess
+    times : array_like, shape (N + 1,)
+        Decreasing grid from T.
+    score_mse : array_like, shape (..., N)
+        E|e(τ_k, X_{τ_k})|².
+
+    Returns
+    -------
+    ndarray, shape (..., N)
+        ½ Δ_k mse(τ_k), in nats.
+
+    Sources
+    -------
+    Song, Durkan, Murray, Ermon (arXiv 2101.09258), Theorem 1.
+    """
+    increments = -np.diff(process.schedule.integral(times))
+    return np.asarray(increments * np.asarray(score_mse) / 2)
+
+
 @dataclass(frozen=True, eq=False)
 class KLBound:
     """The terms of the KL theorem, in nats; upper bounds of KL(p_{τ_N} ‖ output).

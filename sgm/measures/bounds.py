@@ -22,6 +22,8 @@ __all__ = [
     "kl_bound",
     "kl_conforti",
     "kl_objection",
+    "kl_sde",
+    "kl_sde_objection",
     "w2_bound",
     "w2_brosse_dalalyan",
     "w2_brosse_dalalyan_objection",
@@ -34,6 +36,14 @@ __all__ = [
 
 Array = npt.NDArray[np.float64]
 _QUARTERS = {1: "t < T/4", 2: "T/4 < t < T/2", 3: "T/2 < t < 3T/4", 4: "t > 3T/4"}
+
+
+def _quarter(times: Array) -> npt.NDArray[np.int_]:
+    """The quarter of [0, T] of each step's middle, 1 to 4."""
+    middle = (times[:-1] + times[1:]) / 2
+    return np.asarray(1 + np.minimum(4 * middle / times[0], 3).astype(int))
+
+
 _LIPSCHITZ: dict[str, Literal["paper", "sharp", "safe", "forward"]] = {
     "w2_bound": "paper",
     "w2_bound_sharp": "sharp",
@@ -210,6 +220,58 @@ def kl_conforti(process: VPProcess, law: Law, times: Array, score_mse: Array) ->
         "kl_conforti_score": bound.score_error,
         "kl_conforti": bound.total,
     }
+
+
+def kl_sde_objection(law: Law | None, total: str) -> bounds.BackwardSDEObjection:
+    """Why the bound of the backward SDE is no theorem about a sampler."""
+    return bounds.backward_sde_objection(law)
+
+
+@register(
+    "bound",
+    needs="law",
+    objection=kl_sde_objection,
+    stationary=True,
+    variables=[
+        KL_TERMINAL,
+        *(
+            Variable(
+                f"kl_sde_score_q{q}",
+                THEORY,
+                f"half of E2 at {times}, what the score's error adds there",
+                about={"label": f"score error, {times}"},
+            )
+            for q, times in _QUARTERS.items()
+        ),
+        Variable(
+            "kl_sde",
+            THEORY,
+            "upper bound on KL(target || output of the backward SDE without steps)",
+            about={
+                "role": "bound",
+                "label": "bound of the backward SDE",
+                "parts": " ".join([*(f"kl_sde_score_q{q}" for q in _QUARTERS), "kl_terminal"]),
+                "budget": " ".join(
+                    ["kl_terminal", *(f"kl_sde_score_q{q}" for q in reversed(_QUARTERS))]
+                ),
+                "objection": "kl_sde_objection",
+                "divergence": "kl_plugin",
+            },
+        ),
+    ],
+)
+def kl_sde(process: VPProcess, law: Law, times: Array, score_mse: Array) -> dict[str, Any]:
+    """KL(p_T | prior) and half of E2 by quarters of [0, T]: the score's error by time.
+
+    It bounds the KL of the backward SDE without steps, and the weight `beta` minimises it.
+    """
+    terminal = _kl_to_prior(process, law, times[0])
+    steps, quarter = bounds.backward_sde_kl(process, times, score_mse), _quarter(times)
+    # sums over all steps, whatever their number: rounding then depends on no other network
+    shares = {
+        f"kl_sde_score_q{q}": np.sum(np.where(quarter == q, steps, 0.0), axis=-1) for q in _QUARTERS
+    }
+    return {"kl_terminal": terminal, **shares, "kl_sde": terminal + sum(shares.values())}
 
 
 def w2_objection(law: Law | None, variance: float, sampler: str, total: str) -> bounds.W2Objection:
@@ -420,8 +482,7 @@ def w2_one_step(
     bound = bounds.one_step_w2_bound(
         process, law, times, steps, score_mse_generated=score_mse_evaluations
     )
-    middle = (times[:-1] + times[1:]) / 2
-    quarter = 1 + np.minimum(4 * middle / times[0], 3).astype(int)
+    quarter = _quarter(times)
     step = np.searchsorted(steps.departing, np.arange(steps.nfe), side="right") - 1
     budget = {}
     for q in _QUARTERS:

@@ -390,6 +390,8 @@ def runs_notes(view: View, divergence: Divergence) -> dict[int, str]:
         here = cells.sel(labels)
         if "schedule" not in labels:
             here = here.sel(schedule=view.schedules)
+        if "score" not in labels and view.dimension == "score":  # the exact one is beside them
+            here = here.sel(score=view.scores)
         found[panel["panel"]] = _runs_note(here, divergence)
     return found
 

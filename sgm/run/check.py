@@ -210,6 +210,8 @@ def _check_time_min(study: Study, network: _Network, horizon: float, used: Array
     if recipe is None:
         return
     start = recipe.time_min * horizon
+    if recipe.time_sampling == "start":
+        _check_only_time(study, network, start, network.times(used[~np.isnan(used)]))
     smallest = network.times(used[used > 0].min(initial=horizon))
     asked = {"the sampler's smallest time": float(smallest)}
     if study.likelihood:
@@ -221,6 +223,21 @@ def _check_time_min(study: Study, network: _Network, horizon: float, used: Array
                 f"{EXTRAPOLATION * t / horizon:.3g}, {EXTRAPOLATION} times {name} as a fraction "
                 f"of T = {horizon:g}: no network is trained below it"
             )
+
+
+def _check_only_time(study: Study, network: _Network, start: float, used: Array) -> None:
+    """A network that learned one noise level knows no other."""
+    wrong = used[(used > EXTRAPOLATION * start) | (EXTRAPOLATION * used < start)]
+    if wrong.size:
+        raise ValueError(
+            f"time_sampling = 'start': the sampler asks at t = {wrong.max():.6g}: must ask at "
+            f"{start:.6g}, the only time of the training, as the sampler langevin can"
+        )
+    if study.bounds or study.likelihood:
+        raise ValueError(
+            "time_sampling = 'start': must be in a study without bounds and likelihood, which ask "
+            "the network at all times"
+        )
 
 
 def _check_evaluations(
@@ -260,6 +277,8 @@ def _check_network(
             architecture.require(process, process.horizon)
             run = resolve("sgm.networks:require_module")
             run(architecture, process, path, in_float64=study.likelihood is not None)
+        if recipe is not None:
+            _check_weight(recipe, target)
     except ValueError as error:
         raise ValueError(f"target {item.label!r}: {error}") from error
     return architecture
@@ -275,6 +294,16 @@ def _check_process(
             _check_scale(score.parameters.recipe, target, process)
     except ValueError as error:
         raise ValueError(f"target {item.label!r}: {error}") from error
+
+
+def _check_weight(recipe: Recipe, target: Target) -> None:
+    """The weight `information` asks for the law's Fisher information."""
+    law = target.law if recipe.weight == "information" else None
+    if law is not None and not np.isfinite(law.excess_information(1.0)):
+        raise ValueError(
+            "weight = 'information': must be another, such as 'beta': the Fisher information "
+            "of the noised law is not known"
+        )
 
 
 def _check_scale(recipe: Recipe, target: Target, process: Process) -> None:

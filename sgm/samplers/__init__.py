@@ -14,6 +14,7 @@ N counts time steps, NFE evaluations of the score: `Steps.n_steps` and `Steps.nf
 
 from sgm.samplers.langevin import (
     annealed_langevin,
+    langevin,
     predictor_corrector,
     predictor_corrector_snr,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "exponential_runge_kutta",
     "exponential_runge_kutta_modified",
     "heun",
+    "langevin",
     "predictor_corrector",
     "predictor_corrector_snr",
     "probability_flow_euler",

@@ -18,7 +18,12 @@ from sgm.samplers.increments import factor, step_columns
 from sgm.samplers.one_step import euler_maruyama
 from sgm.samplers.steps import Stage, Steps, program, symbols
 
-__all__ = ["annealed_langevin", "predictor_corrector", "predictor_corrector_snr"]
+__all__ = [
+    "annealed_langevin",
+    "langevin",
+    "predictor_corrector",
+    "predictor_corrector_snr",
+]
 
 Array = npt.NDArray[np.float64]
 
@@ -135,3 +140,35 @@ def annealed_langevin(
     x, s, _, z = symbols(1)
     stage = Stage(start, x, [x + size * s + np.sqrt(2 * size) * z])
     return program(process, len(start), [stage] * langevin_steps)
+
+
+@register("sampler", axes={"step_size": "δ"})
+def langevin(process: Process, times: npt.ArrayLike, step_size: Positive) -> Steps:
+    """Plain Langevin dynamics: N steps at the last time of the grid, the data's or an early stop.
+
+    The unadjusted Langevin algorithm from the prior, without annealing: where modes lie apart
+    it does not pass between them, and keeps the weights with which it fell into them.
+
+    Parameters
+    ----------
+    process, times
+        As in `predictor_corrector`; of the times, τ_N and their number count.
+    step_size : float
+        δ > 0, in units of x².
+
+    Returns
+    -------
+    Steps
+        N steps of one evaluation, at τ_N.
+
+    Raises
+    ------
+    ValueError
+        If `step_size` is out of range.
+    """
+    require_positive(step_size=step_size)
+    _, stop = step_columns(times)
+    last = np.full_like(stop, stop[-1])
+    x, s, _, z = symbols(1)
+    stage = Stage(last, x, [x + step_size * s + np.sqrt(2 * step_size) * z])
+    return program(process, len(last), [stage])

@@ -45,6 +45,8 @@ _NEEDED = {
     "density": "a known law that is not Gaussian",
     "data": "held-out rows",
 }
+#: Keys of a recipe whose value needs a target of known law, and what does without.
+_OF_KNOWN_LAWS = (("objective", "explicit", "denoising"), ("weight", "information", "beta"))
 #: Kinds that a study may do without.
 MAY_BE_EMPTY = {"bound"}
 
@@ -266,12 +268,15 @@ class Study(families.Strict):
                     f"scores: targets = {unknown[0]!r} of {score.label!r} is not a target of the "
                     f"study; its targets: {', '.join(names)}"
                 )
-            if score.family == "trained" and score.parameters.recipe.objective == "explicit":
+            recipe = getattr(score.parameters, "recipe", None)
+            for key, asking, other in _OF_KNOWN_LAWS:
+                if getattr(recipe, key, None) != asking:
+                    continue
                 for target in self.targets:
                     if not target.entry.law_known and self.runs(target, score):
                         raise ValueError(
-                            f"scores: objective = 'explicit' of {score.label!r} needs the exact "
-                            f"score, which target {target.label!r} has not; use 'denoising' there, "
+                            f"scores: {key} = {asking!r} of {score.label!r} needs the exact "
+                            f"score, which target {target.label!r} has not; use {other!r} there, "
                             "or list under `targets` those it is meant for"
                         )
             recipe = getattr(score.parameters, "recipe", score.parameters)

@@ -268,22 +268,41 @@ def _described(doc: str) -> dict[str, str]:
 # --- recipes -------------------------------------------------------------------------
 
 
+#: Objectives that take derivatives of the score in x; their networks must have some.
+DIFFERENTIATING = ("implicit", "sliced")
+#: Weights that are zero where there is no noise.
+VANISHING = ("variance", "variance_squared", "min_snr")
+
+
 class Recipe(Strict):
     """How a network is built and trained; see `sgm.training.Recipe`."""
 
     name: Annotated[Name, Field(description="shown, and no more")] = "default"
     objective: Annotated[
-        Literal["explicit", "denoising"], Field(description="the loss; denoising takes any target")
+        Literal["explicit", "denoising", "implicit", "sliced"],
+        Field(description="the loss; all but explicit take any target"),
     ] = "denoising"
     weight: Annotated[
-        Literal["unit", "variance", "variance_squared"], Field(description="of the loss in time")
+        Literal["unit", "variance", "variance_squared", "beta", "min_snr", "information"],
+        Field(description="of the loss in time; information needs a target of known law"),
     ] = "variance"
+    probes: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=10**4,
+            description="random directions a row, of implicit and sliced; 0: the exact divergence",
+        ),
+    ] = 0
+    probe: Annotated[
+        Literal["rademacher", "gaussian"], Field(description="law of the random directions")
+    ] = "rademacher"
     time_scale: Annotated[Positive, Field(description="factor of the time input")] = 1000.0
     time_input: Annotated[
         Literal["fraction", "log_noise"], Field(description="what is embedded")
     ] = "fraction"
     output: Annotated[
-        Literal["score", "relative", "noise", "preconditioned"],
+        Literal["score", "relative", "noise", "data", "preconditioned"],
         Field(description="what the network says of the score; relative is refused for VE"),
     ] = "relative"
     data_std: Annotated[
@@ -299,12 +318,40 @@ class Recipe(Strict):
         float, Field(ge=0, lt=1, description="decay of the average of the weights; 0: none")
     ] = 0.0
     time_sampling: Annotated[
-        Literal["uniform", "stratified", "early", "earliest"],
-        Field(description="law of the training times"),
+        Literal["uniform", "stratified", "early", "earliest", "start"],
+        Field(description="law of the training times; start: time_min alone"),
     ] = "early"
     time_min: Annotated[
         float, Field(ge=0, lt=1, description="shortest training time, a fraction of T")
     ] = 1e-5
+
+    @model_validator(mode="after")
+    def _together(self) -> Recipe:
+        """What the loss asks of the other keys; see `sgm.training`."""
+        if self.objective in DIFFERENTIATING:
+            if self.objective == "sliced" and not self.probes:
+                raise ValueError(
+                    "probes = 0: must be at least 1 for objective = 'sliced'; 'implicit' takes 0"
+                )
+        elif self.probes:
+            raise ValueError(
+                f"probes = {self.probes}: must be 0 for objective = {self.objective!r}, which "
+                "draws no directions"
+            )
+        if self.probe != "rademacher" and not self.probes:
+            raise ValueError(f"probe = {self.probe!r}: needs probes of at least 1, and not 0")
+        if self.time_sampling == "start" and self.time_min == 0:
+            if self.objective == "denoising":
+                raise ValueError(
+                    "time_min = 0: must be positive for objective = 'denoising' with "
+                    "time_sampling = 'start': without noise there is nothing to denoise"
+                )
+            if self.weight in VANISHING:
+                raise ValueError(
+                    f"weight = {self.weight!r}: must be 'unit' or 'beta' with time_sampling = "
+                    "'start' and time_min = 0, where the noise vanishes"
+                )
+        return self
 
 
 class LayeredRecipe(Recipe):
@@ -321,6 +368,19 @@ class MLPRecipe(LayeredRecipe):
         Literal["mlp"], Field(description="mlp; mixer and module have keys of their own")
     ] = "mlp"
     width: Annotated[Width, Field(description="of the hidden layers, of mlp")] = 128
+    activation: Annotated[
+        Literal["relu", "silu"],
+        Field(description="of the hidden layers, of mlp; implicit and sliced need silu"),
+    ] = "relu"
+
+    @model_validator(mode="after")
+    def _smooth(self) -> MLPRecipe:
+        if self.objective in DIFFERENTIATING and self.activation == "relu":
+            raise ValueError(
+                f"activation = 'relu': must be 'silu' for objective = {self.objective!r}, which "
+                "differentiates the score: the derivative of a ReLU network jumps"
+            )
+        return self
 
 
 class MixerRecipe(LayeredRecipe):

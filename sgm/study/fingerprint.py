@@ -55,6 +55,7 @@ TABLES = frozenset(
         "sgm.networks:FORWARD",
         "sgm.networks:INITIAL",
         "sgm.objectives:OBJECTIVES",
+        "sgm.objectives:PROBES",
         "sgm.objectives:WEIGHTS",
         "sgm.training:LEARNING_RATES",
         "sgm.training:TIME_SAMPLINGS",

@@ -311,6 +311,7 @@ def _rows(recipe: Mapping[str, Any]) -> set[str]:
         "sgm.architectures.modules:CURVES": "curve",
         "sgm.objectives:OBJECTIVES": "objective",
         "sgm.objectives:WEIGHTS": "weight",
+        "sgm.objectives:PROBES": "probe",
         "sgm.training:LEARNING_RATES": "learning_rate_schedule",
         "sgm.training:TIME_SAMPLINGS": "time_sampling",
     }

@@ -58,7 +58,7 @@ def pictures(
 
     def reverse(sampler: Mapping[str, Any]) -> Array:
         steps = build_steps(sampler, process, solver_times)
-        watch = _Watch(steps, times, solver_times[-1])
+        watch = _Watch(steps, times, solver_times)
         final = simulation.simulate_reverse(
             steps,
             score_fn,
@@ -105,12 +105,14 @@ def _true_rows(target: Target, n: int, generator: np.random.Generator) -> Array:
 
 
 class _Watch:
-    """Keeps the points at which steps of the simulation depart nearest to some times."""
+    """Keeps the points at which steps of the simulation depart nearest to some times.
 
-    def __init__(self, steps: Steps, times: Array, end: float) -> None:
+    By the times of the grid: a step may ask for the score at another, such as its arrival's.
+    """
+
+    def __init__(self, steps: Steps, times: Array, grid: Array) -> None:
         stages = np.append(steps.departures, len(steps))
-        departures = np.append(steps.score_time[steps.departures], end)
-        self.stages = [int(stages[np.argmin(abs(departures - t))]) for t in times]
+        self.stages = [int(stages[np.argmin(abs(grid - t))]) for t in times]
         self.states: dict[int, Array] = {}
 
     def __call__(self, stage: int, rows: slice, x: Any, score: Any) -> None:
