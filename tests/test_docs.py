@@ -280,6 +280,7 @@ SHELL = {
         "python benchmarks/score_error.py",
         "python benchmarks/training.py",
         "python benchmarks/exact_laws.py",
+        "python benchmarks/figure.py",
         "python benchmarks/beyond_gaussian.py",
         "python benchmarks/scaling.py --figure docs/figures/scaling.png",
     ],
