@@ -102,7 +102,7 @@ def plan(options: argparse.Namespace) -> None:
 
 
 def status(options: argparse.Namespace) -> None:
-    """The same beside a running study: what runs, when it ends."""
+    """What is done, running and stopped of a study that runs, and when it ends."""
     from sgm.run.status import plan_of, status_text
 
     _print(status_text(plan_of(options.study)))
