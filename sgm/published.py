@@ -14,12 +14,20 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sgm.shipped import checkout
+
 if TYPE_CHECKING:
     import xarray as xr  # imported where used: `import sgm` imports this module
 
 __all__ = ["GRID", "PUBLISHED", "SUMS", "checksums", "load_published", "studies", "verified"]
 
-PUBLISHED = Path(__file__).parents[1] / "published"
+#: Of the checkout; where the package is installed without one, of the current folder.
+PUBLISHED = (checkout() or Path()) / "published"
+#: What is to be said where neither is there.
+ELSEWHERE = (
+    "; the studies that come with sgm are in `published` of its repository, not in the installed "
+    "package: give that folder"
+)
 GRID, SUMS = "grid.zarr.zip", "SHA256SUMS"
 LINE = re.compile(r"(?P<sha256>[0-9a-f]{64})  (?P<name>(?!/|.*\.\.).+)")
 
@@ -40,6 +48,7 @@ def checksums(study: str, folder: str | Path = PUBLISHED) -> dict[str, str]:
     if study not in (known := studies(folder)):
         raise ValueError(
             f"study = {study!r}: must be one of those in {folder}, {', '.join(known) or 'none'}"
+            + (ELSEWHERE if checkout() is None else "")
         )
     path = Path(folder, study, SUMS)
     found = {}
@@ -78,7 +87,7 @@ def load_published(study: str, folder: str | Path = PUBLISHED) -> xr.Dataset:
     study : str
         Such as ``"exact-kl"``; `sgm.published.studies` lists them.
     folder : path, optional
-        Where they stand; ``published`` of the checkout by default.
+        Where they stand; by default `PUBLISHED`. An installed package has none of its own.
 
     Returns
     -------

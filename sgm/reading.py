@@ -438,7 +438,7 @@ def parameters(grid: xr.Dataset) -> tuple[NumericAxis, ...]:
     found = []
     for name, values in grid.coords.items():
         attrs = values.attrs if "parameter" in values.attrs else UNTOLD.get(str(name))
-        if attrs is not None and values.ndim == 1:
+        if attrs is not None and values.ndim == 1 and values.size:
             dimension = str(values.dims[0])
             told = (str(attrs[key]) for key in ("parameter", "symbol", "long_name"))
             place = REPLICATE.index(dimension), int(np.argmax(np.isfinite(values.values))), name

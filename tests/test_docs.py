@@ -299,7 +299,7 @@ SHELL = {
         "make check NAME=kurtosis STUDY=mine.yaml",
     ],
     "tests/test_run_schedule.py::test_the_documented_commands_run": [
-        "python -m sgm.run.schedule --data mine.csv --steps 20 --objective w2",
+        "sgm schedule --data mine.csv --steps 20 --objective w2",
     ],
     "tests/slurm/test_slurm.py::test_the_numbers_are_those_of_a_local_run": [
         "make study STUDY=config/studies/paper-kl.yaml PROFILE=profiles/slurm",
@@ -309,7 +309,13 @@ SHELL = {
         "snakemake --workflow-profile profiles/slurm --configfile STUDY --unlock",
     ],
     "tests/test_docs.py::test_a_config_of_someone_elses_is_checked": [
-        "python -m sgm.study someones.yaml",
+        "sgm validate someones.yaml",
+    ],
+    "tests/test_wheel.py::test_a_study_runs_without_a_checkout": [
+        "pip wheel --no-deps --wheel-dir dist .",
+        "pip install dist/sgm_workbench-*.whl",
+        "sgm study mine.yaml --cores 2",
+        "sgm plan mine.yaml",
     ],
     "tests/test_docs.py::test_benchmarks_take_their_options": [
         "python benchmarks/recipes.py --objectives explicit",
@@ -318,6 +324,7 @@ SHELL = {
         "python benchmarks/score_error.py",
         "python benchmarks/training.py",
         "python benchmarks/exact_laws.py",
+        "python benchmarks/figure.py",
         "python benchmarks/beyond_gaussian.py",
         "python benchmarks/scaling.py --figure docs/figures/scaling.png",
     ],
@@ -341,7 +348,7 @@ def test_every_line_of_the_shell_is_run_somewhere() -> None:
 def test_a_config_of_someone_elses_is_checked(tmp_path: Path) -> None:
     path = tmp_path / "someones.yaml"
     path.write_text(yaml.safe_dump(tiny()))
-    command = [sys.executable, "-m", "sgm.study", "someones.yaml"]
+    command = [sys.executable, "-m", "sgm", "validate", "someones.yaml"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
 

@@ -25,10 +25,10 @@ from snakemake_interface_common.exceptions import WorkflowError
 
 from sgm import registry
 from sgm.architectures import MLP
+from sgm.cli import main as command_line
 from sgm.networks import ScoreEnsemble
 from sgm.store.cells import read_cells, read_spec, write_cells
 from sgm.study import Plan, Study
-from sgm.study.__main__ import main as check_config
 from sgm.study.document import read_config
 from sgm.study.plan import PATTERNS
 from tests.workflow import ROOT, tiny
@@ -198,7 +198,7 @@ def test_tags_of_a_config_execute_nothing(tmp_path: Path, text: str) -> None:
     config.write_text(text.replace("{}", str(made)))
     with pytest.raises((WorkflowError, ValueError), match=r"not valid|must be"):
         Study.parse(load_configfile(str(config)))  # as Snakemake reads it
-    assert check_config([str(config)]) == 1
+    assert command_line(["validate", str(config)]) == 1
     assert not made.exists()
 
 
@@ -212,12 +212,12 @@ def test_a_config_that_executes_code_is_refused_by_the_check(tmp_path: Path, cap
     (tmp_path / "extension.py").write_text(f"import os; os.mkdir({str(made)!r})")
     for trick in tricks:
         config.write_text(json.dumps(tiny() | trick))
-        assert check_config([str(config)]) == 1
+        assert command_line(["validate", str(config)]) == 1
         assert "executes code" in capsys.readouterr().err
         assert not made.exists()
     config.write_text(yaml.safe_dump(tiny()))
-    assert check_config([str(config)]) == 0
-    assert check_config([str(tmp_path / "nowhere.yaml")]) == 1
+    assert command_line(["validate", str(config)]) == 0
+    assert command_line(["validate", str(tmp_path / "nowhere.yaml")]) == 1
 
 
 def test_an_extension_that_fails_is_one_error_each_time(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from sgm import samplers, scores, targets
+from sgm.cli import main
 from sgm.densities import GaussianMixture
 from sgm.densities.base import Partition
 from sgm.gaussian import Gaussian
@@ -29,7 +30,6 @@ from sgm.run.properties import schedules as schedules_kind
 from sgm.run.properties import scores as scores_kind
 from sgm.run.properties import targets as targets_kind
 from sgm.run.properties import timegrids as timegrids_kind
-from sgm.run.properties.__main__ import main
 from sgm.schedules import ConstantSchedule, NoiseSchedule
 from sgm.scores import DensityScore, GaussianScore
 from sgm.study import Variable
@@ -562,7 +562,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_wrong_family_is_reported(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["falling", "--file", "own.py", "--parameters", "exponent: [1, 2], height: 2"]
-    assert main(words) == 1
+    assert main(["check", *words]) == 1
     out = capsys.readouterr().out
     assert out.count("schedule falling_exponent=") == 2
     assert "holds  Times outside [0, T] are a ValueError" in out
@@ -573,7 +573,7 @@ def test_a_wrong_family_is_reported(own: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_an_error_of_a_family_is_a_finding(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["exact", "--file", "own.py", "--kind", "sampler"]) == 1
+    assert main(["check", "exact", "--file", "own.py", "--kind", "sampler"]) == 1
     out = capsys.readouterr().out
     assert (
         "FAILS  It can be built: T = 1.3: exact of own.py: KeyError: 'times' (own.py, line" in out
@@ -585,16 +585,16 @@ REFUSED = {
     "falling --file own.py --parameters {exponent:1}": "'exponent:1' has no value",
     "falling --file own.py --parameters {exponent:\\ 1,hight:\\ 2}": "hight = 2: unknown key",
     "falling --file own.py --parameters exponent": "must be 'name: value, …'; 'exponent' has no",
-    "falling --file own.py --parameters [1": r"PARAMETERS = '\[1': must be 'name: value, …'",
-    "faling --file own.py": "NAME = 'faling': no family has this name. .*schedule: .*falling",
-    "exact --file own.py": "NAME = 'exact': is a score and a sampler; say which by KIND",
-    "kl --kind bounds": "KIND = 'bounds': must be one of target, schedule",
-    "vp": "NAME = 'vp': a process is fixed by the study",
-    "trained": "NAME = 'trained': networks are part",
+    "falling --file own.py --parameters [1": r"parameters = '\[1': must be 'name: value, …'",
+    "faling --file own.py": "name = 'faling': no family has this name. .*schedule: .*falling",
+    "exact --file own.py": "name = 'exact': is a score and a sampler; say which by `kind`",
+    "kl --kind bounds": "kind = 'bounds': must be one of target, schedule",
+    "vp": "name = 'vp': a process is fixed by the study",
+    "trained": "name = 'trained': networks are part",
     "falling --file none.py": "extensions: .*none.py' is not a file",
-    "kl --cells 0": "CELLS = 0: must be at least 1",
-    "beta_a --study study.yaml --file own.py": "STUDY and FILE: must be one of them",
-    "cosine --study study.yaml": "NAME = 'cosine': must be a family or label of study.yaml: .*beta",
+    "kl --cells 0": "cells = 0: must be at least 1",
+    "beta_a --study study.yaml --file own.py": "study and file: must be one of them",
+    "cosine --study study.yaml": "name = 'cosine': must be a family or label of study.yaml: .*beta",
     "beta_a --study none.yaml": "'none.yaml' is not there",
 }
 
@@ -604,7 +604,7 @@ def test_what_can_t_be_checked_is_named(
     own: Path, capsys: pytest.CaptureFixture[str], line: str, message: str
 ) -> None:
     Path("study.yaml").write_text(yaml.safe_dump(tiny()))
-    assert main(shlex.split(line)) == 2
+    assert main(["check", *shlex.split(line)]) == 2
     error = capsys.readouterr().err
     assert re.search(message, error), error
     assert error.count("\n") == 1
@@ -612,5 +612,5 @@ def test_what_can_t_be_checked_is_named(
 
 def test_a_label_of_a_study_is_found(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("study.yaml").write_text(yaml.safe_dump(tiny(time_grids=["uniform", "quadratic"])))
-    assert main(["quadratic", "--study", "study.yaml"]) == 0
+    assert main(["check", "quadratic", "--study", "study.yaml"]) == 0
     assert capsys.readouterr().out.startswith("time_grid quadratic, sgm.timegrids:quadratic\n")

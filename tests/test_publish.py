@@ -16,8 +16,9 @@ from PIL import Image
 
 import sgm
 from sgm import published
+from sgm.cli import main
 from sgm.run.__main__ import main as run
-from sgm.run.publish import main, publish
+from sgm.run.publish import publish
 from sgm.store.grid import open_grid, zip_grid
 from sgm.study import Plan, Study
 from sgm.study.document import read_config
@@ -200,7 +201,7 @@ def test_nothing_but_a_published_study_is_replaced(
 ) -> None:
     monkeypatch.chdir(folder)
     assert main(["publish", "study.yaml", "--folder", "results"]) == 1
-    assert "TO = 'results'" in capsys.readouterr().err
+    assert "folder = 'results'" in capsys.readouterr().err
     assert Path("results/tiny/grid.zarr").exists()
 
 

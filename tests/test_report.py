@@ -22,11 +22,12 @@ from PIL import Image
 
 import sgm
 from sgm import published
+from sgm.cli import main
 from sgm.report import Source, of_published, of_results, report_page, write_index, write_report
 from sgm.report.figures import kinds, picture_bytes
 from sgm.report.page import summary_of
 from sgm.report.table import table_of_cells
-from sgm.run.report import main, report
+from sgm.run.report import report
 from sgm.store import FAILED
 from sgm.store.grid import write_grid
 from sgm.study import Plan, Study
@@ -391,7 +392,7 @@ def test_a_study_that_ran_has_a_report_beside_its_grid(
     times = ran / "results/mine/benchmarks/cells/bounds/x/seeds_0-9.tsv"
     times.parent.mkdir(parents=True)
     times.write_text("s\tcpu_time\n7200\t3600\n")
-    assert main(["mine.yaml"]) == 0
+    assert main(["report", "mine.yaml"]) == 0
     assert capsys.readouterr().out == "The report is results/mine/report.html.\n"
     page = Path("results/mine/report.html").read_text()
     assert "The figures and tables are not of this grid: `make study`" in page
@@ -422,7 +423,7 @@ def test_a_study_without_a_grid_is_refused_in_one_line(
     ran: Path, capsys: pytest.CaptureFixture[str], study: str, says: str
 ) -> None:
     Path("other.yaml").write_text("study: other\n")
-    assert main([study]) == 1
+    assert main(["report", study]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("report: ")
     assert says in line
@@ -430,7 +431,7 @@ def test_a_study_without_a_grid_is_refused_in_one_line(
 
 def test_the_index_lists_every_report(ran: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sgm.run.report.studies", lambda folder: ["exact-kl", "elbo-vp"])
-    assert main(["mine.yaml"]) == main([]) == 0
+    assert main(["report", "mine.yaml"]) == main(["reports"]) == 0
     links = [a["href"] for a in Parsed(Path("results/index.html").read_text()).all("a")]
     assert dict.fromkeys(links) == dict.fromkeys(
         ["mine/report.html", "published/exact-kl/report.html", "published/elbo-vp/report.html"]
@@ -438,7 +439,7 @@ def test_the_index_lists_every_report(ran: Path, monkeypatch: pytest.MonkeyPatch
     assert all(Path("results", link).exists() for link in links)
     assert report("published/elbo-vp") == Path("results/published/elbo-vp/report.html")
     Path("results/mine/report.html").write_text("something else")
-    assert main([]) == 1
+    assert main(["reports"]) == 1
 
 
 def test_the_page_says_how_large_it_is(tmp_path: Path) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sgm.run.jobs.pictures import _Watch
 
 from sgm import samplers
 from sgm.processes import VPProcess
+from sgm.run.jobs.pictures import _Watch
 from sgm.schedules import BetaSchedule
 from sgm.timegrids import uniform
 

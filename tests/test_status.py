@@ -14,6 +14,7 @@ import yaml
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from sgm.cli import main
 from sgm.run.inventory import disk, status
 from sgm.run.inventory.progress import OUTPUTS, survey
 from sgm.store import cells
@@ -241,12 +242,12 @@ def test_a_job_took_what_the_clock_says(wall, cpu, expected):
     benchmark(plan, "data", first(plan, "data"), wall, cpu)
     (stage,) = (s for s in survey(plan) if s.name == "data")
     assert stage.seconds == expected
-    text = "".join(status._plan_text(plan))
+    text = "".join(status.plan_text(plan))
     assert ("at least" in text) == (expected is not None)
 
 
 def lines(capsys, *arguments: str, code: int = 0) -> list[str]:
-    assert status.main(list(arguments)) == code
+    assert main(list(arguments)) == code
     captured = capsys.readouterr()
     return (captured.err if code else captured.out).splitlines()
 
@@ -330,7 +331,7 @@ def test_looking_writes_nothing(capsys, folder):
         (b"\xff\xfe\xff", "x.yaml: must be UTF-8: byte 0 is not"),
         (b"a: [", "x.yaml, line 1: expected the node content"),
         (b"- 1", "x.yaml: must be a mapping of keys, not list"),
-        (b"__use_yte__: true", "the config is not valid"),
+        (b"__use_yte__: true", "__use_yte__ = True: executes code"),
         (b"seeds: 0", "the config is not valid"),
     ],
 )
@@ -389,7 +390,10 @@ def test_orphans_are_listed_and_deleted_on_demand_alone(capsys, folder):
     assert sorted(disk.orphans(planned())) == orphans
     listed = lines(capsys, "clean-stale", "tiny.yaml")
     assert sorted(Path(line.rsplit("  ", 1)[0].strip()) for line in listed[1:-2]) == orphans
-    assert listed[-1] == "Nothing is deleted; `make clean-stale YES=1` does it."
+    assert (
+        listed[-1]
+        == "Nothing is deleted; `sgm clean-stale --yes` or `make clean-stale YES=1` does it."
+    )
     assert all(path.exists() for path in orphans)
     (folder / ".snakemake/locks").mkdir(parents=True)
     (folder / ".snakemake/locks/0.input.lock").touch()

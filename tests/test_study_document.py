@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sgm.study.__main__ import main as check_config
+from sgm.cli import main as command_line
 from sgm.study.document import read_config
 from tests.workflow import ROOT, TINY, Workflow, tiny
 
@@ -50,7 +50,7 @@ def test_what_is_no_text_file_is_one_line(tmp_path: Path, capsys: Any) -> None:
     latin = tmp_path / "latin.yaml"
     latin.write_bytes("study: café".encode("latin-1"))
     for path in (latin, tmp_path, tmp_path / "typo.yaml", Path("/dev/zero"), Path("a\0b")):
-        assert check_config([str(path)]) == 1
+        assert command_line(["validate", str(path)]) == 1
         assert len(capsys.readouterr().err.splitlines()) == 1
 
 
@@ -81,7 +81,7 @@ def test_a_config_has_the_keys_of_what_it_extends(tmp_path: Path) -> None:
     [
         ("gone.yaml", r"gone\.yaml' is not there: must be the config file of a study"),
         ("study.yaml", r"study\.yaml is among what it extends"),
-        ("[a.yaml, b.yaml]", r"study\.yaml: extends = \['a.yaml', 'b.yaml'\]: must be the path"),
+        ("[a.yaml, b.yaml]", r"study\.yaml: extends = \['a.yaml', 'b.yaml'\]: must be a config"),
         ("broken.yaml", r"broken\.yaml, line 2: the key 'a' is given twice"),
     ],
 )

@@ -24,7 +24,6 @@ from sgm.plots.engine import (
     draw_bars,
     draw_line,
     draw_page,
-    empty_page,
 )
 from sgm.reading import (
     Bound,
@@ -84,6 +83,14 @@ def decomposition_figure(
     ValueError
         If the grid has no such target, bound or x.
     """
+    frame, page = decomposition_page(grid, target, bound, x)
+    return draw_page(frame, page), frame
+
+
+def decomposition_page(
+    grid: xr.Dataset, target: str, bound: str, x: str | None = None
+) -> tuple[pd.DataFrame, Page]:
+    """Frame and page of `decomposition_figure`: the tracks ``stack`` and ``lines``."""
     total = bound_named(grid, bound)
     own = str(grid[bound].attrs.get("divergence", ""))
     errors = [e for e in divergences_of(grid) if total.name == e.bound or e.name == own]
@@ -95,7 +102,7 @@ def decomposition_figure(
     frame = make_frame(tables, target, view.columns)
     title = f"{target_title(view.cells)}: {total.label}, taken apart"
     if view.panels.empty:
-        return empty_page(title, why_empty(view.cells)), frame
+        return frame, Page(title, why=why_empty(view.cells))
     looks = _looks(view.cells, total, errors)
 
     def look(curve: str, series: str) -> Look:
@@ -116,8 +123,7 @@ def decomposition_figure(
     bands = [Band([panel], [stack, lines], beside=True) for panel in view.panels["panel"]]
     grey = frame["curve"].str.contains(NOT_VALID).any()
     handles = [Look("", C.GREY_OUT, (0, (3, 2))).handle(GREY, C.GREY_OUT)] if grey else []
-    page = Page(title, bands, look, [*notes, note], titles, view.set_x, handles=handles)
-    return draw_page(frame, page), frame
+    return frame, Page(title, bands, look, [*notes, note], titles, view.set_x, handles=handles)
 
 
 def _where_it_applies(view: View, bound: Bound) -> tuple[View, str]:

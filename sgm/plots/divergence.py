@@ -33,7 +33,6 @@ from sgm.plots.engine import (
     columns_for,
     draw_edge,
     draw_page,
-    empty_page,
     width_for,
     wrapped,
 )
@@ -103,6 +102,14 @@ def divergence_figure(
     ValueError
         If the grid has no such target, divergence or x.
     """
+    frame, page = divergence_page(grid, target, divergence, x)
+    return draw_page(frame, page), frame
+
+
+def divergence_page(
+    grid: xr.Dataset, target: str, divergence: str, x: str | None = None
+) -> tuple[pd.DataFrame, Page]:
+    """Frame and page of `divergence_figure`: a track the divergence, and one a bound above it."""
     measure = divergence_named(grid, divergence)
     bounds = bounds_on(grid, measure)
     view = View.of(grid, target, x)
@@ -111,7 +118,7 @@ def divergence_figure(
     frame = make_frame(tables, target, view.columns)
     title = f"{target_title(view.cells)}: {measure.label}"
     if view.panels.empty:
-        return empty_page(title, why_empty(view.cells)), frame
+        return frame, Page(title, why=why_empty(view.cells))
     notes, titles = panel_notes(view, measure, *bounds)
     tracks = [
         Track(
@@ -150,7 +157,7 @@ def divergence_figure(
         title, wrapped(panels, tracks, columns), look, [*notes, view.note], titles, view.set_x,
         width_for(columns),
     )  # fmt: skip
-    return draw_page(frame, page), frame
+    return frame, page
 
 
 def _bound(view: View, bound: Bound) -> list[pd.DataFrame]:

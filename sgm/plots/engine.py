@@ -258,18 +258,19 @@ class Band:
 
 @dataclass(frozen=True)
 class Page:
-    """What is on a figure; see the module."""
+    """What is on a figure; see the module. Without bands it says why there is no number."""
 
     title: str
-    bands: Sequence[Band]
+    bands: Sequence[Band] = ()
     look: Callable[[str, str], Look] = lambda curve, series: Look()
     notes: Sequence[str] = ()
     titles: Mapping[int, str] = field(default_factory=dict)
     x: Callable[[Axes, pd.DataFrame, bool], None] = lambda ax, rows, last: None
     width: float = 8.6
     handles: Sequence[Artist] = ()
-    colorbar: Callable[[Figure], None] | None = None
+    colorbar: Callable[[Sequence[Axes]], None] | None = None
     loose: bool = False  # whether x-axes differ from panel to panel
+    why: str = ""
 
 
 def wrapped(panels: Sequence[int], tracks: Sequence[Track], columns: int) -> list[Band]:
@@ -294,7 +295,31 @@ def width_for(columns: int) -> float:
 def draw_page(frame: pd.DataFrame, page: Page) -> Figure:
     """The figure of a frame: see the module."""
     with house_style():
-        return _draw_page(frame, page)
+        return _draw_page(frame, page) if page.bands else empty_page(page.title, page.why)
+
+
+def draw_track(ax: Axes, frame: pd.DataFrame, page: Page, axis: str) -> None:
+    """One track of a page of one panel, with title and legend, on axes that are there already."""
+    (band,) = page.bands
+    (panel,) = band.panels
+    (track,) = (track for track in band.tracks if track.axis == axis)
+    rows = frame[(frame["panel"] == panel) & (frame["axis"] == axis)]
+    looks = _looks(rows, page)
+    with house_style():
+        _fill(ax, rows, track, looks)
+        page.x(ax, rows, True)
+        _scale({(panel, axis): (ax, rows, track, 0)})
+        if track.finish is not None:
+            track.finish(ax, rows)
+        if page.colorbar is not None:
+            page.colorbar([ax])
+        width = ax.get_window_extent().width / ax.figure.dpi
+        text = "\n".join(filter(None, (page.title, *page.notes, page.titles.get(panel, ""))))
+        ax.set_title(wrap(text, int(width / LETTER)), loc="left")
+        handles, _ = _legend(looks, rows, page)
+        if handles:
+            # curves may be everywhere: they shine through
+            ax.legend(handles=handles, frameon=True, framealpha=0.8, edgecolor="none")
 
 
 def _draw_page(frame: pd.DataFrame, page: Page) -> Figure:
@@ -344,7 +369,7 @@ def _draw_page(frame: pd.DataFrame, page: Page) -> Figure:
         if track.finish is not None:
             track.finish(ax, rows)
     if page.colorbar is not None:
-        page.colorbar(figure)
+        page.colorbar([ax for ax, *_ in drawn.values()])
     if entries:
         lengths = [max(map(len, str(e.get_label()).splitlines())) for e in entries]
         figure.legend(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -38,6 +40,12 @@ def schedules_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
     frame : DataFrame
         The numbers drawn; `x` is t = time_fraction · T, `curve` the schedule.
     """
+    frame, page = schedules_page(grid)
+    return draw_page(frame, page), frame
+
+
+def schedules_page(grid: xr.Dataset) -> tuple[pd.DataFrame, Page]:
+    """Frame and page of `schedules_figure`: a track a curve, the variable in the grid."""
     alone = grid.sizes["schedule"] == 1 and grid.sizes["horizon"] > 1
     dimension = "horizon" if alone else "schedule"
     axis = next((axis for axis in numeric_axes(grid) if axis.dimension == dimension), None)
@@ -97,9 +105,9 @@ def schedules_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
         ax.set_xlabel("time $t$" if alone else f"time $t$, horizon $T$ = {T:g}")
         ax.set_xlim(0, T)
 
-    def add_colorbar(figure: Figure) -> None:
-        bar = figure.colorbar(
-            ScalarMappable(norm, colors), ax=figure.axes, label=axis.label if axis else "",
+    def add_colorbar(axes: Sequence[Axes]) -> None:
+        bar = axes[0].figure.colorbar(
+            ScalarMappable(norm, colors), ax=axes, label=axis.label if axis else "",
             aspect=25 * frame["panel"].nunique(), pad=0.02, use_gridspec=False,
         )  # fmt: skip
         bar.outline.set_visible(False)
@@ -116,4 +124,4 @@ def schedules_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
         "noise schedules", bands, look, [note], x=set_time, loose=True,
         colorbar=add_colorbar if len(known) > 1 else None,
     )  # fmt: skip
-    return draw_page(frame, page), frame
+    return frame, page

@@ -19,7 +19,6 @@ from sgm.plots.engine import (
     Track,
     columns_for,
     draw_page,
-    empty_page,
     width_for,
     wrapped,
 )
@@ -74,6 +73,12 @@ def theory_figure(
     ValueError
         If the grid has no such target or x.
     """
+    frame, page = theory_page(grid, target, x)
+    return draw_page(frame, page), frame
+
+
+def theory_page(grid: xr.Dataset, target: str, x: str | None = None) -> tuple[pd.DataFrame, Page]:
+    """Frame and page of `theory_figure`: a track a divergence."""
     view = View.of(grid, target, x, stacked=True)
     measures = {d: own_bounds(grid, d) for d in divergences_of(grid)}
     measures = {d: judges for d, judges in measures.items() if judges}
@@ -86,7 +91,7 @@ def theory_figure(
     frame = make_frame(tables, target, view.columns)
     title = f"{target_title(view.cells)}: theory against error"
     if not shown:
-        return empty_page(title, why_empty(view.cells)), frame
+        return frame, Page(title, why=why_empty(view.cells))
     looks = _looks(view.cells, {d: measures[d] for d in shown})
 
     def look(curve: str, series: str) -> Look:
@@ -111,7 +116,7 @@ def theory_figure(
         title, wrapped(panels, tracks, columns), look, [*shared, view.note], own, view.set_x,
         width_for(columns), handles=handles,
     )  # fmt: skip
-    return draw_page(frame, page), frame
+    return frame, page
 
 
 def _divergence(view: View, divergence: Divergence, judges: list[Bounding]) -> list[pd.DataFrame]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,11 +37,12 @@ from sgm.schedules import NoiseSchedule
 from sgm.scores import DensityScore, GaussianScore
 from sgm.study import Item, Study
 from sgm.study.composition import Composition
+from sgm.study.document import read_config
 from sgm.study.families import Recipe
 from sgm.study.figures import figures
 from sgm.targets import DataTarget, EmpiricalTarget, Target
 
-__all__ = ["check"]
+__all__ = ["check", "read_study"]
 
 Array = npt.NDArray[np.float64]
 
@@ -127,6 +129,53 @@ def check(study: Study) -> None:
                 nodes, cutoff = study.likelihood.nodes, study.likelihood.cutoff
                 with _named("likelihood", schedule):  # of networks as `run.likelihood` calls it
                     time_quadrature(process, nodes, smallest_variance=0.0, cutoff=cutoff)
+
+
+def read_study(config: str | Path, trust: bool = False) -> Study:
+    """The study of a config, checked, without what the config would execute unless it is trusted.
+
+    Snakemake executes the Python of a config that sets ``__use_yte__`` before any of our code
+    runs, and `extensions` are Python by design. The former is never valid.
+
+    Parameters
+    ----------
+    config : str or Path
+        A file, or the name of a study that is shipped.
+    trust : bool
+        Whether its extensions and builders are imported.
+
+    Raises
+    ------
+    ValueError
+        If it is no valid config, or one that executes code.
+    """
+    content = read_config(config)
+    if content.get("__use_yte__"):
+        raise ValueError(
+            f"__use_yte__ = {content['__use_yte__']!r}: executes code before it can be checked: "
+            "must be left out"
+        )
+    executed = {
+        "extensions": content.get("extensions"),
+        "builder": next(_builders(content.get("scores")), None),
+    }
+    for key, value in executed.items():
+        if value and not trust:
+            raise ValueError(
+                f"{key} = {value!r}: executes code; read it before you run it. Nothing else of "
+                "this config was checked; with --trust it is, and what it names is executed"
+            )
+    study = Study.parse(content)
+    check(study)
+    return study
+
+
+def _builders(scores: Any) -> Iterator[Any]:
+    """What builds the networks of some scores, of a config that may not be valid."""
+    for score in scores if isinstance(scores, list) else [scores]:
+        if isinstance(score, dict):
+            yield from (own for key, own in score.items() if key == "builder" and own)
+            yield from _builders(score.get("recipe"))
 
 
 def _runs(study: Study) -> None:

@@ -1,47 +1,35 @@
-"""Publish studies that have run, and draw published ones: ``python -m sgm.run.publish``.
-
-publish   writes published/<study> from results/<study>: see `sgm.published`
-figures   draws the figures of published studies from their grids; runs nothing
-"""
+"""Publish studies that have run (see `sgm.published`), and draw published ones."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
-import os
 import platform
 import re
 import shutil
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-# Each process draws figures of its own; the libraries read this when they are imported.
-for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
-os.environ["MPLBACKEND"] = "agg"  # Jupyter exports one that is importable in its kernel alone
+import yaml
 
-import yaml  # noqa: E402
-
-from sgm.published import GRID, PUBLISHED, SUMS, checksums, studies, verified  # noqa: E402
-from sgm.run.inventory.progress import benchmark, survey  # noqa: E402
-from sgm.run.inventory.status import plan_of  # noqa: E402
-from sgm.run.jobs import stamps, views  # noqa: E402
-from sgm.store import DONE, FAILED  # noqa: E402
-from sgm.store.grid import open_grid, zip_grid  # noqa: E402
-from sgm.study.blocks import PATTERNS  # noqa: E402
-from sgm.study.document import read_config  # noqa: E402
+from sgm.published import GRID, PUBLISHED, SUMS, checksums, verified
+from sgm.run.inventory.progress import benchmark, survey
+from sgm.run.inventory.status import plan_of
+from sgm.run.jobs import stamps, views
+from sgm.store import DONE, FAILED
+from sgm.store.grid import open_grid, zip_grid
+from sgm.study.blocks import PATTERNS
+from sgm.study.document import read_config
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from sgm.study import Plan
 
-__all__ = ["main", "publish", "redraw"]
+__all__ = ["publish", "redraw"]
 
 #: Where published figures are drawn: not over those of a study that runs here.
 DRAWN = Path("results/published")
@@ -56,13 +44,13 @@ LEFT_OUT = "summary.csv"
 LARGEST = 10**6
 
 
-def publish(config: Path, folder: Path, results: Path = Path("results")) -> Path:
+def publish(config: str | Path, folder: Path, results: Path = Path("results")) -> Path:
     """Write ``<folder>/<study>`` from a study that has run to its end.
 
     Parameters
     ----------
-    config : Path
-        The study's file.
+    config : str or Path
+        The study's file, or its name if it is shipped.
     folder : Path
         A study of that name that is published there already is replaced.
     results : Path
@@ -82,7 +70,9 @@ def publish(config: Path, folder: Path, results: Path = Path("results")) -> Path
     _check_finished(plan)
     target = folder / plan.study.study
     if target.exists() and not (target / SUMS).exists():
-        raise ValueError(f"TO = {str(folder)!r}: {target} is no published study: delete it first")
+        raise ValueError(
+            f"folder = {str(folder)!r}: {target} is no published study: delete it first"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix=".") as aside:
         new = Path(aside, "new")
@@ -232,39 +222,3 @@ def redraw(
     stems = [str(Path(*path.parts[1:])) for path in figures if path.parts[0] == "figures"]
     spec = {"stems": stems, "formats": formats, "processes": processes, "x": x}
     return views.figures(spec, {"grid": grid}, {"figures": results / study / "figures"})
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Publish or draw; exit status 1 with one line on a study that can't be."""
-    parser = argparse.ArgumentParser(prog="python -m sgm.run.publish", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("publish", "figures"):
-        commands.add_parser(name).add_argument("--folder", type=Path, default=PUBLISHED)
-    commands.choices["publish"].add_argument("config", type=Path, help="file of a study that ran")
-    drawn = commands.choices["figures"]
-    drawn.add_argument("study", nargs="?", help="a published study's name or config; else all")
-    drawn.add_argument("--formats", nargs="+", choices=["png", "pdf"], default=["png"])
-    drawn.add_argument("--x", help="the number on the x-axis, such as eta; else what varies")
-    drawn.add_argument("--cores", default="all")
-    options = parser.parse_args(arguments)
-    try:
-        if options.command == "publish":
-            print(f"The study is published in {publish(options.config, options.folder)}.")
-            return 0
-        processes = int(options.cores) if options.cores.isdecimal() else os.cpu_count() or 1
-        for study in [_name(options.study)] if options.study else studies(options.folder):
-            redraw(study, DRAWN, options.folder, options.formats, processes, options.x)
-            print(f"The figures are in {DRAWN / study}.", flush=True)
-    except (ValueError, OSError) as error:
-        print(f"{options.command}: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _name(study: str) -> str:
-    """Name of a study that is given by its name or its config."""
-    return str(read_config(study).get("study")) if study.endswith(".yaml") else study
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
-"""The best noise schedule for a law: ``python -m sgm.run.schedule``, which `make schedule` calls.
+"""The best noise schedule for a law: what `sgm schedule` finds.
 
-Prints what it gains over the usual schedules, by exact laws, and writes into a folder
+Says what it gains over the usual schedules, by exact laws, and writes into a folder
 
     schedule.json      its knots, which a study reads as family `schedule_file`
     certificate.json   what was minimised for which law, from which starts, to which gradient
@@ -10,26 +10,19 @@ Prints what it gains over the usual schedules, by exact laws, and writes into a 
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import re
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile, is_zipfile
 
-for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
-os.environ["MPLBACKEND"] = "agg"  # Jupyter exports one that is importable in its kernel alone
+import numpy as np
+import pandas as pd
+import yaml
 
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
-import yaml  # noqa: E402
-
-from sgm.gaussian import Gaussian  # noqa: E402
-from sgm.optimal_schedule import (  # noqa: E402
+from sgm.gaussian import Gaussian
+from sgm.optimal_schedule import (
     OBJECTIVES,
     PROGRAMS,
     NotConvergedError,
@@ -38,19 +31,17 @@ from sgm.optimal_schedule import (  # noqa: E402
     find_steps,
     reference_schedules,
 )
-from sgm.run.build import build_target  # noqa: E402
-from sgm.run.inventory.status import format_table  # noqa: E402
-from sgm.store.cells import written_whole  # noqa: E402
-from sgm.study import Item, Study  # noqa: E402
-from sgm.study.config import parse_item  # noqa: E402
-from sgm.study.document import read_config  # noqa: E402
+from sgm.run.build import build_target
+from sgm.run.inventory.status import format_table
+from sgm.store.cells import written_whole
+from sgm.study import Item, Study
+from sgm.study.config import parse_item
+from sgm.study.document import read_config
 
-__all__ = ["main", "write_schedule"]
-
-RESULTS = Path("results/schedules")
+__all__ = ["search", "write_schedule"]
 
 
-def _from_target(target: str, study: Path) -> Item:
+def _from_target(target: str, study: str | Path) -> Item:
     """A target of a study by its label, or one that is spelled out in YAML."""
     if not target.lstrip().startswith("{"):
         items: dict[str, Item] = {
@@ -58,18 +49,18 @@ def _from_target(target: str, study: Path) -> Item:
         }
         if target not in items:
             raise ValueError(
-                f"TARGET = {target!r}: must be a target of {study}, which has {', '.join(items)}, "
+                f"target = {target!r}: must be a target of {study}, which has {', '.join(items)}, "
                 "or a family with its keys, such as '{family: isotropic, dimension: 50, mean: 1.0, "
                 "variance: 0.5}'"
             )
         return items[target]
-    return parse_item("target", _yaml("TARGET", target))
+    return parse_item("target", _yaml("target", target))
 
 
 def _from_data(path: Path) -> Item:
     """The user's rows, mean and covariance in an .npz file, or a folder of images."""
     if not path.exists():
-        raise ValueError(f"DATA = {str(path)!r}: there is no such file or folder")
+        raise ValueError(f"data = {str(path)!r}: there is no such file or folder")
     if path.is_dir():
         if any(p.suffix.lower() in (".png", ".jpg", ".jpeg") for p in path.rglob("*")):
             return parse_item(
@@ -94,7 +85,7 @@ def _sampler(text: str) -> dict[str, Any]:
         if text in PROGRAMS:
             parse_item("sampler", text)  # whose parameters have no default
         return {"sampler": text}
-    item = parse_item("sampler", _yaml("SAMPLER", text))
+    item = parse_item("sampler", _yaml("sampler", text))
     return {"sampler": item.family, "sampler_parameters": item.spec["parameters"]}
 
 
@@ -102,13 +93,15 @@ def _yaml(key: str, text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"{key} = {text!r}: must be YAML: {_line(error)}") from None
+        raise ValueError(
+            f"{key} = {text!r}: must be YAML: {' '.join(str(error).split())}"
+        ) from None
 
 
 def _law(item: Item) -> Gaussian:
     if item.entry.law == "density":
         raise ValueError(
-            f"TARGET = {item.label!r}: must be Gaussian, or data, of which the moments count: the "
+            f"target = {item.label!r}: must be Gaussian, or data, of which the moments count: the "
             "law of an output is exact for these alone"
         )
     return build_target(item.spec).reference
@@ -244,81 +237,62 @@ def _report(
     yield f"  - {entry}"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Find a schedule; exit status 1 with one line if there is none or something can't be."""
-    options = _parser().parse_args(arguments)
+def search(
+    target: str,
+    data: str,
+    study: str | Path,
+    steps: int | None,
+    error: float | None,
+    results: Path,
+    **choices: Any,
+) -> Iterator[str]:
+    """Find the best schedule for a law, and write it into a folder of its own.
+
+    Parameters
+    ----------
+    target : str
+        Label of a target of the study, or its YAML; by default ``isotropic``.
+    data : str
+        In its place the path of rows, moments or images.
+    study : str or Path
+        Its file, or its name if it is shipped.
+    steps : int or None
+        N, by default 10.
+    error : float or None
+        In its place the error for which the fewest steps are found.
+    results : Path
+        In which the folder is made.
+    **choices
+        As `sgm.optimal_schedule.find_schedule` takes them.
+
+    Yields
+    ------
+    str
+        Lines on what was found and what it gains.
+
+    Raises
+    ------
+    ValueError
+        If there is no best schedule, or something can't be.
+    """
+    if data and target:
+        raise ValueError(f"target = {target!r}: must be left out if data is given")
+    if error is not None and steps is not None:
+        raise ValueError(f"steps = {steps!r}: must be left out if error is given")
+    item = _from_data(Path(data)) if data else _from_target(target or "isotropic", study)
+    label = Path(data).stem if data else item.label
+    if "sampler" in choices:
+        choices |= _sampler(choices["sampler"])
+    asked = None
     try:
-        if options.data and options.target:
-            raise ValueError(f"TARGET = {options.target!r}: must be left out if DATA is given")
-        item = (
-            _from_data(Path(options.data))
-            if options.data
-            else _from_target(options.target or "isotropic", options.study)
-        )
-        label = Path(options.data).stem if options.data else item.label
-        if options.error and options.steps:
-            raise ValueError(f"N = {options.steps!r}: must be left out if ERROR is given")
-        choices = {
-            "objective": options.objective,
-            **_sampler(options.sampler),
-            "variance": _number("VARIANCE", options.variance, float),
-            "space": options.space,
-            "knots": _number("KNOTS", options.knots, int),
-        }
-        asked = None
-        if options.error:
-            error = _number("ERROR", options.error, float)
+        if error is None:
+            found = find_schedule(_law(item), n_steps=10 if steps is None else steps, **choices)
+        else:
             found, fewer = find_steps(_law(item), error, **choices)
             asked = _asked(found, error, fewer)
-        else:
-            steps = _number("N", options.steps or "10", int)
-            found = find_schedule(_law(item), n_steps=steps, **choices)
-        parts = (label, found.sampler_label, found.objective, found.space.replace(",", ""))
-        folder = options.folder / re.sub(r"[^\w.=-]", "_", "-".join((*parts, f"N={found.n_steps}")))
-        write_schedule(found, label, folder, asked)
-        print("\n".join(_report(found, label, folder, asked, item.entry.law_known)))
-    except (ValueError, OSError, NotConvergedError) as error:
-        print(f"schedule: {_line(error)}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _number(key: str, text: str, kind: type[int] | type[float]) -> Any:
-    """A number of the command line."""
-    try:
-        return kind(text)
-    except ValueError:
-        what = "an integer" if kind is int else "a number"
-        raise ValueError(f"{key} = {text!r}: must be {what}") from None
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m sgm.run.schedule", description=__doc__)
-    parser.add_argument("--target", default="", help="a target of the study, or its YAML")
-    parser.add_argument(
-        "--data",
-        default="",
-        help="rows, an .npz file of mean and covariance, or a folder of images",
-    )
-    parser.add_argument("--study", type=Path, default=Path("config/config.yaml"))
-    parser.add_argument("--steps", default="", help="N, by default 10")
-    parser.add_argument("--error", default="", help="the fewest steps that reach it, in place of N")
-    parser.add_argument(
-        "--sampler",
-        default="exponential_integrator_modified",
-        help="its name, or with parameters: '{family: deis, order: 2}'",
-    )
-    parser.add_argument("--objective", default="kl", help=", ".join(OBJECTIVES))
-    parser.add_argument("--space", default="increments")
-    parser.add_argument("--variance", default="1.0", help="of the stationary law")
-    parser.add_argument("--knots", default="6", help="of a spline")
-    parser.add_argument("--folder", type=Path, default=RESULTS)
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    except NotConvergedError as failure:
+        raise ValueError(str(failure)) from failure
+    parts = (label, found.sampler_label, found.objective, found.space.replace(",", ""))
+    folder = results / re.sub(r"[^\w.=-]", "_", "-".join((*parts, f"N={found.n_steps}")))
+    write_schedule(found, label, folder, asked)
+    yield from _report(found, label, folder, asked, item.entry.law_known)

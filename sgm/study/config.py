@@ -444,7 +444,8 @@ def json_schema() -> dict[str, Any]:
     schema["title"] = "sgm study"
     schema["properties"]["extends"] = {
         "type": "string",
-        "description": "path, from this file, of a config whose keys hold where this has none",
+        "description": "config whose keys hold where this has none: its path from this file, "
+        "or the name of a shipped study",
     }
     schema["anyOf"] = [{"required": ["extends"]}, {"required": schema.pop("required")}]
     return schema

@@ -2,7 +2,7 @@
 
 YAML 1.1, which Snakemake reads too, takes the last of two equal keys, ``010`` for the octal
 8 and ``3:20`` for 200 in base sixty. Each is an error here. A config that ``extends`` another one,
-given by its path from the file, has all keys of that but those it gives itself.
+given by its path from the file or its name, has all keys of that but those it gives itself.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from sgm.shipped import config_file, studies
 
 __all__ = ["read_config", "read_mapping"]
 
@@ -59,7 +61,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     Parameters
     ----------
     path : str or Path
-        A YAML or JSON file.
+        A YAML or JSON file, or the name of a study that is shipped.
 
     Returns
     -------
@@ -73,7 +75,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     """
     read: list[Path] = []
     config: dict[str, Any] = {}
-    here: Path | None = Path(path)
+    here: Path | None = config_file(path)
     while here is not None:
         if here.resolve() in read:
             raise ValueError(f"{path}: extends: {here} is among what it extends: must not be")
@@ -81,9 +83,11 @@ def read_config(path: str | Path) -> dict[str, Any]:
         own = _read(here)
         base = own.pop("extends", None)
         if not (base is None or isinstance(base, str)):
-            raise ValueError(f"{here}: extends = {base!r}: must be the path of a config file")
+            raise ValueError(
+                f"{here}: extends = {base!r}: must be a config file's path, or a shipped study"
+            )
         config = own | config
-        here = None if base is None else here.parent / base
+        here = None if base is None else config_file(base, here.parent)
     return config
 
 
@@ -118,7 +122,10 @@ def _read(path: Path) -> dict[str, Any]:
     """The mapping in one file."""
     if not path.is_file():
         found = "a folder" if path.is_dir() else "not a file" if path.exists() else "not there"
-        raise ValueError(f"{str(path)!r} is {found}: must be the config file of a study")
+        raise ValueError(
+            f"{str(path)!r} is {found}: must be the config file of a study, or one of those that "
+            f"are shipped, {', '.join(studies())}"
+        )
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except UnicodeDecodeError as error:

@@ -30,6 +30,7 @@ from pydantic_core import PydanticCustomError
 
 from sgm.axes import as_labelled
 from sgm.registry import CONTEXT, Count, Entry, Fraction, Positive, Width
+from sgm.shipped import located
 
 __all__ = ["Parameters", "Recipe", "model_of"]
 
@@ -63,8 +64,8 @@ def _truths(value: Any, depth: int = 2) -> Iterator[bool]:
 
 
 def _plain(text: str) -> str:
-    """A path as one writes it: ``./rows.csv`` and ``rows.csv`` are one file."""
-    path = Path(text)
+    """A path as one writes it: ``./rows.csv`` and ``rows.csv`` are one file; or a shipped one."""
+    path = located(text)
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 

@@ -1,32 +1,31 @@
-"""Look at studies, and tidy up: ``python -m sgm.run.inventory.status``, which `make` calls.
-
-    plan          what is left of a study, by stage, and the time that its jobs will take
-    status        the same beside a running Snakemake: what runs, and for how long
-    clean-stale   files of a study that no cell of it names; deletes them with --yes
-    usage         disk space of all studies
+"""Look at studies, and tidy up: what the commands `plan`, `status`, `clean-stale`, `usage` print.
 
 All but `usage` import the `extensions` of the config, which is to execute them: read a stranger's
-before (``python -m sgm.study`` says whether there are any, and executes nothing).
+before (`sgm validate` says whether there are any, and executes nothing).
 
 What Snakemake will do, `snakemake --dry-run` knows better: it looks at the times of all files.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
-import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from sgm.run.check import check
+from sgm.run.check import read_study
 from sgm.run.inventory import disk
 from sgm.run.inventory.progress import survey
-from sgm.study import Plan, Study
-from sgm.study.document import read_config
+from sgm.study import Plan
 
-__all__ = ["format_seconds", "format_table", "main", "plan_of"]
+__all__ = [
+    "clean_text",
+    "format_seconds",
+    "format_table",
+    "plan_of",
+    "plan_text",
+    "status_text",
+    "usage_text",
+]
 
 
 def format_seconds(seconds: float | None) -> str:
@@ -56,7 +55,8 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str
     )
 
 
-def _plan_text(plan: Plan) -> Iterator[str]:
+def plan_text(plan: Plan) -> Iterator[str]:
+    """What is left of a study, by stage, and the time that its jobs will take."""
     stages = survey(plan)
     counts = [(s.files, len(s.done), len(s.new), len(s.stale), s.failed) for s in stages]
     rows = [
@@ -71,7 +71,8 @@ def _plan_text(plan: Plan) -> Iterator[str]:
     yield from plan.notices()
 
 
-def _status_text(plan: Plan) -> Iterator[str]:
+def status_text(plan: Plan) -> Iterator[str]:
+    """The same beside a running Snakemake: what runs, and for how long."""
     stages = survey(plan)
     locked = any(disk.locks())
     counts = [
@@ -107,7 +108,14 @@ def _left(seconds: Sequence[float | None]) -> str:
     return f"at least {format_seconds(sum(known))}" if known else "unknown"
 
 
-def _clean_text(plan: Plan, delete: bool) -> Iterator[str]:
+def clean_text(plan: Plan, delete: bool) -> Iterator[str]:
+    """Files of a study that no cell of it names; they are deleted if so asked.
+
+    Raises
+    ------
+    ValueError
+        If Snakemake runs in this folder: it may be writing them.
+    """
     orphans = disk.orphans(plan)
     if not orphans:
         yield f"{plan.root}: no files but those of the study."
@@ -116,13 +124,14 @@ def _clean_text(plan: Plan, delete: bool) -> Iterator[str]:
     rows.append(("all", disk.format_bytes(sum(map(disk.size, orphans)))))
     yield format_table((f"{len(orphans)} files that no cell names", "size"), rows)
     if not delete:
-        yield "Nothing is deleted; `make clean-stale YES=1` does it."
+        yield "Nothing is deleted; `sgm clean-stale --yes` or `make clean-stale YES=1` does it."
         return
     disk.delete(plan, orphans)
     yield "Deleted."
 
 
-def _usage_text(results: Path) -> Iterator[str]:
+def usage_text(results: Path) -> Iterator[str]:
+    """Disk space of all studies."""
     spaces = disk.usage(results)
     rows: list[tuple[object, ...]] = [
         (s.study, s.kind, s.files, disk.format_bytes(s.bytes)) for s in spaces
@@ -132,51 +141,13 @@ def _usage_text(results: Path) -> Iterator[str]:
     yield format_table(("study", "kind", "files", "on disk"), rows)
 
 
-# --- command line --------------------------------------------------------------------
-
-
 def plan_of(config: str | Path, results: str | Path = "results") -> Plan:
-    """The plan of a study's config file.
+    """The plan of a study by its config file, or by its name if it is shipped.
 
     Raises
     ------
     ValueError
         If there is no such file, it is no config, or one that can't be run.
     """
-    study = Study.parse(read_config(config))
-    check(study)
+    study = read_study(config, trust=True)
     return Plan(study, Path(results) / study.study)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Print one table; exit status 1 with one line on a config that is none."""
-    parser = argparse.ArgumentParser(prog="python -m sgm.run.inventory.status", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("plan", "status", "clean-stale"):
-        commands.add_parser(name).add_argument("study", help="config file")
-    commands.choices["clean-stale"].add_argument("--yes", action="store_true", help="delete them")
-    commands.add_parser("usage")
-    options = parser.parse_args(arguments)
-    try:
-        match options.command:
-            case "plan":
-                lines = _plan_text(plan_of(options.study))
-            case "status":
-                lines = _status_text(plan_of(options.study))
-            case "clean-stale":
-                lines = _clean_text(plan_of(options.study), options.yes)
-            case _:
-                lines = _usage_text(Path("results"))
-        for line in lines:
-            print(line)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as `head`, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except ValueError as error:
-        print(f"{options.command}: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

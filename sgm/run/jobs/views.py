@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgm import __version__
+from sgm.shipped import checkout
 
 if TYPE_CHECKING:
     import xarray as xr  # imported where used: the command line of every job imports this module
@@ -117,8 +118,14 @@ def _provenance() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """Commit of the code, with ``-dirty`` if files differ from it; empty outside git."""
-    here = Path(__file__).parent
+    """Commit of the code, with ``-dirty`` if files differ from it; empty outside git.
+
+    The version alone says which code an installed package is, though it may stand below a
+    repository of the user's.
+    """
+    here = checkout()
+    if here is None:
+        return ""
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],

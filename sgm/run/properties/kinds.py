@@ -55,18 +55,18 @@ def kind_of(name: str, kind: str = "") -> str:
         If there is none, or several and `kind` does not say which.
     """
     if kind and kind not in KINDS:
-        raise ValueError(f"KIND = {kind!r}: must be one of {', '.join(KINDS)}")
+        raise ValueError(f"kind = {kind!r}: must be one of {', '.join(KINDS)}")
     found = [own for own in ([kind] if kind else KINDS) if name in families(own)]
     if "score" in found and families("score")[name].is_network:
-        raise ValueError(f"NAME = {name!r}: networks are part of a study; none to check")
+        raise ValueError(f"name = {name!r}: networks are part of a study; none to check")
     if name in families("process") and not found:
-        raise ValueError(f"NAME = {name!r}: a process is fixed by the study; none to check")
+        raise ValueError(f"name = {name!r}: a process is fixed by the study; none to check")
     if len(found) == 1:
         return found[0]
     if found:
-        raise ValueError(f"NAME = {name!r}: is a {' and a '.join(found)}; say which by KIND=…")
+        raise ValueError(f"name = {name!r}: is a {' and a '.join(found)}; say which by `kind`")
     known = "; ".join(f"{own}: {', '.join(sorted(families(own)))}" for own in KINDS)
-    raise ValueError(f"NAME = {name!r}: no family has this name. Known of each kind: {known}")
+    raise ValueError(f"name = {name!r}: no family has this name. Known of each kind: {known}")
 
 
 def items_of(name: str, file: str = "", parameters: str = "", kind: str = "") -> list[Item]:
@@ -89,7 +89,7 @@ def items_of(name: str, file: str = "", parameters: str = "", kind: str = "") ->
     """
     use_extensions([file] if file else [])
     kind = kind_of(name, kind)
-    given = {"family": name, **read_mapping(parameters, "PARAMETERS")}
+    given = {"family": name, **read_mapping(parameters, "parameters")}
     if kind == "score":
         given = {"sampled": False, **given}
     key = f"{kind}s"
@@ -99,7 +99,7 @@ def items_of(name: str, file: str = "", parameters: str = "", kind: str = "") ->
     except ValueError as error:
         sentence = str(error).removeprefix("the config is not valid\n")
         allowed = _parameters(kind, name)
-        raise ValueError(f"{sentence}. PARAMETERS='…' may give: {allowed}") from None
+        raise ValueError(f"{sentence}. `parameters` may give: {allowed}") from None
     return list(items)
 
 
@@ -128,7 +128,7 @@ def items_in(name: str, config: str, kind: str = "") -> list[Item]:
     found = [item for item in found if not item.entry.is_network]
     if not found:
         labels = ", ".join(item.label for item in every if not item.entry.is_network)
-        raise ValueError(f"NAME = {name!r}: must be a family or label of {config}: {labels}")
+        raise ValueError(f"name = {name!r}: must be a family or label of {config}: {labels}")
     return found
 
 
