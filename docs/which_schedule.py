@@ -84,31 +84,30 @@ def few() -> Iterator[str]:
     yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     for target in map(str, grid.target.values):
         for n in map(int, grid.n_steps.values):
-            runs = grid.sel(target=target, n_steps=n)
-            error = runs.std("seed", ddof=1) / np.sqrt(runs.sizes["seed"])
+            runs = grid.sel(target=target, n_steps=n).transpose("schedule", "time_grid", "seed")
             points = [
                 k for k in runs.schedule.values if k.startswith("best-") and k.endswith(f"-{n}")
             ]
             usual = [k for k in runs.schedule.values if not k.startswith("best-")]
-            means = runs.mean("seed")
+            means = runs.mean("seed", skipna=False)
             place = means.sel(schedule=usual).stack(cell=("schedule", "time_grid")).idxmin().item()
-            others = [k for k in points if k != f"best-{target}-{n}"]
-            told = [
-                *(("beta_a=0", name) for name in _grids(grid)),
-                place,
-                (f"best-{target}-{n}", "uniform"),
-            ]
-            cells = [
-                " ± ".join(
-                    f"{float(part.sel(schedule=k, time_grid=g)):.{digits}g}"
-                    for part, digits in ((means, 3), (error, 1))
-                )
-                for k, g in told
-            ]
+            own = f"best-{target}-{n}"
+            told = [*(("beta_a=0", name) for name in _grids(grid)), place, (own, "uniform")]
+            cells = [_told(runs.sel(schedule=k, time_grid=g).values) for k, g in told]
+            least = int(np.argmin([float(means.sel(schedule=k, time_grid=g)) for k, g in told]))
+            cells[least] = f"**{cells[least]}**"
             cells[3] += f" ({place[0]}, {place[1].partition('_')[0]})"
-            cells[4] = f"**{cells[4]}**"
-            worst = float(means.sel(schedule=others, time_grid="uniform").max())
-            yield f"| {target} | {n} | {' | '.join(cells)} | {worst:.3g} |"
+            others = means.sel(schedule=[k for k in points if k != own], time_grid="uniform")
+            cells.append(_told(others.max().values.reshape(1)))
+            yield f"| {target} | {n} | {' | '.join(cells)} |"
+
+
+def _told(runs: np.ndarray) -> str:
+    """Mean and standard error; ∞ if a run has no finite KL."""
+    if not np.isfinite(runs).all():
+        return "∞"
+    error = f" ± {runs.std(ddof=1) / np.sqrt(len(runs)):.1g}" if len(runs) > 1 else ""
+    return f"{runs.mean():.3g}{error}"
 
 
 def _grids(grid: xr.DataArray) -> list[str]:
