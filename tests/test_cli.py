@@ -15,7 +15,7 @@ import yaml
 
 import sgm
 from sgm import cli, published, shipped
-from sgm.run import views
+from sgm.run.jobs import views
 from sgm.study import Study
 from sgm.study.document import read_config
 from tests.workflow import ROOT, tiny

@@ -104,6 +104,7 @@ PARSED = {
     ("docs/extend.md", "A network of your own"),
     ("docs/cluster.md", "Slurm"),
     ("docs/schedules.md", "One network for all schedules"),
+    ("docs/objectives.md", "The losses"),
 }
 
 

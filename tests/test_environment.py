@@ -70,7 +70,7 @@ def test_the_lock_files_hold_exactly_what_the_project_requires() -> None:
 def test_all_version_numbers_agree() -> None:
     """Of the package, its metadata, the citation and the newest heading of the changelog."""
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert pyproject["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "sgm.__version__"}
+    assert pyproject["tool"]["hatch"]["version"] == {"path": "sgm/__init__.py"}
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]
     changes = (ROOT / "CHANGELOG.md").read_text()
     (newest, *older) = re.findall(r"^## (\d+\.\d+\.\d+)", changes, flags=re.MULTILINE)

@@ -24,7 +24,7 @@ from sgm.run.check import check
 from sgm.schedules import BetaSchedule, ConstantSchedule, CosineSchedule, GeometricSchedule
 from sgm.store import DONE
 from sgm.study import Plan, Study
-from sgm.study.__main__ import inspect
+from sgm.run.check import read_study
 from sgm.study.document import read_config
 from sgm.training import Recipe, train_networks
 from tests.data.modules import Convolution, Exact
@@ -451,9 +451,9 @@ def test_a_builder_runs_only_if_it_is_trusted(tmp_path: Path) -> None:
         text = yaml.safe_dump(config | {"scores": [config["scores"][0], score]})
         (tmp_path / "study.yaml").write_text(text)
         with pytest.raises(ValueError, match=r"builder = 'os:getcwd': executes code; read it befo"):
-            inspect(tmp_path / "study.yaml")
+            read_study(tmp_path / "study.yaml")
         with pytest.raises(ValueError, match=r"must build a torch.nn.Module"):
-            inspect(tmp_path / "study.yaml", trust=True)
+            read_study(tmp_path / "study.yaml", trust=True)
 
 
 def test_a_librarys_u_net_learns_digits(tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ def test_sliced_takes_the_score_along_its_directions() -> None:
     for direction in probes[0, 0]:
         total += float((direction @ s) ** 2 + 2 * direction @ jacobian @ direction) / 2
     found = sliced_loss(lambda x: x @ jacobian.T, x, probes)
-    assert float(found) == pytest.approx(total, rel=1e-6)
+    assert found.item() == pytest.approx(total, rel=1e-6)
 
 
 @pytest.mark.parametrize("smooth", [True, False])

@@ -136,7 +136,8 @@ def test_all_samplers_are_run_that_depend_on_the_integral_alone():
         "restart": {"restarts": 2, "low": 0.0625, "high": 0.25},
     }
     known = dict(RUNS) | others
-    for name in set(samplers.__all__) - {"Stage", "Steps", "program", "symbols"}:
+    # langevin asks at the last level alone: there is no schedule to seek
+    for name in set(samplers.__all__) - {"Stage", "Steps", "program", "symbols", "langevin"}:
         outputs = []
         for schedule, grid in ((linear, times), (ConstantSchedule(1.0, total), moved)):
             process = VPProcess(schedule, 1.0)
@@ -580,7 +581,7 @@ def test_the_tables_of_the_page():
     )
     module.__spec__.loader.exec_module(module)
     for sampler in module.SAMPLERS:
-        _, part = re.split(f"\n`{sampler}`.*:\n", page)
+        _, part = re.split(rf"\n`{sampler}`(?:, \w+ = [\d.]+)?:\n", page)
         part = part.split("\n\n`")[0]
         header = next(iter(module.table(sampler, [])))
         assert header in part

@@ -449,18 +449,6 @@ def test_the_page_says_how_large_it_is(tmp_path: Path) -> None:
     assert size < 3e6  # 33,120 rows
 
 
-def test_what_the_page_needs_is_packaged() -> None:
-    about = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    patterns = about["tool"]["setuptools"]["package-data"]["sgm"]
-    packaged = {path for pattern in patterns for path in (ROOT / "sgm").glob(pattern)}
-    needed = {
-        path for folder in ("templates", "vendor/tabulator")
-        for path in (ROOT / "sgm/report" / folder).iterdir()
-    }  # fmt: skip
-    assert len(needed) == 8
-    assert needed <= packaged
-
-
 def test_the_vendored_library_is_what_its_table_says() -> None:
     folder = ROOT / "sgm/report/vendor"
     (version,) = re.findall(r"\| ([\d.]+) \| MIT", (folder / "README.md").read_text())

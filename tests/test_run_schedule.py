@@ -207,7 +207,7 @@ def test_a_folder_of_images_counts_by_its_moments(capsys: pytest.CaptureFixture[
         ("--data mine.csv --objective path --sampler ddim", "objective = 'path': is a bound for"),
         ("--data mine.csv --sampler restart", "sampler = 'restart': must be one of"),
         ("--data mine.csv --sampler deis", "deis: order: this key is required"),
-        ("--data mine.csv --sampler '{family: deis'", "SAMPLER = '{family: deis': must be YAML"),
+        ("--data mine.csv --sampler '{family: deis'", "sampler = '{family: deis': must be YAML"),
         ("--data mine.csv --sampler unipc --error 1", "sampler = 'unipc': an error can be asked"),
         ("--data mine.csv --space q", "space = 'q': must be one of increments"),
         ("--data singular.npz", "not positive definite"),

@@ -92,7 +92,9 @@ def test_the_wheel_holds_what_a_study_is_run_with(wheel: Path) -> None:
     for top in ("Snakefile", "workflow", "config", "profiles", "requirements.txt"):
         files = subprocess.check_output([*listed, top], cwd=ROOT, text=True).splitlines()
         assert {f"sgm/share/{name}" for name in files} <= names, top
-    assert "sgm/py.typed" in names
+    pages = subprocess.check_output([*listed, "sgm/report"], cwd=ROOT, text=True).splitlines()
+    assert any("/vendor/" in name for name in pages)
+    assert {"sgm/py.typed", *pages} <= names
     assert not [name for name in names if "published/" in name or name.startswith("tests")]
     (top_level,) = {name.partition("/")[0] for name in names} - {"sgm"}
     assert top_level.startswith("sgm_workbench-")

@@ -38,6 +38,7 @@ MODULES = (
     "sgm.ranking",
     "sgm.comparison",
     "sgm.leaderboard",
+    "sgm.plot",
 )
 
 
