@@ -20,11 +20,10 @@ from sgm.gather import gather
 from sgm.gaussian import Gaussian
 from sgm.networks import ScoreEnsemble, finished, require_module
 from sgm.processes import Process, VEProcess, VPProcess
-from sgm.run.check import check
+from sgm.run.check import check, read_study
 from sgm.schedules import BetaSchedule, ConstantSchedule, CosineSchedule, GeometricSchedule
 from sgm.store import DONE
 from sgm.study import Plan, Study
-from sgm.run.check import read_study
 from sgm.study.document import read_config
 from sgm.training import Recipe, train_networks
 from tests.data.modules import Convolution, Exact

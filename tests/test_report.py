@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shlex
-import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
