@@ -3,6 +3,8 @@
 from snakemake.logging import logger
 from snakemake.utils import min_version
 
+from sgm.shipped import checkout
+
 min_version("9.11")
 
 
@@ -38,6 +40,5 @@ onsuccess:
     answers = Path(plan.root, "tables/answers.txt")
     if answers.exists():  # not where other files were asked for
         logger.info(answers.read_text(encoding="utf-8").rstrip())
-    logger.info(
-        f"The results are in {plan.root}; `make report STUDY={plan.root}` puts them on one page."
-    )
+    report = f"make report STUDY={plan.root}" if checkout() else f"sgm report {plan.root}"
+    logger.info(f"The results are in {plan.root}; `{report}` puts them on one page.")

@@ -117,7 +117,7 @@ def test_a_study_runs_without_a_checkout(run: Run, monkeypatch: pytest.MonkeyPat
     )
     (here / "mine.yaml").write_text(yaml.safe_dump(config))
     said = run(STUDY)
-    assert "The results are in results/mine." in said.stderr
+    assert "The results are in results/mine; `sgm report results/mine` puts" in said.stderr
     assert "] train isotropic" in said.stderr  # our logger's line
     monkeypatch.chdir(here)
     grid = open_grid("mine")
