@@ -40,5 +40,11 @@ onsuccess:
     answers = Path(plan.root, "tables/answers.txt")
     if answers.exists():  # not where other files were asked for
         logger.info(answers.read_text(encoding="utf-8").rstrip())
-    report = f"make report STUDY={plan.root}" if checkout() else f"sgm report {plan.root}"
-    logger.info(f"The results are in {plan.root}; `{report}` puts them on one page.")
+    report = (
+        f"make report STUDY={plan.root}"
+        if checkout()
+        else f"sgm report {plan.root}"
+    )
+    logger.info(
+        f"The results are in {plan.root}; `{report}` puts them on one page."
+    )
