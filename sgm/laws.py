@@ -31,6 +31,7 @@ __all__ = [
     "chain_error",
     "chain_laws",
     "probability_flow_limit",
+    "register_moments",
     "reverse_sde_limit",
     "sampler_law",
     "step_deviations",
@@ -319,9 +320,36 @@ def _recursion(
     steps: Steps, factor: Array, shift: Array, mean: Array, variance: float
 ) -> tuple[Array, Array]:
     """Means and variances of the point of each stage and of the output, shape (n_stages + 1, d)."""
+    r = steps.registers
+    points = np.concatenate([steps.point, np.eye(r)[:1]])
+    centers, covariances = register_moments(steps, factor, shift, mean, variance)
+    means = np.einsum("kr,kdr->kd", points, centers, order="C")
+    variances = np.einsum("kr,kdrs,ks->kd", points, covariances, points)
+    return means, np.maximum(variances, 0.0)
+
+
+def register_moments(
+    steps: Steps, factor: Array, shift: Array, mean: npt.ArrayLike, variance: float
+) -> tuple[Array, Array]:
+    """Means and covariances of the registers before each stage and after the last one.
+
+    Parameters
+    ----------
+    steps : Steps
+    factor, shift : ndarray
+        Its `affine_stages`.
+    mean : array_like, shape (d,) or ()
+        Of the sample at the start; the other registers start at 0.
+    variance : float
+        The same of its variance.
+
+    Returns
+    -------
+    means : ndarray, shape (n_stages + 1, d, r)
+    covariances : ndarray, shape (n_stages + 1, d, r, r)
+    """
     n, d, r, _ = factor.shape
     noise = steps.noise.reshape(n, r)
-    points = np.concatenate([steps.point, np.eye(r)[:1]])
     center, covariance = np.zeros((d, r, 1)), np.zeros((d, r, r))
     center[:, 0, 0], covariance[:, 0, 0] = mean, variance
     centers, covariances = [center], [covariance]
@@ -332,9 +360,7 @@ def _recursion(
         else:
             covariances.append(p @ covariances[-1] @ p.swapaxes(-1, -2) + np.outer(rho, rho))
             centers.append(p @ centers[-1] + q)
-    means = np.einsum("kr,kdr->kd", points, np.array(centers)[..., 0], order="C")
-    variances = np.einsum("kr,kdrs,ks->kd", points, np.array(covariances), points)
-    return means, np.maximum(variances, 0.0)
+    return np.array(centers)[..., 0], np.array(covariances)
 
 
 def _at_horizon(process: Process, law: Gaussian) -> tuple[float, float, Array]:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sgm.gaussian import Gaussian
-from sgm.laws import affine_stages
+from sgm.laws import affine_stages, register_moments
 from sgm.processes import VPProcess
 from sgm.samplers import Steps
 from sgm.schedules import ConstantSchedule
@@ -64,17 +64,11 @@ class Moments:
         # of mean 1, so that the mean of the output is 1 + ε
         self.law = Gaussian.diagonal(np.ones_like(variances), variance * variances)
         self.steps, (self.factor, self.offset, self.noise) = self._stages(levels)
-        r, d = self.steps.registers, len(variances)
-        center, covariance = np.zeros((d, r)), np.zeros((d, r, r))
-        covariance[:, 0, 0] = variance
-        self.centers, self.covariances = [center], [covariance]
-        for p, q, rho in zip(self.factor, self.offset, self.noise, strict=True):
-            center = (p @ center[..., None])[..., 0] + q
-            covariance = p @ covariance @ p.swapaxes(-1, -2) + np.outer(rho, rho)
-            self.centers.append(center)
-            self.covariances.append(covariance)
-        self.shift = center[:, 0] - 1.0
-        self.variance = covariance[:, 0, 0] / variance
+        self.centers, self.covariances = register_moments(
+            self.steps, self.factor, self.offset, 0.0, variance
+        )
+        self.shift = self.centers[-1, :, 0] - 1.0
+        self.variance = self.covariances[-1, :, 0, 0] / variance
 
     def _stages(self, levels: Array) -> tuple[Steps, tuple[Array, Array, Array]]:
         """P of shape (n, d, r, r), q of shape (n, d, r) and ρ of shape (n, r)."""
