@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from sgm.arguments import require_instance
 from sgm.gaussian import Gaussian, require_single
+from sgm.learned import DescentScore
 from sgm.processes import Process
 from sgm.samplers import Steps
 from sgm.scores import GaussianScore, exact
@@ -30,6 +31,7 @@ __all__ = [
     "affine_stages",
     "chain_error",
     "chain_laws",
+    "matrix_law",
     "probability_flow_limit",
     "register_moments",
     "reverse_sde_limit",
@@ -75,6 +77,65 @@ def sampler_law(steps: Steps, score: GaussianScore, prior: Gaussian) -> Gaussian
         lost = np.full(prior.dimension, np.inf)
         return Gaussian(lost, lost, score.law.basis)
     return Gaussian(mean @ score.law.basis.T, variance, score.law.basis)
+
+
+def matrix_law(steps: Steps, score: DescentScore, prior: Gaussian) -> Gaussian:
+    """Exact law of a sampler's output for an affine score without an eigenbasis.
+
+    The suffix products of the module's docstring with matrices in place of numbers: a stage
+    R′ = M R + g s(τ, c·R) + ρ z takes the rows S of the output, shape (d, r, d), to
+    S M + (Σ_i g_i S_i) A ⊗ c.
+
+    Parameters
+    ----------
+    steps : Steps
+    score : DescentScore
+    prior : Gaussian
+        Law of the start, isotropic.
+
+    Returns
+    -------
+    Gaussian
+        In its own eigenbasis. A law that leaves the range of float64 has infinite variances.
+
+    Raises
+    ------
+    ValueError
+        If `prior` is not isotropic, or of another dimension; if a step is so long that its
+        terms cancel to less than float64 resolves; if a stage asks at a time without noise.
+    """
+    require_instance(Steps, steps=steps)
+    require_instance(DescentScore, score=score)
+    require_single(prior=prior)
+    if prior.dimension != score.dimension:
+        raise ValueError(f"prior: dimension = {prior.dimension}: must be {score.dimension}")
+    if np.any(prior.eigenvalues != prior.eigenvalues[0]):
+        raise ValueError("prior must be isotropic: its eigenvalues differ")
+    steps.require_precision(float(np.finfo(np.float64).eps))
+    n, r, d = len(steps), steps.registers, score.dimension
+    slopes, offsets = np.zeros((n, d, d)), np.zeros((n, d))
+    slopes[steps.evaluated], offsets[steps.evaluated] = score.matrices(
+        steps.score_time[steps.evaluated]
+    )
+    state = steps.state.reshape(n, r, r)
+    gain, noise = steps.score.reshape(n, r), steps.noise.reshape(n, r)
+    rows = np.zeros((d, r, d))
+    rows[:, 0] = np.eye(d)
+    mean, covariance = np.zeros(d), np.zeros((d, d))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for k in range(n - 1, -1, -1):
+            drawn, kicked = (np.einsum("irk,r->ik", rows, own[k]) for own in (noise, gain))
+            covariance += drawn @ drawn.T
+            mean += kicked @ offsets[k]
+            through = (kicked @ slopes[k])[:, None] * steps.point[k][:, None]
+            rows = np.einsum("irk,rs->isk", rows, state[k]) + through
+        mean += rows[:, 0] @ prior.mean
+        covariance += prior.eigenvalues[0] * rows[:, 0] @ rows[:, 0].T
+    if not (np.all(np.isfinite(mean)) and np.all(np.isfinite(covariance))):
+        lost = np.full(d, np.inf)
+        return Gaussian(lost, lost, np.eye(d))
+    variances, basis = np.linalg.eigh((covariance + covariance.T) / 2)
+    return Gaussian(mean, np.maximum(variances, 0.0), basis)
 
 
 def chain_laws(steps: Steps, score: GaussianScore, prior: Gaussian) -> Gaussian:

@@ -9,6 +9,7 @@ Figures and tables know no measure by name. The attributes of a variable say wha
                        the sampler, `unbiased` the estimate without its bias,
                        `standard_error` that of one run, `coupled` the estimate
                        below the floor, `bound` the theorem's total;
+                       `closed` "1" if each run is a closed form;
                        `floor_power` p if values add to the floor as pᵗʰ powers
     role="bound"       a theorem's total; `label`, `units`; `parts` the variables that sum
                        to it, from the bottom of the stack to its top, and `refined` other
@@ -96,6 +97,7 @@ class Divergence:
     bound: str
     floor_power: float  # 0: unknown how values add to the floor
     ranks: bool  # whether less is better; an NLL below that of true rows is no better
+    closed: bool = False  # whether each run is a closed form
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,7 @@ def divergences_of(grid: xr.Dataset) -> list[Divergence]:
             units=units_of(variable),
             floor_power=float(attrs.get("floor_power", 0)),
             ranks=str(attrs.get("ranks", "1")) != "0",
+            closed=str(attrs.get("closed", "0")) == "1",
             **{key: value if value in grid else "" for key, value in named.items()},
         )
         if divergence.figure in found:

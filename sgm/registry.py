@@ -82,7 +82,7 @@ HOMES = {
     "target": ["sgm.targets"],
     "schedule": ["sgm.schedules.levels", "sgm.schedules.knots", "sgm.schedules"],
     "process": ["sgm.processes"],
-    "score": ["sgm.scores"],
+    "score": ["sgm.scores", "sgm.learned"],
     "sampler": ["sgm.samplers"],
     "time_grid": ["sgm.timegrids"],
     "divergence": ["sgm.measures.divergences", "sgm.measures.coverage"],
@@ -95,7 +95,7 @@ CONTEXT: dict[str, tuple[str, ...]] = {
     "target": (),
     "schedule": ("horizon", "variance"),
     "process": ("schedule",),
-    "score": ("process", "law"),
+    "score": ("process", "law", "train", "generator"),
     "sampler": ("process", "times"),
     "time_grid": ("process", "horizon", "n_steps", "law", "stop"),
     "divergence": ("sample", "generated", "reference", "target", "train", "heldout", "control"),
@@ -214,6 +214,9 @@ class Entry:
         if self.exact:
             twin = any(variable.axes == GRID for variable in self.variables)
             require(twin, "exact: the axes of one of the variables", ", ".join(GRID))
+        if self.learns:
+            said = f"needs = {self.needs!r} of a score that learns from `train`"
+            require(self.needs == "gaussian", said, "'gaussian', for the law of what it leads to")
         if self.objection:
             said = {f"{v.name}_objection": v.about.get("objection") for v in self.variables}
             judged = {key: value for key, value in said.items() if value}
@@ -280,6 +283,13 @@ class Entry:
     def is_network(self) -> bool:
         """Of a score: whether it is a network's, of which the error is estimated from draws."""
         return self.kind == "score" and isinstance(self.builder, str)
+
+    @property
+    def learns(self) -> bool:
+        """Of a score: whether it is fitted to the training rows of each seed, without a network."""
+        if self.kind != "score" or self.is_network:
+            return False
+        return "train" in inspect.signature(self.builder).parameters  # type: ignore[arg-type]
 
     @property
     def law_known(self) -> bool:

@@ -7,6 +7,7 @@ that figures and tables read the grid alone and treat a user's divergence like o
     figure, label     the figure's name, and the label of its axis
     floor, floor_sd, exact, unbiased, standard_error, bound
                       of a divergence: the variables that belong beside it
+    closed            "1" if each run is a closed form, with no sample and no estimator
     ranks             "0" if less is not better, so that no schedule is best by it
     coupled           the estimate below the floor, with a chain of known law beside the sampler's
     shared_error      of a coupled estimate: the part of its error that all seeds share
@@ -40,7 +41,7 @@ VERDICT = ("target", "sampler")
 ABOUT = (
     "role", "figure", "label", "floor", "floor_sd", "exact", "unbiased", "standard_error",
     "coupled", "shared_error", "bound",
-    "ranks", "floor_power", "parts", "refined", "budget", "objection", "divergence",
+    "closed", "ranks", "floor_power", "parts", "refined", "budget", "objection", "divergence",
 )  # fmt: skip
 
 

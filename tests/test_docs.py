@@ -178,6 +178,8 @@ def test_the_users_file_of_every_family_runs(mine: dict[str, Any]) -> None:
     theorem = grid.kl_terminal_log_sobolev_applicable
     assert (theorem == (grid.target == "equicorrelated")).all()
     assert np.isfinite(own.mean_gap_exact.sel(score=["exact", "floored_least=0.6"])).all()
+    fitted = own.kl_learned.sel(score="shrunk_weight=0.1", time_grid="uniform")
+    assert np.isfinite(fitted).all()
     assert np.isnan(grid.mean_gap_exact.sel(target=["cross", "iris"])).all()
     learnt = grid.kurtosis_excess.sel(target="iris", score=["trained", "modulated"])
     assert np.isfinite(learnt).all()

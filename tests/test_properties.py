@@ -85,7 +85,13 @@ PARAMETERS = {
         "score_optimal": "velocity: unit",
         "constant_rate": "exponent: 1, scale: 1",
     },
-    "score": {"scaled": "eps: [0.1, -0.3]", "biased": "eps: 0.2", "plugin": "eps: 0.2"},
+    "score": {
+        "scaled": "eps: [0.1, -0.3]",
+        "biased": "eps: 0.2",
+        "plugin": "eps: 0.2",
+        "affine": "n_rows: [100, 1000]",
+        "affine_sgd": "n_rows: 1000, steps: 50, learning_rate: 0.01",
+    },
     "sampler": {
         "ddim": "eta: 0.5",
         "edm": "s_churn: 5",

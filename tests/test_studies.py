@@ -17,6 +17,7 @@ from sgm.store import DONE, FAILED, NOT_APPLICABLE
 from sgm.store.grid import open_grid, write_grid
 from sgm.study import Item, Plan, Study, Variable
 from sgm.study.document import read_config
+from sgm.study.variables import LEARNED_LAW
 from sgm.variables import GRID
 from tests.images import with_images
 from tests.workflow import run_jobs
@@ -54,6 +55,10 @@ def shrunk(config: dict[str, Any]) -> dict[str, Any]:
     for score in small["scores"]:
         if isinstance(score.get("eps"), list):
             score["eps"] = score["eps"][:2]
+        if "n_rows" in score:
+            score["n_rows"] = [30, 150]
+        if "learning_rate" in score:  # of a descent
+            score["steps"] = 20
         if "recipe" in score:
             own = ("channels", "token_width", "channel_width")
             widths = own if "architecture" in score["recipe"] else ("width",)
@@ -143,6 +148,8 @@ def _has(plan: Plan, variable: Variable, target: Item) -> bool:
         # of other laws a long run stands in for that of the chain
         partly = "coupled" in variable.name and not variable.name.startswith("mmd")
         return coupled and (gaussian or partly or variable.name == "w2_coupling")
+    if variable in LEARNED_LAW:
+        return bool(plan.learned(target))
     if "objection" in variable.name or "applicable" in variable.name:
         return True
     for item in plan.measures("bounds", target):

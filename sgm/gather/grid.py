@@ -160,6 +160,23 @@ class _Grid:
             else:
                 self.values[name][row] = value
 
+    def add_learned(self, labels: Mapping[str, str], cells: Arrays) -> None:
+        """What a block of seeds has learnt for one target: arrays over all other axes."""
+        own = self.members(labels)["seed"]
+        places: dict[str, Any] = {
+            "seed": own.in_grid,
+            "score": [self.position["score"][label] for label in cells["score"]],
+        }
+        for name, value in cells.items():
+            variable = self.variables.get(name)
+            if variable is None:
+                continue
+            view = self.values[name][self.position["target"][labels["target"]]]
+            axes = variable.axes[1:]
+            if "seed" in axes:
+                value = np.take(value, own.in_file, axis=axes.index("seed"))
+            view[np.ix_(*(places.get(a, range(len(self.position[a]))) for a in axes))] = value
+
     def add_objections(self, axes: Arrays) -> None:
         """Where the bounds are theorems, and why they are not elsewhere."""
         for name in self.variables.keys() & axes.keys():
@@ -230,7 +247,16 @@ def gather(plan: Plan, provenance: Mapping[str, str]) -> xr.Dataset:
     grid = _Grid(plan)
     grid.add_expected_status()
     damaged = []
-    for kind in ("floors", "training", "bounds", "likelihood", "divergences", "exact", "axes"):
+    for kind in (
+        "floors",
+        "training",
+        "bounds",
+        "likelihood",
+        "divergences",
+        "exact",
+        "learned",
+        "axes",
+    ):
         for labels in plan.cells(kind):
             try:
                 cells = plan.read(kind, labels)
@@ -241,6 +267,8 @@ def gather(plan: Plan, provenance: Mapping[str, str]) -> xr.Dataset:
                 axes = cells
             elif kind == "exact":
                 grid.add_exact(labels["target"], cells)
+            elif kind == "learned":
+                grid.add_learned(labels, cells)
             else:
                 grid.add_block(labels, cells)
             if kind == "training":

@@ -41,6 +41,7 @@ from sgm.plots.heatmap import map_figure
 from sgm.plots.histogram import histogram_figure
 from sgm.plots.horizon import horizon_figure
 from sgm.plots.leaderboard import leaderboard_figure
+from sgm.plots.learned import learned_figure
 from sgm.plots.optimal_schedule import optimal_schedule_figure
 from sgm.plots.samples import samples_figure
 from sgm.plots.schedules import schedules_figure
@@ -63,6 +64,7 @@ __all__ = [
     "histogram_figure",
     "horizon_figure",
     "leaderboard_figure",
+    "learned_figure",
     "map_figure",
     "optimal_schedule_figure",
     "samples_figure",
@@ -120,6 +122,7 @@ FIGURES: dict[str, Callable[..., Drawn]] = {
     "elbo": elbo_figure,
     "horizon": horizon_figure,
     "histogram": histogram_figure,
+    "learned": learned_figure,
     "map": map_figure,
 }
 
@@ -134,9 +137,10 @@ def draw(data: xr.Dataset, stem: str, x: str | None = None) -> Drawn:
     stem : str
         ``schedules``, ``calibration``, ``coverage``, ``agreement``; or one a target:
         ``comparison/<target>``, ``samples/<target>``, ``elbo/<target>``, ``horizon/<target>``,
-        ``histogram/<target>``, ``map/<target>``, ``theory/<target>``, ``<figure>/<target>`` for
-        the `figure` of a divergence such as ``kl``, ``kl_decomposition/<target>`` for the
-        bound ``kl_bound``, and ``w2_one_step_budget/<target>`` for a bound with shares over time;
+        ``histogram/<target>``, ``map/<target>``, ``learned/<target>``, ``theory/<target>``,
+        ``<figure>/<target>`` for the `figure` of a divergence such as ``kl``,
+        ``kl_decomposition/<target>`` for the bound ``kl_bound``, and
+        ``w2_one_step_budget/<target>`` for a bound with shares over time;
         or one a divergence: ``leaderboard/<figure>``.
     x : str, optional
         What stands on x: a number that varies in the grid (`sgm.reading.numeric_axes`), such as

@@ -43,6 +43,7 @@ from sgm.reading import (
     Divergence,
     bounds_on,
     divergence_named,
+    divergences_of,
     finite,
     resolved,
     why_empty,
@@ -52,6 +53,7 @@ from sgm.reading import (
 CURVES = {
     "bound": Look("upper bound", C.BLUE, "-", "s", size=3.0, band=MEAN_SD),
     "empirical": Look("empirical", C.VERMILLION, "-", "o", band=MEAN_SD),
+    "closed": Look("exact of each run", C.VERMILLION, "-", "o", band=MEAN_SD),
     "coupled": Look("estimate coupled to the exact score", C.VERMILLION, "-", "o", band=MEAN_SD),
     "expected": Look("", C.ORANGE, (0, (5, 2)), width=1.1, order=2),
     "plain": Look("plain estimate of the same rows", C.ORANGE, (0, (5, 2)), width=1.1),
@@ -124,7 +126,7 @@ def divergence_page(
     """Frame and page of `divergence_figure`: a track the divergence, and one a bound above it."""
     measure = divergence_named(grid, divergence)
     bounds = bounds_on(grid, measure)
-    view = View.of(grid, target, x)
+    view = View.of(_measured(grid, target, measure), target, x)
     main, errors = _errors(view, measure)
     tables = [*(table for bound in bounds for table in _bound(view, bound)), *errors]
     frame = make_frame(tables, target, view.columns)
@@ -173,6 +175,25 @@ def divergence_page(
     return frame, page
 
 
+def _measured(grid: xr.Dataset, target: str, measure: Divergence) -> xr.Dataset:
+    """Without the scores that only a closed form measures where another divergence is drawn."""
+    closed = [own for own in divergences_of(grid) if own.closed]
+    if not closed or target not in grid.indexes["target"]:
+        return grid
+    cells = grid.sel(target=target)
+
+    def numbers(*names: str) -> xr.DataArray:
+        found = [finite(cells, name).notnull() for name in names if name]
+        return xr.concat(
+            [own.any([d for d in own.dims if d != "score"]) for own in found], "n"
+        ).any("n")
+
+    here = numbers(measure.name, measure.exact)
+    elsewhere = numbers(*(own.name for own in closed if own != measure))
+    kept = here if measure.closed else here | ~elsewhere
+    return grid.sel(score=kept.values) if kept.any() else grid
+
+
 def _bound(view: View, bound: Bound) -> list[pd.DataFrame]:
     """The bound, split by why it is none."""
     table = view.table(bound.name).assign(axis=bound.name)
@@ -199,6 +220,7 @@ def _errors(view: View, measure: Divergence) -> tuple[str, list[pd.DataFrame]]:
     best = resolved(cells, measure)
     coupled = best != measure.name
     main, curve = view.table(best), "coupled" if coupled else "empirical"
+    curve = "closed" if measure.closed else curve
     if main["y"].isna().all() and measure.exact and not (main["n_failed"] > 0).any():
         perfect = set(cells["score_family"].values.tolist()) == {"exact"}
         main, curve = view.table(measure.exact), "exact score" if perfect else "exact law"

@@ -21,6 +21,7 @@ from sgm.arguments import require_instance
 from sgm.densities import Law
 from sgm.elbo import time_quadrature
 from sgm.gaussian import Gaussian
+from sgm.learned import DescentScore
 from sgm.processes import Process, matching_times
 from sgm.registry import line_of
 from sgm.run.build import (
@@ -87,6 +88,9 @@ def check(study: Study) -> None:
                     if not study.runs(item, score):
                         continue
                     with _named("scores", score):
+                        if score.entry.learns:
+                            _check_learned(study, score, target, process)
+                            continue
                         if not score.entry.is_network:
                             built = build(score.spec, process=process, law=target.law)
                             require_instance((GaussianScore, DensityScore), returned=built)
@@ -331,6 +335,15 @@ def _check_network(
     except ValueError as error:
         raise ValueError(f"target {item.label!r}: {error}") from error
     return architecture
+
+
+def _check_learned(study: Study, score: Item, target: Target, process: Process) -> None:
+    """A score that is fitted to rows, from as many as a seed has."""
+    assert target.law is not None
+    rows = target.law.sample(study.n_train, np.random.default_rng(0))
+    generator = np.random.default_rng(0)
+    built = build(score.spec, process=process, law=target.law, train=rows, generator=generator)
+    require_instance((GaussianScore, DescentScore), returned=built)
 
 
 def _check_process(

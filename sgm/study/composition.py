@@ -46,6 +46,15 @@ class Composition:
         """Whether replicates of a score are simulated for a target."""
         return self.study.runs(target, score) and getattr(score.parameters, "sampled", True)
 
+    def learned(self, target: Item) -> list[Item]:
+        """The scores of a target that are fitted to a seed's rows without a network."""
+        return [s for s in self.study.scores if s.entry.learns and self.study.runs(target, s)]
+
+    def untrained(self, target: Item) -> list[Item]:
+        """The scores of a target that no rows have a part in: exact or perturbed."""
+        scores = (s for s in self.study.scores if not (s.entry.is_network or s.entry.learns))
+        return [score for score in scores if self.study.runs(target, score)]
+
     def has_file(self, kind: str, labels: Mapping[str, str]) -> bool:
         """Whether a kind of file exists at some labels."""
         study = self.study
@@ -58,9 +67,11 @@ class Composition:
             sampled = any(self.is_sampled(target, score) for score in scores)
             match kind:
                 case "data":
-                    return sampled
+                    return sampled or bool(self.learned(target))
                 case "exact":
-                    return any(not score.entry.is_network for score in scores)
+                    return bool(self.untrained(target))
+                case "learned":
+                    return bool(self.learned(target))
                 case "floors":
                     return sampled and bool(self.with_floor(target))
                 case "reference":
@@ -75,7 +86,8 @@ class Composition:
             case "samples" | "divergences":
                 return self.is_sampled(target, score)
             case "likelihood":
-                return study.likelihood is not None and study.runs(target, score)
+                asked = study.likelihood is not None and not score.entry.learns
+                return asked and study.runs(target, score)
             case "pictures":
                 chosen = study.pictures is not None and labels["schedule"] in (
                     study.pictures.schedules

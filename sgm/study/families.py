@@ -200,6 +200,12 @@ class Affine(Score):
     sampled: bool
 
 
+class Learned(Score):
+    """Fitted to the training rows of each seed, in closed form: nothing is sampled."""
+
+    sampled: ClassVar[bool] = False
+
+
 _BASES: dict[str, type[Parameters]] = {"schedule": Schedule, "time_grid": TimeGrid, "score": Affine}
 
 
@@ -228,6 +234,7 @@ def model_of(entry: Entry) -> type[Parameters]:
         text = Field(description=said.get(argument.name))
         fields[argument.name] = Annotated[kind, text], default
     base = KnownTarget if known else _BASES.get(entry.kind, Parameters)
+    base = Learned if entry.learns else base
     try:
         model = create_model(
             entry.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sgm.study.composition import Composition
 from sgm.study.config import Item
+from sgm.study.variables import LEARNED_LAW
 
 __all__ = ["figures"]
 
@@ -39,7 +40,7 @@ def _all(cells: Composition) -> list[str]:
     for target in study.targets:
         scores = [score for score in study.scores if study.runs(target, score)]
         sampled = [score for score in scores if cells.is_sampled(target, score)]
-        exact = target.entry.law == "gaussian" and any(not s.entry.is_network for s in scores)
+        exact = target.entry.law == "gaussian" and bool(cells.untrained(target))
         for item in cells.measures("divergences", target):
             for variable in item.entry.variables:
                 drawn = variable.about.get("role") == "divergence"
@@ -47,6 +48,13 @@ def _all(cells: Composition) -> list[str]:
                     stems.append(f"{variable.about['figure']}/{target.label}")
                     if variable.about.get("ranks") != "0":
                         ranked.append(variable.about["figure"])
+        if cells.learned(target):
+            stems += [
+                f"{variable.about['figure']}/{target.label}"
+                for variable in LEARNED_LAW
+                if variable.about.get("role") == "divergence"
+            ]
+            stems.append(f"learned/{target.label}")
         if (sampled or exact) and _bounded(cells, target):
             stems.append(f"theory/{target.label}")
             bounded = True

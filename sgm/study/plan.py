@@ -37,7 +37,7 @@ from sgm.study.composition import Composition
 from sgm.study.figures import figures
 from sgm.study.fingerprint import fingerprint
 from sgm.study.specs import Job, files, labelled, leaves, roots
-from sgm.study.variables import LIKELIHOOD
+from sgm.study.variables import LEARNED_LAW, LIKELIHOOD
 from sgm.variables import Variable
 
 __all__ = ["CELLS", "OUTPUTS", "PATTERNS", "Plan"]
@@ -51,6 +51,7 @@ _INPUTS = {
     "network": ["data"],
     "divergences": ["samples", "data"],
     "floors": ["data"],
+    "learned": ["data"],
 }
 
 
@@ -286,6 +287,7 @@ class Plan(Composition):
         measures = (*self.study.divergences, *self.study.bounds)
         own = [variable for item in measures for variable in item.entry.declared]
         own += LIKELIHOOD if self.study.likelihood else ()
+        own += LEARNED_LAW if any(self.learned(target) for target in self.study.targets) else ()
         return {variable.name: variable for variable in own}
 
     def spec(self, stage: str, labels: Any) -> str:
@@ -295,7 +297,7 @@ class Plan(Composition):
         ----------
         stage : str
             ``data``, ``network``, ``reference``, ``samples``, ``divergences``, ``bounds``,
-            ``likelihood``, ``floors``, ``pictures``, ``exact`` or ``axes``.
+            ``likelihood``, ``floors``, ``pictures``, ``exact``, ``learned`` or ``axes``.
         labels : Snakemake's wildcards or any object with the labels as attributes
         """
         return self._spec(stage, {name: getattr(labels, name) for name in fields(stage)})

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from sgm.store.cells import canonical
 from sgm.study.composition import Composition
 from sgm.study.config import Item
-from sgm.study.variables import EXACT_LAW
+from sgm.study.variables import EXACT_LAW, LEARNED_LAW
 
 __all__ = ["Job", "files", "labelled", "leaves", "roots"]
 
@@ -241,8 +241,8 @@ def _pictures(cells: Composition, job: Job) -> Leaves:
 
 
 def _exact(cells: Composition, job: Job) -> Leaves:
-    study, target = cells.study, cells.item("target", job.labels)
-    scores = [s for s in study.scores if not s.entry.is_network and study.runs(target, s)]
+    target = cells.item("target", job.labels)
+    scores = cells.untrained(target)
     bounds = cells.measures("bounds", target)
     divergences = [
         {
@@ -265,6 +265,15 @@ def _exact(cells: Composition, job: Job) -> Leaves:
     for item in cells.measures("divergences", target):
         exact |= item.entry.promised_exactly
     return told | {"variables": exact}
+
+
+def _learned(cells: Composition, job: Job) -> Leaves:
+    told, target = _exact(cells, job), cells.item("target", job.labels)
+    del told["divergences"]
+    told["scores"] = labelled(cells.learned(target))
+    bounds = cells.measures("bounds", target)
+    declared = (*LEARNED_LAW, *(term for item in bounds for term in item.entry.variables))
+    return told | {"variables": {variable.name: variable.axes for variable in declared}}
 
 
 def _axes(cells: Composition, job: Job) -> Leaves:
@@ -294,6 +303,7 @@ _LEAVES: dict[str, Callable[[Composition, Job], Leaves]] = {
     "likelihood": _likelihood,
     "pictures": _pictures,
     "exact": _exact,
+    "learned": _learned,
     "axes": _axes,
 }
 

@@ -4,12 +4,56 @@ from __future__ import annotations
 
 from sgm.variables import AXES, GRID, KL_TERMINAL, LEARNED, REPLICATE, SCHEDULE, THEORY, Variable
 
-__all__ = ["CURVES", "EXACT_LAW", "LIKELIHOOD", "REPLICATE", "RESERVED", "THEORY", "TRAINING"]
+__all__ = [
+    "CURVES",
+    "EXACT_LAW",
+    "LEARNED_LAW",
+    "LIKELIHOOD",
+    "REPLICATE",
+    "RESERVED",
+    "THEORY",
+    "TRAINING",
+]
 
 EXACT_LAW = (
     Variable("kl_exact", GRID, "KL(target || exact law of the sampler's output)"),
     Variable("kl_reverse_exact", GRID, "KL(exact law of the sampler's output || target)"),
     Variable("w2_exact", GRID, "W2(target, exact law of the sampler's output)", "1"),
+)
+#: Of scores that are learnt from a seed's rows without a network.
+LEARNED_LAW = (
+    Variable(
+        "kl_learned",
+        REPLICATE,
+        "KL(target || exact law of the output of a score learnt from the rows of a seed)",
+        about={
+            "role": "divergence",
+            "figure": "kl_learned",
+            "label": "KL(target ‖ learnt)",
+            "closed": "1",
+        },
+    ),
+    Variable("kl_learned_limit", LEARNED, "the same of the backward SDE without steps"),
+    Variable("kl_learned_fit", LEARNED, "KL(target || law that the learnt score believes in)"),
+    Variable(
+        "kl_learned_expected",
+        ("target", "score"),
+        "mean of kl_learned_fit over all samples of as many rows",
+    ),
+    Variable(
+        "w2_learned",
+        REPLICATE,
+        "W2(target, exact law of the output of a score learnt from the rows of a seed)",
+        "1",
+        {
+            "role": "divergence",
+            "figure": "w2_learned",
+            "label": "W2(target, learnt)",
+            "closed": "1",
+        },
+    ),
+    Variable("w2_learned_limit", LEARNED, "the same of the backward SDE without steps", "1"),
+    Variable("w2_learned_fit", LEARNED, "W2(target, law that the learnt score believes in)", "1"),
 )
 LIKELIHOOD = (
     KL_TERMINAL,
@@ -69,4 +113,5 @@ CURVES = tuple(
 RESERVED = {
     *AXES, "status", "target_family", "dimension", "law_known", "family", "full_horizon",
     "score_family", "recipe", *(variable.name for variable in (*EXACT_LAW, *TRAINING, *CURVES)),
+    *(variable.name for variable in LEARNED_LAW),
 }  # fmt: skip

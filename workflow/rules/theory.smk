@@ -62,6 +62,26 @@ rule exact:
         " > {log:q} 2>&1"
 
 
+# Scores that are fitted to a seed's rows: all that follows is exact, given the rows.
+rule learn:
+    input:
+        unpack(inputs("learned")),
+    output:
+        learned=plan.pattern("learned"),
+    log:
+        log("learned"),
+    benchmark:
+        times("learned")
+    conda:
+        "../envs/sgm.yaml"
+    params:
+        spec=spec("learned"),
+        files=named,
+    shell:
+        "printf %s {params.spec:q} | python -m sgm.run learned --spec - --seeds {wildcards.seeds}"
+        " --input {params.files:q} --output learned={output.learned:q} > {log:q} 2>&1"
+
+
 rule axes:
     input:
         unpack(inputs("axes")),

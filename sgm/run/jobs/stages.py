@@ -29,6 +29,7 @@ from sgm.run.build import (
     build_times,
     measured,
 )
+from sgm.run.jobs.learned import learned
 from sgm.run.jobs.likelihood import likelihood
 from sgm.run.jobs.pictures import pictures
 from sgm.run.jobs.theory import axes, exact
@@ -44,6 +45,7 @@ __all__ = [
     "divergences",
     "exact",
     "floors",
+    "learned",
     "likelihood",
     "network",
     "pictures",
@@ -456,6 +458,7 @@ STAGES: dict[str, Callable[[Spec, range, Files, Files, str], None]] = {
     "bounds": bounds,
     "likelihood": likelihood,
     "exact": exact,
+    "learned": learned,
     "pictures": pictures,
     "axes": axes,
 }

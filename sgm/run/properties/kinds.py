@@ -90,7 +90,7 @@ def items_of(name: str, file: str = "", parameters: str = "", kind: str = "") ->
     use_extensions([file] if file else [])
     kind = kind_of(name, kind)
     given = {"family": name, **read_mapping(parameters, "parameters")}
-    if kind == "score":
+    if kind == "score" and not lookup(kind, name).learns:
         given = {"sampled": False, **given}
     key = f"{kind}s"
     config = BARE | {key: [given], "extensions": [file] if file else []}

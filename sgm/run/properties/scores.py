@@ -11,6 +11,7 @@ import numpy.typing as npt
 from sgm.arguments import require_instance
 from sgm.densities import GaussianMixture, Law
 from sgm.gaussian import Gaussian
+from sgm.learned import DescentScore
 from sgm.processes import Process, VEProcess, VPProcess
 from sgm.run.build import build
 from sgm.run.properties.findings import (
@@ -55,7 +56,7 @@ LAWS = _laws()
 class Case:
     """A score for a process and a law."""
 
-    score: Score
+    score: Score | DescentScore
     process: Process
     law: Law
 
@@ -70,8 +71,10 @@ def subjects(item: Item) -> Mapping[str, Callable[[], Case]]:
     """The score of a Gaussian and of a mixture, whichever it is for, on VP and VE."""
 
     def at(process: Process, law: Law) -> Case:
-        built: Score = build(item.spec, process=process, law=law)
-        require_instance((GaussianScore, DensityScore), returned=built)
+        rng = np.random.default_rng(2)
+        learning = {"train": law.sample(ROWS, rng), "generator": rng}
+        built: Score | DescentScore = build(item.spec, process=process, law=law, **learning)
+        require_instance((GaussianScore, DensityScore, DescentScore), returned=built)
         return Case(built, process, law)
 
     kinds = [kind for kind in LAWS if item.entry.needs in ("", "law", kind)]
@@ -85,8 +88,9 @@ def subjects(item: Item) -> Mapping[str, Callable[[], Case]]:
 
 
 def is_finite(case: Case) -> str:
-    """It is finite at all times in [0, T], and has the shape of x."""
-    for t in (*TIMES, 0.0):
+    """It is finite at all times in [0, T], and has the shape of x; if learnt from noise, but 0."""
+    learnt = isinstance(case.score, DescentScore)
+    for t in TIMES if learnt else (*TIMES, 0.0):
         x = case.draws(float(t))[:50]
         score = np.asarray(case.score(x, t))
         if score.shape != x.shape:
