@@ -7,6 +7,9 @@ register 0, is Gaussian; with the first rows S_k of the suffix products P_{n−1
 
     mean = S₋₁ e₀ c + Σ_k S_k q_k,     variance = (S₋₁ e₀)² w + Σ_k (S_k ρ_k)².
 
+A score A(τ) y + b(τ) whose matrices share no basis couples the directions: the same recursion, of
+r d numbers at once (`affine_law`).
+
 No Monte Carlo, and with one register, whose products are numbers, no loop over the stages; the
 laws along the chain come from the same recursion run forwards. As the step tends to zero with the
 exact score, the law of the output tends to closed forms of m, v and V = m²λ + v at T.
@@ -14,6 +17,7 @@ exact score, the law of the output tends to closed forms of m, v and V = m²λ +
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +31,7 @@ from sgm.scores import GaussianScore, exact
 
 __all__ = [
     "StepDeviations",
+    "affine_law",
     "affine_stages",
     "chain_error",
     "chain_laws",
@@ -75,6 +80,59 @@ def sampler_law(steps: Steps, score: GaussianScore, prior: Gaussian) -> Gaussian
         lost = np.full(prior.dimension, np.inf)
         return Gaussian(lost, lost, score.law.basis)
     return Gaussian(mean @ score.law.basis.T, variance, score.law.basis)
+
+
+def affine_law(
+    steps: Steps, coefficients: Callable[[Array], tuple[Array, Array]], prior: Gaussian
+) -> Gaussian:
+    """Exact law of a sampler's output for an affine score whose matrices share no basis.
+
+    Mean and covariance of all registers, in all directions at once: r d numbers.
+
+    Parameters
+    ----------
+    steps : Steps
+    coefficients : callable
+        Times (n,) to (A, b) of s(t, x) = A x + b, of shapes (n, d, d) and (n, d).
+    prior : Gaussian
+        Law of the start, isotropic.
+
+    Returns
+    -------
+    Gaussian
+        Variances that are lost in the rounding errors of larger ones are 0, so that a divergence
+        is infinite; those of a law that leaves the range of float64 are infinite.
+
+    Raises
+    ------
+    ValueError
+        If `prior` is not isotropic, or steps are too long for float64, see
+        `Steps.require_precision`: the score is taken as it is, not by its denoiser.
+    """
+    require_instance(Steps, steps=steps)
+    _require_isotropic(prior)
+    steps.require_precision(float(np.finfo(float).eps))
+    n, r, d = len(steps), steps.registers, prior.dimension
+    state, gain, noise = (x.reshape(n, r, -1) for x in (steps.state, steps.score, steps.noise))
+    matrices, offsets = np.zeros((n, d, d)), np.zeros((n, d))
+    matrices[steps.evaluated], offsets[steps.evaluated] = coefficients(
+        steps.score_time[steps.evaluated]
+    )
+    unit = np.eye(d)
+    mean, covariance = np.zeros(r * d), np.zeros((r * d, r * d))
+    mean[:d], covariance[:d, :d] = prior.mean, prior.covariance
+    with np.errstate(over="ignore", invalid="ignore"):
+        for k in range(n):
+            factor = np.kron(state[k], unit) + np.kron(gain[k] * steps.point[k], matrices[k])
+            mean = factor @ mean + np.kron(gain[k, :, 0], offsets[k])
+            covariance = factor @ covariance @ factor.T
+            covariance += np.kron(noise[k] * noise[k, :, 0], unit)
+    mean, covariance = mean[:d], covariance[:d, :d]
+    if not (np.all(np.isfinite(mean)) and np.all(np.isfinite(covariance))):
+        return Gaussian(np.full(d, np.inf), np.full(d, np.inf), unit)
+    eigenvalues, basis = np.linalg.eigh((covariance + covariance.T) / 2)
+    lost = eigenvalues <= d * np.finfo(float).eps * eigenvalues[-1]
+    return Gaussian(mean, np.where(lost, 0.0, eigenvalues), basis)
 
 
 def chain_laws(steps: Steps, score: GaussianScore, prior: Gaussian) -> Gaussian:
@@ -278,6 +336,11 @@ def _require_chain(steps: Steps, score: GaussianScore, prior: Gaussian) -> None:
     require_instance(Steps, steps=steps)
     require_instance(GaussianScore, score=score)
     require_single(score=score.law, prior=prior)
+    _require_isotropic(prior)
+
+
+def _require_isotropic(prior: Gaussian) -> None:
+    require_single(prior=prior)
     if np.any(prior.eigenvalues != prior.eigenvalues[0]):
         raise ValueError("prior must be isotropic: its eigenvalues differ")
 

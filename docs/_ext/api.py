@@ -21,6 +21,7 @@ MODULES = (
     "sgm.densities",
     "sgm.gaussian",
     "sgm.scores",
+    "sgm.guidance",
     "sgm.timegrids",
     "sgm.samplers",
     "sgm.laws",
