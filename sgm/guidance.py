@@ -15,7 +15,7 @@ symmetric, those of this module say
     moment_guidance   C = Cov(X₀ | X_t = x), its derivative in x left out; exact if X₀ is Gaussian
 
 `replacement` takes for the observed coordinates the score of their own noised law given y, and for
-the others that of the prior.
+the others that of the prior; `classifier_free` mixes the exact scores of a posterior and the prior.
 
 For a Gaussian prior all of them are affine with matrices of no common basis: their samplers' laws
 are exact (`sgm.laws.affine_law`), and so is their error. For a mixture x̂₀ and J are closed forms.
@@ -24,15 +24,15 @@ Sources
 -------
 Chung et al. (arXiv 2209.14687) for `dps`; Song, Vahdat, Mardani and Kautz (ICLR 2023) for `pigdm`;
 Boys et al. (arXiv 2310.06721) and Rozet et al. (arXiv 2405.13712) for `moment_guidance`; Song et
-al. (arXiv 2011.13456) and Trippe et al. (arXiv 2206.04119) for `replacement`. J by differentiating
-Tweedie's formula.
+al. (arXiv 2011.13456) and Trippe et al. (arXiv 2206.04119) for `replacement`; Ho and Salimans
+(arXiv 2207.12598) for `classifier_free`. J by differentiating Tweedie's formula.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -44,12 +44,14 @@ from sgm.densities.base import Law
 from sgm.gaussian import Gaussian
 from sgm.processes import Process
 from sgm.registry import NonNegative, register
-from sgm.targets.posteriors import GaussianPosterior, MixturePosterior, Observation
+from sgm.targets.posteriors import GaussianPosterior, MixturePosterior, Observation, given
 
 __all__ = [
+    "ClassifierFreeScore",
     "ControlledScore",
     "GuidedScore",
     "ReplacementScore",
+    "classifier_free",
     "dps",
     "moment_guidance",
     "pigdm",
@@ -87,11 +89,6 @@ class ControlledScore(ABC):
                 "prior may be"
             )
 
-    @property
-    def is_affine(self) -> bool:
-        """Whether the score is affine in x: for a Gaussian prior."""
-        return isinstance(self.law, Gaussian)
-
     @abstractmethod
     def __call__(self, x: npt.ArrayLike, t: npt.ArrayLike) -> Array:
         """s(t, x) of x of shape (..., d), t of shape () or that leading one; shape (..., d)."""
@@ -109,6 +106,12 @@ class ControlledScore(ABC):
         A : ndarray, shape (..., d, d)
         b : ndarray, shape (..., d)
         """
+
+    def _gaussian(self, law: Law) -> Gaussian:
+        """The law, which must be Gaussian."""
+        if not isinstance(law, Gaussian):
+            raise ValueError(f"law = {shown(law)}: must be Gaussian for an affine score")
+        return law
 
     def error_moments(self, law: Law, t: npt.ArrayLike) -> tuple[Array, Array]:
         """Moments of the error under p_t, as `sgm.scores.GaussianScore.error_moments`.
@@ -134,12 +137,9 @@ class ControlledScore(ABC):
         if not isinstance(law, Gaussian):
             unknown = np.full(np.shape(t), np.nan)
             return unknown, unknown.copy()
-        matrix, offset = self.coefficients(t)
-        m = self.process.mean_scale(t)[..., None]
-        noised = self.process.marginal(law, t)
-        inverse = 1 / noised.eigenvalues
-        matrix = matrix + (law.basis * inverse[..., None, :]) @ law.basis.T
-        offset = offset - (law.rotate(noised.mean) * inverse) @ law.basis.T
+        noised, m = self.process.marginal(law, t), self.process.mean_scale(t)[..., None]
+        own, true = self.coefficients(t), _exact_coefficients(self.process, law, t)
+        matrix, offset = own[0] - true[0], own[1] - true[1]
         mean_error = (matrix @ noised.mean[..., None])[..., 0] + offset
         turned = matrix @ law.basis
         mse = np.sum(turned**2 * noised.eigenvalues[..., None, :], axis=(-2, -1))
@@ -150,6 +150,14 @@ class ControlledScore(ABC):
         cross = np.sum(np.einsum("ji,...ji->...i", law.basis, turned) * gap, axis=-1)
         cross = cross + np.sum(noised.mean * mean_error, axis=-1) / variance
         return np.asarray(mse), np.asarray(cross)
+
+
+def _exact_coefficients(process: Process, law: Gaussian, t: npt.ArrayLike) -> tuple[Array, Array]:
+    """(A, b) of the exact score A x + b."""
+    m, v = process.mean_scale(t)[..., None], process.kernel_variance(t)[..., None]
+    inverse = 1 / (m**2 * law.eigenvalues + v)
+    matrix = -(law.basis * inverse[..., None, :]) @ law.basis.T
+    return np.asarray(matrix), np.asarray((m * law.rotate(law.mean) * inverse) @ law.basis.T)
 
 
 class _Denoised(NamedTuple):
@@ -247,8 +255,7 @@ class GuidedScore(ControlledScore):
         return np.asarray((given.score + (gain @ gap[..., None])[..., 0]) @ prior.basis.T)
 
     def coefficients(self, t: npt.ArrayLike) -> tuple[Array, Array]:
-        if not self.is_affine:
-            raise ValueError(f"law = {shown(self.law)}: must be Gaussian for an affine score")
+        self._gaussian(self.law)
         prior = self._prior
         m, v = self.process.mean_scale(t), self.process.kernel_variance(t)
         mean, variance, basis = prior.means[0], prior.variances[0], prior.basis
@@ -368,13 +375,8 @@ class ReplacementScore(ControlledScore):
 
     def coefficients(self, t: npt.ArrayLike) -> tuple[Array, Array]:
         known = self.law.observation
-        prior = known.prior
-        if not isinstance(prior, Gaussian):
-            raise ValueError(f"law = {shown(self.law)}: must be Gaussian for an affine score")
+        matrix, offset = _exact_coefficients(self.process, self._gaussian(known.prior), t)
         m, v = self.process.mean_scale(t)[..., None], self.process.kernel_variance(t)[..., None]
-        inverse = 1 / (m**2 * prior.eigenvalues + v)
-        matrix = -(prior.basis * inverse[..., None, :]) @ prior.basis.T
-        offset = (m * prior.rotate(prior.mean) * inverse) @ prior.basis.T
         own = 1 / (m**2 * known.variance + v)
         matrix[..., known.coordinates, :] = 0.0
         matrix[..., known.coordinates, known.coordinates] = -own
@@ -400,3 +402,61 @@ def replacement(process: Process, law: Law) -> ReplacementScore:
     ReplacementScore
     """
     return ReplacementScore(process, law)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False)
+class ClassifierFreeScore(ControlledScore):
+    """(1 + w) ∇log p_t(x | y′) − w ∇log p_t(x), y′ = y observed with noise of variance (1 + w) r.
+
+    Parameters
+    ----------
+    weight : float
+        w ≥ 0.
+    """
+
+    weight: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_finite(weight=self.weight)
+
+    @cached_property
+    def conditional(self) -> Posterior:
+        """The law of X₀ given y′."""
+        known = self.law.observation
+        return given(replace(known, variance=(1 + self.weight) * known.variance))
+
+    def __call__(self, x: npt.ArrayLike, t: npt.ArrayLike) -> Array:
+        m, v, w = self.process.mean_scale(t), self.process.kernel_variance(t), self.weight
+        known, prior = self.conditional, self.law.observation.prior
+        return np.asarray((1 + w) * known.score(x, m, v) - w * prior.score(x, m, v))
+
+    def coefficients(self, t: npt.ArrayLike) -> tuple[Array, Array]:
+        laws = (self.conditional, self.law.observation.prior)
+        known, prior = (_exact_coefficients(self.process, self._gaussian(law), t) for law in laws)
+        w = self.weight
+        return (1 + w) * known[0] - w * prior[0], (1 + w) * known[1] - w * prior[1]
+
+
+@register("score", axes={"weight": "w"}, needs="posterior")
+def classifier_free(process: Process, law: Law, weight: NonNegative) -> ClassifierFreeScore:
+    """Classifier-free guidance: (1 + w) times a conditional score, less w times the prior's.
+
+    Guidance is said to sample p(x | y′) p(y′ | x)^w ∝ p(x) p(y′ | x)^(1 + w).
+    A Gaussian likelihood to the power 1 + w is one of 1/(1 + w) of its variance: so the
+    conditional score is that of y observed with noise of variance (1 + w) r, and what is said to be
+    sampled is the target, whatever w. At t = 0 the score is the target's, at w = 0 at all times.
+
+    Parameters
+    ----------
+    process : Process
+    law : Law
+        Of a target `posterior`.
+    weight : float
+        w; 0 is no guidance.
+
+    Returns
+    -------
+    ClassifierFreeScore
+    """
+    return ClassifierFreeScore(process, law, weight)  # type: ignore[arg-type]

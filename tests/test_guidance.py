@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ METHODS = {
     "pigdm": guidance.pigdm,
     "moment_guidance": guidance.moment_guidance,
     "replacement": guidance.replacement,
+    "classifier_free": partial(guidance.classifier_free, weight=1.5),
 }
 
 
@@ -230,10 +232,10 @@ def test_scores_stay_finite_where_no_signal_is_left(method, prior):
     np.testing.assert_allclose(METHODS[method](far, law)(x, 1.0), -x, rtol=1e-12)
 
 
-@pytest.mark.parametrize("method", ["dps", "replacement"])
+@pytest.mark.parametrize("method", ["dps", "replacement", "classifier_free"])
 @pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
 def test_error_moments_are_those_of_draws(process, method):
-    law, times = posterior(MIXED[:1] if method == "dps" else [0]).law, [0.05, 0.6]
+    law, times = posterior([0] if method == "replacement" else MIXED[:1]).law, [0.05, 0.6]
     rng = np.random.default_rng(0)
     score, exact = METHODS[method](process, law), scores.exact(process, law)
     for t, mse, cross in zip(times, *score.error_moments(law, np.array(times)), strict=True):
@@ -276,6 +278,45 @@ def test_the_error_of_a_guided_mixture_is_not_known():
 def test_what_is_no_guidance_is_refused(score, said):
     with pytest.raises(ValueError, match=said):
         score()
+
+
+# --- classifier-free guidance ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prior", [PRIOR, RING], ids=["gaussian", "mixture"])
+def test_guidance_claims_the_target_whatever_its_weight(prior):
+    """At t = 0 its score is the target's; at w = 0 at all times; in between it is not."""
+    law, vp = targets.posterior(prior, [0], 0.2, [0.7]).law, PROCESSES["vp"]
+    x = np.random.default_rng(0).standard_normal((5, prior.dimension))
+    exact = scores.exact(vp, law)
+    for weight in (0.0, 0.5, 3.0):
+        guided = guidance.classifier_free(vp, law, weight)
+        np.testing.assert_allclose(guided(x, 0.0), exact(x, 0.0), rtol=1e-9, atol=1e-9)
+        gap = np.max(np.abs(guided(x, 0.2) - exact(x, 0.2)))
+        assert gap < 1e-12 if weight == 0 else gap > 0.05
+
+
+@pytest.mark.parametrize("gamma", [1.0, 2.0, 3.5])
+def test_guided_variances_are_those_of_bradley_and_nakkiran(gamma):
+    """arXiv 2408.09000: x ~ N(0, 2), x | c = 0 ~ N(0, 1), VE with no end to the noise.
+
+    The flow ends at variance 2^{1−γ}, the SDE at (2 − 2^{2−2γ})/(2γ − 1), the tilted law has
+    2/(γ + 1): derived from the affine score γ/(1 + τ) − (γ − 1)/(2 + τ) as integrals over τ.
+    """
+    ve = VEProcess(GeometricSchedule(1.0, 1e-3, 300.0))
+    # N(0, 2) observed with variance 2 is N(0, 1); the target sees y with 2/γ
+    law = targets.posterior(targets.isotropic(1, 0.0, 2.0), [0], 2 / gamma, [0.0]).law
+    np.testing.assert_allclose(law.covariance, [[2 / (gamma + 1)]])
+    score = guidance.classifier_free(ve, law, gamma - 1)
+    times = timegrids.uniform(1.0, 2000)
+
+    def variance(steps):
+        return laws.affine_law(steps, score.coefficients, ve.prior(1)).eigenvalues[0]
+
+    flow = variance(samplers.heun(ve, times))
+    np.testing.assert_allclose(flow, 2 ** (1 - gamma), rtol=2e-3)
+    sde = variance(samplers.ddim(ve, times, eta=1.0))
+    np.testing.assert_allclose(sde, (2 - 2 ** (2 - 2 * gamma)) / (2 * gamma - 1), rtol=2e-2)
 
 
 # --- the exact law of what they produce --------------------------------------------------

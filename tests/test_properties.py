@@ -87,7 +87,12 @@ PARAMETERS = {
         "score_optimal": "velocity: unit",
         "constant_rate": "exponent: 1, scale: 1",
     },
-    "score": {"scaled": "eps: [0.1, -0.3]", "biased": "eps: 0.2", "plugin": "eps: 0.2"},
+    "score": {
+        "scaled": "eps: [0.1, -0.3]",
+        "biased": "eps: 0.2",
+        "plugin": "eps: 0.2",
+        "classifier_free": "weight: [0, 2]",
+    },
     "sampler": {
         "ddim": "eta: 0.5",
         "edm": "s_churn: 5",

@@ -28,7 +28,7 @@ from sgm.random import stream
 from sgm.registry import Index, Positive, Real, Seed, register
 from sgm.targets.base import LawTarget, require_positive
 
-__all__ = ["GaussianPosterior", "MixturePosterior", "Observation", "posterior"]
+__all__ = ["GaussianPosterior", "MixturePosterior", "Observation", "given", "posterior"]
 
 Array = npt.NDArray[np.float64]
 
@@ -131,10 +131,21 @@ def posterior(
         )
     operator = _operator(observed, law.dimension)
     value = _value(observation, observation_seed, operator, noise, law)
-    known = Observation(law, operator, value, noise)
-    conditioned: Law
-    conditioned = _given(law, known) if isinstance(law, Gaussian) else _mixture_given(law, known)
+    conditioned = given(Observation(law, operator, value, noise))
     return LawTarget(conditioned, prior.coordinates, prior.image_shape)
+
+
+def given(known: Observation) -> GaussianPosterior | MixturePosterior:
+    """The law of X given an observation.
+
+    Raises
+    ------
+    ValueError
+        If H mixes coordinates of a mixture, or the law leaves the range of float64.
+    """
+    if isinstance(known.prior, Gaussian):
+        return _gaussian_given(known.prior, known)
+    return _mixture_given(known.prior, known)
 
 
 def _as_mixture(law: Law) -> GaussianMixture | None:
@@ -207,7 +218,7 @@ def _value(
     return value
 
 
-def _given(law: Gaussian, known: Observation) -> GaussianPosterior:
+def _gaussian_given(law: Gaussian, known: Observation) -> GaussianPosterior:
     h, r, covariance = known.operator, known.variance, law.covariance
     spread = h @ covariance @ h.T + r * np.eye(len(h))
     gain = np.linalg.solve(spread, h @ covariance).T
