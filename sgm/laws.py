@@ -7,6 +7,9 @@ register 0, is Gaussian; with the first rows S_k of the suffix products P_{n−1
 
     mean = S₋₁ e₀ c + Σ_k S_k q_k,     variance = (S₋₁ e₀)² w + Σ_k (S_k ρ_k)².
 
+A score A(τ) y + b(τ) whose matrices share no basis couples the directions: the same recursion, of
+r d numbers at once (`affine_law`).
+
 No Monte Carlo, and with one register, whose products are numbers, no loop over the stages; the
 laws along the chain come from the same recursion run forwards. As the step tends to zero with the
 exact score, the law of the output tends to closed forms of m, v and V = m²λ + v at T.
@@ -14,6 +17,7 @@ exact score, the law of the output tends to closed forms of m, v and V = m²λ +
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,17 +25,16 @@ import numpy.typing as npt
 
 from sgm.arguments import require_instance
 from sgm.gaussian import Gaussian, require_single
-from sgm.learned import DescentScore
 from sgm.processes import Process
 from sgm.samplers import Steps
 from sgm.scores import GaussianScore, exact
 
 __all__ = [
     "StepDeviations",
+    "affine_law",
     "affine_stages",
     "chain_error",
     "chain_laws",
-    "matrix_law",
     "probability_flow_limit",
     "register_moments",
     "reverse_sde_limit",
@@ -79,8 +82,10 @@ def sampler_law(steps: Steps, score: GaussianScore, prior: Gaussian) -> Gaussian
     return Gaussian(mean @ score.law.basis.T, variance, score.law.basis)
 
 
-def matrix_law(steps: Steps, score: DescentScore, prior: Gaussian) -> Gaussian:
-    """Exact law of a sampler's output for an affine score without an eigenbasis.
+def affine_law(
+    steps: Steps, coefficients: Callable[[Array], tuple[Array, Array]], prior: Gaussian
+) -> Gaussian:
+    """Exact law of a sampler's output for an affine score whose matrices share no basis.
 
     The suffix products of the module's docstring with matrices in place of numbers: a stage
     R′ = M R + g s(τ, c·R) + ρ z takes the rows S of the output, shape (d, r, d), to
@@ -89,32 +94,30 @@ def matrix_law(steps: Steps, score: DescentScore, prior: Gaussian) -> Gaussian:
     Parameters
     ----------
     steps : Steps
-    score : DescentScore
+    coefficients : callable
+        Times (n,) to (A, b) of s(t, x) = A x + b, of shapes (n, d, d) and (n, d).
     prior : Gaussian
         Law of the start, isotropic.
 
     Returns
     -------
     Gaussian
-        In its own eigenbasis. A law that leaves the range of float64 has infinite variances.
+        In its own eigenbasis. Variances that are lost in the rounding errors of larger ones are 0,
+        so that a divergence is infinite; those of a law that leaves the range of float64 are
+        infinite.
 
     Raises
     ------
     ValueError
-        If `prior` is not isotropic, or of another dimension; if a step is so long that its
-        terms cancel to less than float64 resolves; if a stage asks at a time without noise.
+        If `prior` is not isotropic, or steps are too long for float64, see
+        `Steps.require_precision`: the score is taken as it is, not by its denoiser.
     """
     require_instance(Steps, steps=steps)
-    require_instance(DescentScore, score=score)
-    require_single(prior=prior)
-    if prior.dimension != score.dimension:
-        raise ValueError(f"prior: dimension = {prior.dimension}: must be {score.dimension}")
-    if np.any(prior.eigenvalues != prior.eigenvalues[0]):
-        raise ValueError("prior must be isotropic: its eigenvalues differ")
-    steps.require_precision(float(np.finfo(np.float64).eps))
-    n, r, d = len(steps), steps.registers, score.dimension
+    _require_isotropic(prior)
+    steps.require_precision(float(np.finfo(float).eps))
+    n, r, d = len(steps), steps.registers, prior.dimension
     slopes, offsets = np.zeros((n, d, d)), np.zeros((n, d))
-    slopes[steps.evaluated], offsets[steps.evaluated] = score.matrices(
+    slopes[steps.evaluated], offsets[steps.evaluated] = coefficients(
         steps.score_time[steps.evaluated]
     )
     state = steps.state.reshape(n, r, r)
@@ -132,10 +135,10 @@ def matrix_law(steps: Steps, score: DescentScore, prior: Gaussian) -> Gaussian:
         mean += rows[:, 0] @ prior.mean
         covariance += prior.eigenvalues[0] * rows[:, 0] @ rows[:, 0].T
     if not (np.all(np.isfinite(mean)) and np.all(np.isfinite(covariance))):
-        lost = np.full(d, np.inf)
-        return Gaussian(lost, lost, np.eye(d))
+        return Gaussian(np.full(d, np.inf), np.full(d, np.inf), np.eye(d))
     variances, basis = np.linalg.eigh((covariance + covariance.T) / 2)
-    return Gaussian(mean, np.maximum(variances, 0.0), basis)
+    lost = variances <= d * np.finfo(float).eps * variances[-1]
+    return Gaussian(mean, np.where(lost, 0.0, variances), basis)
 
 
 def chain_laws(steps: Steps, score: GaussianScore, prior: Gaussian) -> Gaussian:
@@ -339,6 +342,11 @@ def _require_chain(steps: Steps, score: GaussianScore, prior: Gaussian) -> None:
     require_instance(Steps, steps=steps)
     require_instance(GaussianScore, score=score)
     require_single(score=score.law, prior=prior)
+    _require_isotropic(prior)
+
+
+def _require_isotropic(prior: Gaussian) -> None:
+    require_single(prior=prior)
     if np.any(prior.eigenvalues != prior.eigenvalues[0]):
         raise ValueError("prior must be isotropic: its eigenvalues differ")
 

@@ -8,7 +8,7 @@ has one minimiser at each t, the score of the noised N(μ̂, Σ̂) of the rows' 
 (divided by n):  A_t = −(m² Σ̂ + v)⁻¹,  b_t = −m A_t μ̂. So what n rows leave unknown is an
 error of the law that the score believes in, and the law of a sampler's output is exact, given the
 rows: in the eigenbasis of Σ̂ (`sgm.laws.sampler_law`), or in none after stochastic gradient descent
-(`sgm.laws.matrix_law`). Hurault, Terris, Moreau and Peyré (2025, arXiv 2503.11615) expand the same
+(`sgm.laws.affine_law`). Hurault, Terris, Moreau and Peyré (2025, arXiv 2503.11615) expand the same
 errors of both for small steps; here they are computed.
 """
 

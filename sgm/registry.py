@@ -82,7 +82,7 @@ HOMES = {
     "target": ["sgm.targets"],
     "schedule": ["sgm.schedules.levels", "sgm.schedules.knots", "sgm.schedules"],
     "process": ["sgm.processes"],
-    "score": ["sgm.scores", "sgm.learned"],
+    "score": ["sgm.scores", "sgm.learned", "sgm.guidance"],
     "sampler": ["sgm.samplers"],
     "time_grid": ["sgm.timegrids"],
     "divergence": ["sgm.measures.divergences", "sgm.measures.coverage"],
@@ -117,7 +117,7 @@ CONTEXT: dict[str, tuple[str, ...]] = {
 NEEDING = ["time_grid", "score", "divergence", "bound"]
 
 Law = Literal["gaussian", "density", "unknown"]
-Needs = Literal["", "law", "gaussian", "density", "data"]
+Needs = Literal["", "law", "gaussian", "density", "data", "posterior"]
 
 
 @dataclass(frozen=True)
@@ -140,9 +140,13 @@ class Entry:
     law : {"gaussian", "density", "unknown"}
         Of a target, what is known of it: a Gaussian law, so that the laws of samplers are
         exact; a density and the scores of its noised versions; or its data alone.
-    needs : {"", "law", "gaussian", "density", "data"}
+    needs : {"", "law", "gaussian", "density", "data", "posterior"}
         Of a time grid, a score, a divergence or a bound, what a target must have for it:
-        nothing, a known law, a Gaussian one, one that is not, or held-out data.
+        nothing, a known law, a Gaussian one, one that is not, held-out data, or a prior and an
+        observation.
+    posterior : bool
+        Of a target, whether its law is the posterior of its parameter `prior`, another target, of
+        whose kind it is then.
     variables : sequence of Variable
         Of a divergence or a bound: the grid variables it computes.
     exact : callable, optional
@@ -167,6 +171,7 @@ class Entry:
     axes: Sequence[str] | Mapping[str, str] = ()
     law: Law = "gaussian"
     needs: Needs = ""
+    posterior: bool = False
     variables: Sequence[Variable] = ()
     exact: Callable[..., Any] | None = None
     objection: Callable[..., Any] | None = None
@@ -203,6 +208,7 @@ class Entry:
         allowed = "what it computes, one Variable or more" if measure else "left out"
         require(bool(self.variables) == measure, f"variables of a {kind}", allowed)
         for key, owner in (
+            ("posterior", "target"),
             ("exact", "divergence"),
             ("objection", "bound"),
             ("stationary", "bound"),
@@ -305,6 +311,8 @@ class Entry:
                 return target.law == self.needs
             case "data":
                 return not target.law_known
+            case "posterior":
+                return target.posterior
         return True
 
 

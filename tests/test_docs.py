@@ -106,6 +106,7 @@ PARSED = {
     ("docs/cluster.md", "Slurm"),
     ("docs/schedules.md", "One network for all schedules"),
     ("docs/objectives.md", "The losses"),
+    ("docs/controlled.md", "A posterior as a target"),
 }
 
 

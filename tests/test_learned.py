@@ -141,7 +141,7 @@ def test_the_law_without_an_eigenbasis_is_that_in_one(name: str) -> None:
     steps = getattr(samplers, name)(PROCESS, timegrids.uniform(1.0, 12))
     fitted = affine(PROCESS, ROWS, 30)
     prior = PROCESS.prior(D)
-    found = laws.matrix_law(steps, turned(fitted), prior)
+    found = laws.affine_law(steps, turned(fitted).matrices, prior)
     assert kl_divergence(laws.sampler_law(steps, fitted, prior), found) < 1e-20
 
 
@@ -166,7 +166,7 @@ def test_short_steps_tend_to_the_limit_without_steps_in_first_order() -> None:
 def test_a_descent_that_diverges_is_infinitely_far() -> None:
     score = DescentScore(PROCESS, ROWS, 400, 50.0, 8, 0)
     steps = samplers.exponential_integrator_modified(PROCESS, timegrids.uniform(1.0, 4))
-    law = laws.matrix_law(steps, score, PROCESS.prior(D))
+    law = laws.affine_law(steps, score.matrices, PROCESS.prior(D))
     assert np.isinf(kl_divergence(LAW, law))
 
 

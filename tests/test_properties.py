@@ -49,6 +49,8 @@ PARAMETERS = {
         "grid_mixture": "dimension: 2, side: 2, variance: 0.02, rest_variance: 1",
         "ring_mixture": "modes: 5, radius: 2, variance: 0.05",
         "mixture": "weights: [0.3, 0.7], means: [0, 2], variances: [0.1, 1]",
+        "posterior": "prior: {family: correlated, dimension: 3, mean: 1, offset: 1}, "
+        "observed: [1], noise: 0.1",
         **dict.fromkeys(
             ("digits", "digits_images", "breast_cancer", "diabetes", "wine"),
             "heldout_fraction: 0.3, standardise: true",
@@ -91,6 +93,7 @@ PARAMETERS = {
         "plugin": "eps: 0.2",
         "affine": "n_rows: [100, 1000]",
         "affine_sgd": "n_rows: 1000, steps: 50, learning_rate: 0.01",
+        "classifier_free": "weight: [0, 2]",
     },
     "sampler": {
         "ddim": "eta: 0.5",

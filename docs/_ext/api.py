@@ -22,6 +22,7 @@ MODULES = (
     "sgm.gaussian",
     "sgm.scores",
     "sgm.learned",
+    "sgm.guidance",
     "sgm.timegrids",
     "sgm.samplers",
     "sgm.laws",

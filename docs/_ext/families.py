@@ -41,6 +41,7 @@ NEEDS = {
     "gaussian": "a Gaussian target",
     "density": "a target of known law that is not Gaussian",
     "data": "a data set, of unknown law",
+    "posterior": "a target ``posterior``, which has a prior and an observation",
 }
 LAWS = {
     "gaussian": "Gaussian: the laws of samplers are exact",
@@ -180,7 +181,7 @@ def _variables(entry: Entry) -> str:
 
 def _facts(entry: Entry, users: list[str]) -> Iterator[str]:
     if entry.kind == "target":
-        yield f"Law: {LAWS[entry.law]}."
+        yield "Law: as that of its prior." if entry.posterior else f"Law: {LAWS[entry.law]}."
     if entry.kind in ("time_grid", "score", "divergence", "bound"):
         yield f"For {NEEDS[entry.needs]}."
     if entry.stationary:

@@ -65,8 +65,15 @@ def build(spec: Mapping[str, Any], **context: Any) -> Any:
     builder = resolve(spec["build"])
     asked = inspect.signature(builder).parameters
     given = {name: value for name, value in context.items() if name in asked}
+    parameters = dict(spec["parameters"])
+    for name, value in parameters.items():
+        if isinstance(value, Mapping) and "build" in value:  # such as the prior of a posterior
+            try:
+                parameters[name] = build_target(value)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
     with _named(spec):
-        return builder(**given, **spec["parameters"])
+        return builder(**given, **parameters)
 
 
 def asks(spec: Mapping[str, Any], name: str) -> bool:

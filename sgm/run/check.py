@@ -21,6 +21,7 @@ from sgm.arguments import require_instance
 from sgm.densities import Law
 from sgm.elbo import time_quadrature
 from sgm.gaussian import Gaussian
+from sgm.guidance import ControlledScore
 from sgm.learned import DescentScore
 from sgm.processes import Process, matching_times
 from sgm.registry import line_of
@@ -47,6 +48,8 @@ __all__ = ["check", "read_study"]
 
 Array = npt.NDArray[np.float64]
 
+#: Scores of known error.
+SCORES = (GaussianScore, DensityScore, ControlledScore)
 #: Divergences that take the covariance of the generated rows.
 BY_MOMENTS = {"gaussian_kl", "gaussian_w2"}
 #: How far the data of a network may be, as a factor, from what it is built for.
@@ -93,7 +96,7 @@ def check(study: Study) -> None:
                             continue
                         if not score.entry.is_network:
                             built = build(score.spec, process=process, law=target.law)
-                            require_instance((GaussianScore, DensityScore), returned=built)
+                            require_instance(SCORES, returned=built)
                             continue
                         key = score.label, item.label
                         if key not in architectures:

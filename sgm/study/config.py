@@ -32,7 +32,7 @@ from sgm.registry import HOMES, lookup, use_extensions
 from sgm.store.cells import canonical
 from sgm.study import families
 from sgm.study.families import Name, model_of
-from sgm.study.items import Coordinate, Item, coordinates
+from sgm.study.items import Coordinate, Item, coordinates, resolved
 from sgm.study.variables import LIKELIHOOD, RESERVED
 
 __all__ = ["Item", "Study", "canonical", "format_number", "json_schema", "parse_item"]
@@ -44,6 +44,7 @@ _NEEDED = {
     "gaussian": "a Gaussian law",
     "density": "a known law that is not Gaussian",
     "data": "held-out rows",
+    "posterior": "a prior and an observation",
 }
 #: Keys of a recipe whose value needs a target of known law, and what does without.
 _OF_KNOWN_LAWS = (("objective", "explicit", "denoising"), ("weight", "information", "beta"))
@@ -70,7 +71,8 @@ def _expand(kind: str, raw: Any) -> list[Item]:
             raise ValueError(f"{raw['family']}: {_sentence(error)}") from None
         name = parameters.name or entry.label or entry.name
         numbers = {key: getattr(parameters, key) for key in entry.axes}
-        items.append(Item(kind, label_of(name, numbers), parameters, entry))
+        label = label_of(name, numbers)
+        items.append(Item(kind, label, parameters, resolved(entry, parameters)))
     return items
 
 
@@ -426,6 +428,10 @@ def json_schema() -> dict[str, Any]:
             model = model_of(entry).model_json_schema(ref_template="#/$defs/{model}")
             definitions.update(model.pop("$defs", {}))
             model["properties"]["family"] = {"const": family}
+            for value in model["properties"].values():
+                if "definition" in value:
+                    value["$ref"] = f"#/$defs/{value.pop('definition')}"
+                    del value["type"]
             for key in entry.axes:
                 value = model["properties"][key]
                 model["properties"][key] = {"anyOf": [value, {"type": "array", "items": value}]}

@@ -20,8 +20,11 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
+    PlainValidator,
     PydanticSchemaGenerationError,
     ValidationInfo,
+    WithJsonSchema,
     create_model,
     field_validator,
     model_validator,
@@ -29,7 +32,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from sgm.axes import as_labelled
-from sgm.registry import CONTEXT, Count, Entry, Fraction, Positive, Width
+from sgm.registry import CONTEXT, Count, Entry, Fraction, Positive, Width, lookup
 from sgm.shipped import located
 
 __all__ = ["Parameters", "Recipe", "model_of"]
@@ -183,6 +186,23 @@ class TimeGrid(Parameters):
         return self
 
 
+def _nested(kind: str) -> Any:
+    """Type of a parameter that is a family of its own, such as the prior of a posterior."""
+
+    def parse(raw: Any) -> Parameters:
+        raw = {"family": raw} if isinstance(raw, str) else raw
+        if not isinstance(raw, Mapping) or not isinstance(raw.get("family"), str):
+            raise ValueError(f"must be the name of a {kind} or a mapping with the key 'family'")
+        return model_of(lookup(kind, raw["family"])).model_validate(raw)
+
+    return Annotated[
+        Any,
+        PlainValidator(parse),
+        PlainSerializer(lambda parameters: parameters.model_dump(mode="json")),
+        WithJsonSchema({"type": "object", "definition": kind}),
+    ]
+
+
 class Score(Parameters):
     """A score; `targets` restricts it to some targets of the study."""
 
@@ -230,6 +250,8 @@ def model_of(entry: Entry) -> type[Parameters]:
         if argument.name in CONTEXT[entry.kind] or argument.kind is argument.VAR_KEYWORD:
             continue
         kind = UserPath if argument.name == "path" else hints.get(argument.name, float)
+        if entry.posterior and argument.name == "prior":
+            kind = _nested("target")
         default = ... if argument.default is argument.empty else argument.default
         text = Field(description=said.get(argument.name))
         fields[argument.name] = Annotated[kind, text], default

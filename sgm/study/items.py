@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import nan
 from typing import Any
 
-from sgm.registry import Entry
+from sgm.registry import Entry, lookup
 from sgm.study.families import Parameters
 
-__all__ = ["Coordinate", "Item", "coordinates"]
+__all__ = ["Coordinate", "Item", "coordinates", "resolved"]
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,24 @@ class Item:
         changes = set(self.parameters.changes)
         exclude: dict[str, Any] = dict.fromkeys((*changes, *self.parameters.context), True)
         exclude["recipe"] = {"name"}  # shown, and no more
+        parameters = self.parameters.model_dump(mode="json", exclude=exclude)
+        for name, value in self.parameters:
+            if isinstance(value, Parameters):
+                parameters[name] = Item(self.kind, "", value, lookup(self.kind, value.family)).spec
         return {
             "build": self.entry.build,
-            "parameters": self.parameters.model_dump(mode="json", exclude=exclude),
+            "parameters": parameters,
             **({"variables": self.entry.promised} if self.entry.variables else {}),
             **self.parameters.model_dump(mode="json", include=changes, exclude_none=True),
         }
+
+
+def resolved(entry: Entry, parameters: Parameters) -> Entry:
+    """The row of a family, in which a posterior has the kind of law that its prior has."""
+    if not entry.posterior:
+        return entry
+    prior: Parameters = parameters.prior  # type: ignore[attr-defined]
+    return replace(entry, law=resolved(lookup("target", prior.family), prior).law)
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,8 @@ def files(told: Any) -> set[str]:
     if isinstance(told, dict) and "build" in told:
         parameters = told.get("parameters", {})
         options = parameters.get("recipe", parameters).get("options", {})
-        return {
+        nested = (part for part in parameters.values() if _is_built(part))
+        return set().union(*map(files, nested)) | {
             value
             for name, value in [*parameters.items(), *options.items()]
             if isinstance(value, str) and (name == "path" or _is_file(value))
@@ -74,6 +75,11 @@ def files(told: Any) -> set[str]:
         parts = told.values() if isinstance(told, dict) else told
         return set().union(*(files(part) for part in parts))
     return set()
+
+
+def _is_built(told: Any) -> bool:
+    """Whether this says what is to be built, such as the prior of a posterior."""
+    return isinstance(told, dict) and "build" in told
 
 
 def _is_file(text: str) -> bool:
@@ -334,6 +340,7 @@ def _addresses(told: Any) -> Iterator[str]:
     """Every address of a builder in a spec."""
     if isinstance(told, dict) and "build" in told:
         yield told["build"]
+        yield from _addresses(list(filter(_is_built, told.get("parameters", {}).values())))
     elif isinstance(told, dict | list | tuple):
         for value in told.values() if isinstance(told, dict) else told:
             yield from _addresses(value)

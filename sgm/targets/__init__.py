@@ -17,6 +17,10 @@ of known density, but not Gaussian:
     grid_mixture             side² modes on a square grid, N(0, ·) on the other coordinates
     ring_mixture             modes on a circle in the plane
 
+of either kind:
+
+    posterior                a Gaussian or a mixture given y = H X + √r ξ
+
 and data sets: `digits`, `digits_images`, `breast_cancer`, `diabetes`, `wine`; `data_file`,
 the user's own; `mnist` and `cifar10`, images in a local folder, and `image_folder`, PNG and
 JPEG files. A builder takes keyword
@@ -44,12 +48,16 @@ from sgm.targets.gaussians import (
 )
 from sgm.targets.images import ImageTarget, cifar10, mnist
 from sgm.targets.mixtures import funnel, grid_mixture, mixture, ring_mixture, two_modes
+from sgm.targets.posteriors import GaussianPosterior, MixturePosterior, Observation, posterior
 
 __all__ = [
     "DataTarget",
     "EmpiricalTarget",
+    "GaussianPosterior",
     "ImageTarget",
     "LawTarget",
+    "MixturePosterior",
+    "Observation",
     "Target",
     "Transform",
     "breast_cancer",
@@ -70,6 +78,7 @@ __all__ = [
     "isotropic",
     "mixture",
     "mnist",
+    "posterior",
     "ring_mixture",
     "two_modes",
     "wine",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sgm.gaussian import Gaussian, kl_divergence, wasserstein2
-from sgm.laws import matrix_law, reverse_sde_limit, sampler_law
+from sgm.laws import affine_law, reverse_sde_limit, sampler_law
 from sgm.learned import DescentScore, FittedScore
 from sgm.processes import Process
 from sgm.random import stream
@@ -99,7 +99,7 @@ def _built(
 def _output(steps: Steps, score: GaussianScore | DescentScore, prior: Gaussian) -> Gaussian:
     if isinstance(score, GaussianScore):
         return sampler_law(steps, score, prior)
-    return matrix_law(steps, score, prior)
+    return affine_law(steps, score.matrices, prior)
 
 
 def _without_steps(

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from sgm.densities import Law
 from sgm.gaussian import Gaussian, kl_divergence, wasserstein2
-from sgm.laws import chain_error, sampler_law
+from sgm.guidance import ControlledScore
+from sgm.laws import affine_law, chain_error, sampler_law
 from sgm.processes import Process
 from sgm.run.build import (
     build,
@@ -25,7 +26,7 @@ from sgm.run.build import (
     measured,
 )
 from sgm.samplers import Steps
-from sgm.scores import GaussianScore, Score
+from sgm.scores import DensityScore, GaussianScore, Score
 from sgm.store.cells import write_cells
 
 __all__ = ["axes", "bound_context", "chain_context", "exact"]
@@ -75,9 +76,8 @@ def exact(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) 
                         put(measured(spec["bounds"], context), **place, score=c)
                         for m, scheme in enumerate(steps):
                             here = {**place, "score": c, "sampler": m}
-                            if isinstance(score, GaussianScore) and isinstance(law, Gaussian):
-                                prior = process.prior(law.dimension)
-                                generated = sampler_law(scheme, score, prior)
+                            if isinstance(law, Gaussian) and not isinstance(score, DensityScore):
+                                generated = _output_law(scheme, score, law.dimension)
                                 put(_distances(law, generated, spec["divergences"]), **here)
                             if spec["chain_bounds"]:
                                 told = chain_context(context, scheme, score)
@@ -101,10 +101,13 @@ def bound_context(
     }
 
 
-def chain_context(context: Mapping[str, Any], steps: Steps, score: Score) -> dict[str, Any]:
+def chain_context(
+    context: Mapping[str, Any], steps: Steps, score: Score | ControlledScore
+) -> dict[str, Any]:
     """What one that depends on the sampler may ask for besides.
 
-    The error along the chain is NaN where its law is unknown and the score is not exact.
+    The error along the chain is NaN where its law is unknown and the score is not exact, and
+    for a controlled score.
     """
     process, law = context["process"], context["law"]
     if isinstance(score, GaussianScore) and isinstance(law, Gaussian):
@@ -117,6 +120,14 @@ def chain_context(context: Mapping[str, Any], steps: Steps, score: Score) -> dic
         "score_mse_evaluations": along,
         "score_mse_generated": along[steps.departing],
     }
+
+
+def _output_law(steps: Steps, score: GaussianScore | ControlledScore, dimension: int) -> Gaussian:
+    """Exact law of a sampler's output for an affine score."""
+    prior = score.process.prior(dimension)
+    if isinstance(score, ControlledScore):
+        return affine_law(steps, score.coefficients, prior)
+    return sampler_law(steps, score, prior)
 
 
 def _distances(

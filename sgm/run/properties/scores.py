@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from sgm.arguments import require_instance
 from sgm.densities import GaussianMixture, Law
 from sgm.gaussian import Gaussian
+from sgm.guidance import ControlledScore
 from sgm.learned import DescentScore
 from sgm.processes import Process, VEProcess, VPProcess
 from sgm.run.build import build
@@ -24,12 +26,15 @@ from sgm.run.properties.findings import (
 from sgm.schedules import BetaSchedule, GeometricSchedule
 from sgm.scores import DensityScore, GaussianScore, Score, exact
 from sgm.study import Item
+from sgm.targets import LawTarget, posterior
 
 __all__ = ["PROPERTIES", "Case", "subjects"]
 
 Array = npt.NDArray[np.float64]
 
 ROWS = 5000
+#: An error of the score that is smaller, relative to it, is one of float64.
+ROUNDING = 1e-12
 HORIZON = 1.3
 PROCESSES: dict[str, Process] = {
     "VP": VPProcess(BetaSchedule(HORIZON, 1.5, 0.1, 10.0), 2.0),
@@ -50,13 +55,17 @@ def _laws() -> dict[str, Law]:
 
 
 LAWS = _laws()
+#: Those given their first coordinate.
+POSTERIORS = {
+    kind: posterior(LawTarget(law), observed=[0], noise=0.3).law for kind, law in LAWS.items()
+}
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
     """A score for a process and a law."""
 
-    score: Score | DescentScore
+    score: Score | DescentScore | ControlledScore
     process: Process
     law: Law
 
@@ -73,14 +82,18 @@ def subjects(item: Item) -> Mapping[str, Callable[[], Case]]:
     def at(process: Process, law: Law) -> Case:
         rng = np.random.default_rng(2)
         learning = {"train": law.sample(ROWS, rng), "generator": rng}
-        built: Score | DescentScore = build(item.spec, process=process, law=law, **learning)
-        require_instance((GaussianScore, DensityScore, DescentScore), returned=built)
+        built: Any = build(item.spec, process=process, law=law, **learning)
+        require_instance(
+            (GaussianScore, DensityScore, DescentScore, ControlledScore), returned=built
+        )
         return Case(built, process, law)
 
-    kinds = [kind for kind in LAWS if item.entry.needs in ("", "law", kind)]
+    needs = item.entry.needs
+    laws = POSTERIORS if needs == "posterior" else LAWS
+    kinds = [kind for kind in laws if needs in ("", "law", "posterior", kind)]
     return {
         f"{name}, {'Gaussian' if kind == 'gaussian' else 'mixture'}": (
-            lambda p=process, law=LAWS[kind]: at(p, law)  # type: ignore[misc]
+            lambda p=process, law=laws[kind]: at(p, law)  # type: ignore[misc]
         )
         for kind in kinds
         for name, process in PROCESSES.items()
@@ -103,18 +116,26 @@ def is_finite(case: Case) -> str:
 
 
 def coefficients_are_those_of_the_score(case: Case) -> str:
-    """An affine score is A Uᵀx + b in the basis U, with finite A and b at all times."""
-    if not isinstance(case.score, GaussianScore):
-        raise InapplicableError("it is not affine")
+    """An affine score is A Uᵀx + b in the basis U, with finite A and b at all times.
+
+    One without a basis of its own is A x + b with a matrix A.
+    """
     score, steepest = case.score, 0.0
+    if isinstance(score, DensityScore) or not isinstance(case.law, Gaussian):
+        raise InapplicableError("it is not affine")
     for t in (*TIMES, 0.0):
         slope, offset = score.coefficients(float(t))
         require_where(
             np.isfinite(slope) & np.isfinite(offset),
-            lambda k, t=t, a=slope, b=offset: f"at t = {t:.6g} A[{k}] = {a[k]}, b[{k}] = {b[k]}",
+            lambda *k, t=t, a=slope, b=offset: (
+                f"at t = {t:.6g} A[{k[-1]}] = {a[k[-1]]}, b[{k[-1]}] = {b[k[-1]]}"
+            ),
         )
         x = case.draws(float(t))[:50]
-        expected = (slope * score.law.rotate(x) + offset) @ score.law.basis.T
+        if isinstance(score, GaussianScore):
+            expected = (slope * score.law.rotate(x) + offset) @ score.law.basis.T
+        else:
+            expected = x @ slope.T + offset
         found = score(x, t)
         require_where(
             np.abs(found - expected) <= 1e-9 * (1 + np.abs(expected)),
@@ -131,16 +152,21 @@ def error_is_as_stated(case: Case) -> str:
     true = exact(case.process, case.law)
     worst, largest = 0.0, 0.0
     stated = case.score.error_moments(case.law, TIMES)  # type: ignore[arg-type]
+    if np.isnan(stated[0]).all():
+        raise InapplicableError("its error is not known")
     for t, mse, cross in zip(TIMES, *stated, strict=True):
         x = case.draws(float(t))
         s = true(x, t)
         error = case.score(x, t) - s
         modified = s + x / case.process.variance
         squares = np.sum(error**2, axis=1)
+        size = float(np.mean(np.sum(s**2, axis=1)))
+        if max(float(mse), float(squares.mean())) <= ROUNDING**2 * size:
+            continue
         worst = max(worst, require_mean(f"mse at t = {t:.3g}", mse, squares))
         products = np.sum(modified * error, axis=1)
         worst = max(worst, require_mean(f"cross at t = {t:.3g}", cross, products))
-        largest = max(largest, float(mse) / float(np.mean(np.sum(s**2, axis=1))))
+        largest = max(largest, float(mse) / size)
     return f"E|e|² up to {largest:.3g} E|s|²; {worst:.1f} standard errors at most"
 
 
