@@ -18,7 +18,9 @@ import numpy.typing as npt
 
 from sgm import laws, samplers, scores, targets, timegrids
 from sgm.gaussian import Gaussian
+from sgm.kinetic import KineticProcess
 from sgm.processes import Process, VEProcess, VPProcess
+from sgm.registry import lookup
 from sgm.samplers import Steps
 from sgm.schedules import BetaSchedule, GeometricSchedule
 
@@ -28,6 +30,7 @@ LAW = targets.correlated(dimension=4, mean=1.0, offset=1.0).law
 PROCESSES: dict[str, Process] = {
     "VP": VPProcess(BetaSchedule(horizon=1.0, a=2.0, beta_min=0.1, beta_max=20.0), variance=1.0),
     "VE": VEProcess(GeometricSchedule(horizon=1.0, sigma_min=0.05, sigma_max=3.0)),
+    "kinetic": KineticProcess(BetaSchedule(horizon=1.0, a=2.0, beta_min=0.1, beta_max=5.0)),
 }
 SDE, FLOW = "backward SDE", "probability flow"
 
@@ -83,16 +86,25 @@ def rows() -> Iterator[Row]:
     yield Row(langevin, "Song and Ermon, 1907.05600", "none", "langevin_steps = 2, step_size = 0.1")
     plain = partial(samplers.langevin, step_size=0.01)
     yield Row(plain, "Roberts and Tweedie, 1996", "none", "step_size = 0.01")
+    yield Row(samplers.kinetic_euler_maruyama, "Strasman et al., 2511.02419", SDE)
+    yield Row(samplers.sscs, "Dockhorn et al., 2112.07068", SDE)
+    yield Row(samplers.kinetic_ancestral, "here", SDE)
+
+
+def family(row: Row) -> str:
+    builder = row.build.func if isinstance(row.build, partial) else row.build
+    return builder.__name__
 
 
 def name(row: Row) -> str:
     """The family, with the values of its parameters."""
-    builder = row.build.func if isinstance(row.build, partial) else row.build
-    return f"`{builder.__name__}`" + (f", {row.parameters}" if row.parameters else "")
+    return f"`{family(row)}`" + (f", {row.parameters}" if row.parameters else "")
 
 
 def takes(row: Row, process: Process) -> bool:
     """Whether a sampler has the process."""
+    if bool(lookup("sampler", family(row)).process) != isinstance(process, KineticProcess):
+        return False
     try:
         row.build(process, timegrids.quadratic(1.0, 16))
     except ValueError:
@@ -133,7 +145,8 @@ def order(
 
 def line(row: Row, n: int = 256) -> str:
     """A row in Markdown."""
-    steps = row.build(PROCESSES["VP"], timegrids.quadratic(1.0, 10))
+    process = next(process for process in PROCESSES.values() if takes(row, process))
+    steps = row.build(process, timegrids.quadratic(1.0, 10))
     noise = "yes" if np.any(steps.noise) else "no"
     limit = {"": "a law of its own", "none": "–"}.get(row.limit, row.limit)
     told = [name(row), row.source, limit, noise, str(steps.nfe)]

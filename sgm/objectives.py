@@ -32,7 +32,8 @@ Durkan, Murray and Ermon). "min_snr" is min(SNR, γ) |x̂₀ − x₀|², SNR = 
 al.). "information" is v times the rate ½β m² mmse/v² at which X_t loses information about X₀
 (I-MMSE), to which InfoNoise (Raya et al.) makes the density of training times proportional:
 here as a weight, and with the exact mmse in place of an estimate on the way. By Tweedie
-m² mmse/v = d − v J_t, so that λ = β (1 − v J_t/d) but for a constant.
+m² mmse/v = d − v J_t, so that λ = β (1 − v J_t/d) but for a constant. "hybrid" is hybrid score
+matching of a kinetic process, whose X_t, m, v are those of `sgm.kinetic`.
 
 An objective says what is drawn with each row and the loss of each row, given the network's
 score as a function of x alone. A new one is two functions and a row of `OBJECTIVES`.
@@ -54,6 +55,7 @@ import torch
 from torch import Tensor
 
 from sgm.densities import Law
+from sgm.kinetic import KineticProcess
 from sgm.processes import Process
 from sgm.scores import Score
 
@@ -113,6 +115,12 @@ def _information(process: Process, t: Array, law: Law | None) -> Array:
     return np.asarray(process.schedule.beta(t) * np.maximum(unknown, 0.0) / law.dimension)
 
 
+def _hybrid(process: Process, t: Array, law: Law | None) -> Array:
+    if not isinstance(process, KineticProcess):
+        raise ValueError("weight = 'hybrid': must be another, but for the process kinetic")
+    return process.hybrid_weight(t)
+
+
 WEIGHTS: dict[str, Weight] = {
     "unit": Weight(lambda process, t, law: np.ones_like(t)),
     "variance": Weight(lambda process, t, law: process.kernel_variance(t)),
@@ -120,6 +128,7 @@ WEIGHTS: dict[str, Weight] = {
     "beta": Weight(lambda process, t, law: process.schedule.beta(t)),
     "min_snr": Weight(_min_snr),
     "information": Weight(_information, needs_law=True),
+    "hybrid": Weight(_hybrid),
 }
 """λ(t) by name."""
 

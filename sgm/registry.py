@@ -81,7 +81,7 @@ Width = Annotated[int, Interval(ge=16, le=2**14), MultipleOf(16)]
 HOMES = {
     "target": ["sgm.targets"],
     "schedule": ["sgm.schedules.levels", "sgm.schedules.knots", "sgm.schedules"],
-    "process": ["sgm.processes"],
+    "process": ["sgm.processes", "sgm.kinetic"],
     "score": ["sgm.scores", "sgm.learned", "sgm.guidance"],
     "sampler": ["sgm.samplers"],
     "time_grid": ["sgm.timegrids"],
@@ -155,6 +155,8 @@ class Entry:
         Of a bound: what says where it is no theorem.
     stationary : bool
         Of a bound: whether it needs a process with a stationary law, VP.
+    process : str
+        Of a sampler: the process that it is a scheme of, by its family; by default vp and ve.
     require : callable, optional
         What its parameters must satisfy together, where building it would not say so.
 
@@ -176,6 +178,7 @@ class Entry:
     exact: Callable[..., Any] | None = None
     objection: Callable[..., Any] | None = None
     stationary: bool = False
+    process: str = ""
     require: Callable[..., None] | None = None
 
     def __hash__(self) -> int:
@@ -202,6 +205,8 @@ class Entry:
             if kind not in own:
                 known, allowed = (usual,), f"left out, but for a {', a '.join(own)}"
             require(said in known, f"{key} = {said!r} of a {kind}", allowed)
+        allowed = "left out, but for a sampler"
+        require(kind == "sampler" or not self.process, f"process of a {kind}", allowed)
         listed = isinstance(self.variables, Sequence)
         listed = listed and all(isinstance(variable, Variable) for variable in self.variables)
         require(listed, f"variables = {self.variables!r}", "a list of Variable")

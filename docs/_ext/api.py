@@ -17,6 +17,7 @@ MODULES = (
     "sgm.schedules.levels",
     "sgm.schedules.knots",
     "sgm.processes",
+    "sgm.kinetic",
     "sgm.targets",
     "sgm.densities",
     "sgm.gaussian",

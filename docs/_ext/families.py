@@ -186,6 +186,8 @@ def _facts(entry: Entry, users: list[str]) -> Iterator[str]:
         yield f"For {NEEDS[entry.needs]}."
     if entry.stationary:
         yield "The process must have a stationary law: ``vp``."
+    if entry.process:
+        yield f"A scheme of the process ``{entry.process}``."
     if entry.axes:
         named = ", ".join(f"``{name}``" for name in entry.symbols)
         yield f"May be a list, one cell a value, and stand on the x-axis of a figure: {named}."

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 
 from sgm import samplers, scores, targets, timegrids
 from sgm.gaussian import Gaussian, kl_divergence
+from sgm.kinetic import KineticProcess
 from sgm.laws import sampler_law
-from sgm.processes import VEProcess, VPProcess
+from sgm.processes import Process, VEProcess, VPProcess
 from sgm.registry import Entry
 from sgm.run.build import build_process, build_steps, build_target, build_times
 from sgm.schedules import BetaSchedule
@@ -25,6 +26,8 @@ __all__ = ["Picture", "picture"]
 ROOT = Path(__file__).parents[2]
 VP = {"build": "sgm.processes:VPProcess", "parameters": {"variance": 1.0}}
 LINEAR = VPProcess(BetaSchedule(1.0, 0.0, 0.1, 20.0), 1.0)
+#: Positions N(0, 1) at last, as VP; the clock is such that nothing is left of the data.
+KINETIC = KineticProcess(BetaSchedule(1.0, 0.0, 0.1, 10.0))
 LAW = targets.correlated(dimension=50, mean=1.0, offset=1.0).law
 assert isinstance(LAW, Gaussian)
 #: Equal numbers draw equal bytes.
@@ -131,12 +134,13 @@ def _target(items: Sequence[Item], figure: Figure) -> str:
 
 
 def _sampler(items: Sequence[Item], figure: Figure) -> str:
-    process = LINEAR
     axes = figure.subplots(1, 1)
-    score, prior = scores.exact(process, LAW), process.prior(LAW.dimension)
     chosen = _few(items)
 
-    def curve(build: Callable[[np.ndarray], samplers.Steps]) -> tuple[list[int], list[float]]:
+    def curve(
+        process: Process, build: Callable[[np.ndarray], samplers.Steps]
+    ) -> tuple[list[int], list[float]]:
+        score, prior = scores.exact(process, LAW), process.prior(LAW.dimension)
         evaluations, errors = [], []
         for n_steps in (5, 10, 20, 40, 80, 160):
             steps = build(timegrids.quadratic(1.0, n_steps))
@@ -144,10 +148,11 @@ def _sampler(items: Sequence[Item], figure: Figure) -> str:
             errors.append(float(kl_divergence(LAW, sampler_law(steps, score, prior))))
         return evaluations, errors
 
+    own = KINETIC if chosen[0].entry.process == "kinetic" else LINEAR
     for item in chosen:
-        x, y = curve(lambda times, item=item: build_steps(item.spec, process, times))
+        x, y = curve(own, lambda times, item=item: build_steps(item.spec, own, times))
         axes.plot(x, y, ".-", label=_label(item))
-    x, y = curve(lambda times: samplers.exponential_integrator_modified(process, times))
+    x, y = curve(LINEAR, lambda times: samplers.exponential_integrator_modified(LINEAR, times))
     axes.plot(x, y, color="0.6", linewidth=1, label="exponential_integrator_modified")
     axes.set(xlabel="evaluations of the score", ylabel="KL, nats", xscale="log", yscale="log")
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -24,7 +24,7 @@ from sgm.gaussian import Gaussian
 from sgm.guidance import ControlledScore
 from sgm.learned import DescentScore
 from sgm.processes import Process, matching_times
-from sgm.registry import line_of
+from sgm.registry import families, line_of
 from sgm.run.build import (
     asks,
     build,
@@ -214,8 +214,47 @@ def _drawn(study: Study) -> None:
     figures(Composition(study))
 
 
+def _process(study: Study) -> None:
+    """What is made for another process than the study's, or has no meaning for pairs (x, v)."""
+    family = study.process.family
+    of_pairs = family == "kinetic"
+    schemes = [row.name for row in families("sampler").values() if row.process == "kinetic"]
+    for sampler in study.samplers:
+        if (sampler.entry.process == "kinetic") != of_pairs:
+            allowed = f"one of {', '.join(schemes)}" if of_pairs else "a scheme of vp and ve"
+            raise ValueError(
+                f"samplers: {sampler.label!r}: must be {allowed} for the process {family}"
+            )
+    for time_grid in study.time_grids if of_pairs else ():
+        if asks(time_grid.spec, "process"):
+            raise ValueError(
+                f"time_grids: {time_grid.label!r}: must be uniform, quadratic or another that asks "
+                f"for no noise levels, for the process {family}"
+            )
+    for score in study.scores:
+        recipe = getattr(score.parameters, "recipe", None)
+        for key, value in _OF_ONE if of_pairs else _OF_PAIRS:
+            if getattr(recipe, key, None) == value:
+                raise ValueError(
+                    f"scores: {key} = {value!r} of {score.label!r}: must be another for the "
+                    f"process {family}"
+                )
+        if of_pairs and getattr(score.parameters, "train_schedule", None) is not None:
+            raise ValueError(
+                f"scores: train_schedule of {score.label!r}: must be left out for the process "
+                f"{family}"
+            )
+    for key in ("bounds", "likelihood", "pictures") if of_pairs else ():
+        if getattr(study, key):
+            raise ValueError(f"{key}: must be left out for the process {family}, which has none")
+
+
+#: Choices of a recipe for the process kinetic alone, and those whose formulas are of vp and ve.
+_OF_PAIRS = (("weight", "hybrid"),)
+_OF_ONE = (("output", "relative"), ("time_input", "log_noise"), ("weight", "information"))
+
 #: What settings that are valid alone must satisfy together, before anything is built.
-CONDITIONS: tuple[Callable[[Study], None], ...] = (_runs, _scored, _drawn)
+CONDITIONS: tuple[Callable[[Study], None], ...] = (_runs, _scored, _drawn, _process)
 
 
 class _Network(NamedTuple):

@@ -12,6 +12,7 @@ for VE in the limit σ² = ∞: h = 0, and each 2σ² φ(h) with φ(h) ~ h is B(
 N counts time steps, NFE evaluations of the score: `Steps.n_steps` and `Steps.nfe`.
 """
 
+from sgm.samplers.kinetic import kinetic_ancestral, kinetic_euler_maruyama, sscs
 from sgm.samplers.langevin import (
     annealed_langevin,
     langevin,
@@ -61,6 +62,8 @@ __all__ = [
     "exponential_runge_kutta",
     "exponential_runge_kutta_modified",
     "heun",
+    "kinetic_ancestral",
+    "kinetic_euler_maruyama",
     "langevin",
     "predictor_corrector",
     "predictor_corrector_snr",
@@ -68,6 +71,7 @@ __all__ = [
     "program",
     "randomised_midpoint",
     "restart",
+    "sscs",
     "symbols",
     "unipc",
 ]

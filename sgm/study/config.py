@@ -155,7 +155,7 @@ class Study(families.Strict):
     targets: Annotated[_axis("target"), Field(description="laws and data sets to be learnt")]  # type: ignore[valid-type]
     schedules: Annotated[_axis("schedule"), Field(description="noise schedules")]  # type: ignore[valid-type]
     scores: Annotated[_axis("score"), Field(description="exact, perturbed and trained scores")]  # type: ignore[valid-type]
-    process: _one("process") = _default("vp", "vp or ve")  # type: ignore[valid-type]
+    process: _one("process") = _default("vp", "vp, ve or kinetic")  # type: ignore[valid-type]
     horizons: Numbers = _default([1.0], "values of T")
     samplers: _axis("sampler") = _default(  # type: ignore[valid-type]
         ["exponential_integrator_modified"], "schemes of the backward simulation"

@@ -301,7 +301,7 @@ def _described(doc: str) -> dict[str, str]:
 #: Objectives that take derivatives of the score in x; their networks must have some.
 DIFFERENTIATING = ("implicit", "sliced")
 #: Weights that are zero where there is no noise.
-VANISHING = ("variance", "variance_squared", "min_snr")
+VANISHING = ("variance", "variance_squared", "min_snr", "hybrid")
 
 
 class Recipe(Strict):
@@ -313,8 +313,11 @@ class Recipe(Strict):
         Field(description="the loss; all but explicit take any target"),
     ] = "denoising"
     weight: Annotated[
-        Literal["unit", "variance", "variance_squared", "beta", "min_snr", "information"],
-        Field(description="of the loss in time; information needs a target of known law"),
+        Literal["unit", "variance", "variance_squared", "beta", "min_snr", "information", "hybrid"],
+        Field(
+            description="of the loss in time; information needs a target of known law, hybrid the "
+            "process kinetic"
+        ),
     ] = "variance"
     probes: Annotated[
         int,

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from sgm import laws, scores
 from sgm.gaussian import Gaussian, wasserstein2
+from sgm.kinetic import KineticProcess
 from sgm.processes import Process, VEProcess, VPProcess
 from sgm.run.build import build_steps
 from sgm.run.properties.findings import (
@@ -48,13 +49,15 @@ VARIANCES = (0.1, 0.7, 3.0)
 HORIZON = 1.3
 VP = VPProcess(BetaSchedule(HORIZON, 1.5, 0.1, 6.0), 2.0)
 VE = VEProcess(GeometricSchedule(HORIZON, 0.3, 4.0))
+KINETIC = KineticProcess(BetaSchedule(HORIZON, 1.5, 0.1, 6.0), 0.7, 0.3, 2.0, 0.1)
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """A sampler of the config."""
+    """A sampler of the config, and the process that it is tried on."""
 
     spec: Mapping[str, Any]
+    process: Process = VP
 
     def output(self, process: Process, law: Gaussian, start: Gaussian, n_steps: int) -> Gaussian:
         """Exact law of its output with the exact score."""
@@ -63,11 +66,12 @@ class Scheme:
 
 
 def subjects(item: Item) -> Mapping[str, Callable[[], Scheme]]:
-    """The sampler on VP, with N = 10 as a first trial."""
+    """The sampler on VP or the kinetic process, with N = 10 as a first trial."""
+    process = KINETIC if item.entry.process == "kinetic" else VP
 
     def build() -> Scheme:
-        build_steps(item.spec, VP, uniform(HORIZON, 10))
-        return Scheme(item.spec)
+        build_steps(item.spec, process, uniform(HORIZON, 10))
+        return Scheme(item.spec, process)
 
     return {f"T = {HORIZON:g}": build}
 
@@ -117,11 +121,15 @@ def _errors(of: Callable[[int], Sequence[float]]) -> Array:
 
 def is_consistent(scheme: Scheme) -> str:
     """On VP, started at p_T with the exact score, its law tends to that of the data."""
+    if scheme.process is KINETIC:
+        raise InapplicableError("its pairs (x, v) start at their stationary law")
     return _to_the_data(scheme, VP)
 
 
 def is_consistent_for_ve(scheme: Scheme) -> str:
     """On VE it is refused, or its law tends to that of the data too."""
+    if scheme.process is KINETIC:
+        raise InapplicableError("it is a scheme of the process kinetic")
     try:
         build_steps(scheme.spec, VE, uniform(HORIZON, COUNTS[0]))
     except ValueError as error:
@@ -130,19 +138,19 @@ def is_consistent_for_ve(scheme: Scheme) -> str:
 
 
 def tends_to_a_known_limit(scheme: Scheme) -> str:
-    """On VP, started at the prior, it tends to the law of the backward SDE or of the flow."""
+    """Started at the prior, it tends to the law of the backward SDE, or on VP of the flow."""
+    process = scheme.process
     rng = np.random.default_rng(0)
     basis = np.linalg.qr(rng.standard_normal((3, 3)))[0]
     law = Gaussian(np.array([1.0, -0.5, 0.3]), np.array(VARIANCES), basis)
-    prior = VP.prior(law.dimension)
-    limits = {
-        "the law of the backward SDE": laws.reverse_sde_limit(VP, law),
-        "the law of the probability flow": laws.probability_flow_limit(VP, law),
-    }
+    prior = process.prior(law.dimension)
+    limits = {"the law of the backward SDE": laws.reverse_sde_limit(process, law)}
+    if process is VP:
+        limits["the law of the probability flow"] = laws.probability_flow_limit(VP, law)
     scale = np.sqrt(law.eigenvalues.mean())
 
     def distances(n: int) -> list[float]:
-        output = scheme.output(VP, law, prior, n)
+        output = scheme.output(process, law, prior, n)
         return [float(wasserstein2(limit, output)) / scale for limit in limits.values()]
 
     errors = dict(zip(limits, _errors(distances).T, strict=True))
@@ -152,6 +160,8 @@ def tends_to_a_known_limit(scheme: Scheme) -> str:
     except PropertyError:
         far = ", ".join(f"{error[-1]:.3g} to {name}" for name, error in errors.items())
         words = f"its limit is neither: W2 is {far} at N = {COUNTS[-1]}"
+    if process is KINETIC:
+        raise PropertyError(words)
     try:
         _to_the_data(scheme, VP)
     except PropertyError:
@@ -165,7 +175,7 @@ def asks_the_score_within_the_horizon(scheme: Scheme) -> str:
 
     from sgm.simulation import simulate_reverse
 
-    count, late = 0, 0.0
+    process, count, late = scheme.process, 0, 0.0
     for n_steps in (1, 2, 10):
         asked: list[float] = []
 
@@ -174,13 +184,22 @@ def asks_the_score_within_the_horizon(scheme: Scheme) -> str:
             return -x
 
         try:
-            steps = build_steps(scheme.spec, VP, uniform(HORIZON, n_steps))
+            steps = build_steps(scheme.spec, process, uniform(HORIZON, n_steps))
         except ValueError:
             if n_steps == 10:
                 raise
             continue  # a few steps may be refused, as restarts within one are
         simulate_reverse(
-            steps, score, VP.prior_variance, 1, 1, 0, [0], {}, torch.float64, torch.device("cpu")
+            steps,
+            score,
+            process.prior_variance,
+            1,
+            1,
+            0,
+            [0],
+            {},
+            torch.float64,
+            torch.device("cpu"),
         )
         times = np.array(asked)
         require_where(
@@ -201,7 +220,7 @@ def simulation_has_the_exact_law(scheme: Scheme) -> str:
     from sgm.simulation import simulate_reverse
 
     law = Gaussian.diagonal([1.0, -0.5, 0.3], VARIANCES)
-    process, n_steps = VP, 20
+    process, n_steps = scheme.process, 20
     steps = build_steps(scheme.spec, process, uniform(HORIZON, n_steps))
     score, place = scores.exact(process, law), torch.device("cpu")
     (rows,) = simulate_reverse(
