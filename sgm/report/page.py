@@ -196,7 +196,9 @@ def _short(
     """The answer in a sentence or two."""
     said = [lead] if lead else []
     if judged:
-        cost = f"costs × {judged[0].worst} at most" if judged[0].worst else "costs nothing"
+        cost = (
+            f"costs a factor of {judged[0].worst} at most" if judged[0].worst else "costs nothing"
+        )
         said.append(f"Following {judged[0].bound} {cost}.")
     if places:
         said.append(f"First over all targets: {', '.join(places[0].combination)}.")
@@ -329,7 +331,9 @@ def summary_of(path: Path) -> dict[str, str]:
         re.S,
     )
     if not found:
-        raise ValueError(f"{path}: is no report: delete it, or write it again by `make report`")
+        raise ValueError(
+            f"{path}: is not a report: delete it, or write it again with `make report`"
+        )
     summary: dict[str, str] = json.loads(found[1])
     return summary
 

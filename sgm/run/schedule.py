@@ -101,8 +101,8 @@ def _yaml(key: str, text: str) -> Any:
 def _law(item: Item) -> Gaussian:
     if item.entry.law == "density":
         raise ValueError(
-            f"target = {item.label!r}: must be Gaussian, or data, of which the moments count: the "
-            "law of an output is exact for these alone"
+            f"target = {item.label!r}: must be Gaussian, or data, whose moments are used: "
+            "only then is the law of the output exact"
         )
     return build_target(item.spec).reference
 
