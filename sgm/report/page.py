@@ -126,10 +126,6 @@ def _render(name: str, with_table: bool, **values: Any) -> str:
 def report_page(source: Source) -> str:
     """The page of a study.
 
-    Parameters
-    ----------
-    source : Source
-
     Returns
     -------
     str
@@ -307,10 +303,6 @@ def write_report(source: Source, path: Path) -> Path:
     source : Source
     path : Path
         Its folder is made.
-
-    Returns
-    -------
-    Path
     """
     with written_whole(path) as aside:
         aside.write_text(report_page(source), encoding="utf-8")
@@ -352,10 +344,6 @@ def write_index(reports: Mapping[str, Sequence[Path]], path: Path) -> Path:
     reports : mapping of str to sequence of Path
         Reports below the folder of the index, by the title above them.
     path : Path
-
-    Returns
-    -------
-    Path
     """
     groups = {
         title: [(own.relative_to(path.parent).as_posix(), summary_of(own)) for own in group]

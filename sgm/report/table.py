@@ -110,10 +110,6 @@ class Table:
 def table_of_cells(grid: xr.Dataset) -> Table:
     """One row a cell and divergence of which it has a number, or lost runs.
 
-    Parameters
-    ----------
-    grid : Dataset
-
     Returns
     -------
     Table

@@ -61,10 +61,6 @@ LARGEST = 2**36
 def check(study: Study) -> None:
     """Build targets, schedules, affine scores, time grids and samplers of a study.
 
-    Parameters
-    ----------
-    study : Study
-
     Raises
     ------
     ValueError

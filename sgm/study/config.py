@@ -228,10 +228,6 @@ class Study(families.Strict):
         config : mapping
             As read from a YAML file.
 
-        Returns
-        -------
-        Study
-
         Raises
         ------
         ValueError
