@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import norm
 
 from sgm import laws, samplers, scores, targets
 from sgm.bounds import (
@@ -18,10 +17,10 @@ from sgm.bounds import (
 from sgm.bounds.curvature import curvature, smallest_variance
 from sgm.densities import Affine, GaussianMixture, Law, Product
 from sgm.gaussian import Gaussian, wasserstein2
+from sgm.line import w2_on_the_line
 from sgm.measures.bounds import w2_brosse_dalalyan, w2_one_step_mixture
 from sgm.processes import Process, VEProcess, VPProcess
 from sgm.run.properties.bounds import cells
-from sgm.samplers import Steps
 from sgm.schedules import BetaSchedule, ConstantSchedule, GeometricSchedule
 from sgm.timegrids import quadratic, uniform
 
@@ -155,40 +154,6 @@ def test_a_mixture_of_one_component_has_nearly_the_bound_of_its_gaussian(
     assert found.total.shape == (2,)
     assert float(found.mixing) >= float(exact.mixing) * (1 - 1e-9)
     assert float(found.growth) == pytest.approx(np.prod(found.lipschitz))
-
-
-def output_quantiles(process: Process, law: Law, steps: Steps, levels: np.ndarray) -> np.ndarray:
-    """Quantiles of the chain's output on the line, by its transition kernels on a grid.
-
-    Steps without noise, all of them or the last, move points of equal mass.
-    """
-
-    def mean(k: int, x: np.ndarray) -> np.ndarray:
-        tau = steps.score_time[k]
-        m, v = float(process.mean_scale(tau)), float(process.kernel_variance(tau))
-        return np.asarray(steps.state[k] * x + steps.score[k] * law.score(x[:, None], m, v)[:, 0])
-
-    start, drawn = np.sqrt(process.prior_variance), int(np.sum(steps.noise > 0))
-    assert np.all(steps.noise[:drawn] > 0)
-    grid, width = np.linspace(-9 * start, 9 * start, 1500, retstep=True)
-    edges = np.append(grid - width / 2, grid[-1] + width / 2)
-    p = np.diff(norm.cdf(edges / start))
-    for k in range(drawn):
-        held = p > 1e-15
-        p = p[held] @ np.diff(norm.cdf((edges - mean(k, grid[held])[:, None]) / steps.noise[k]))
-    x = np.interp(levels, np.cumsum(p), edges[1:]) if drawn else start * norm.ppf(levels)
-    for k in range(drawn, len(steps)):
-        x = np.sort(mean(k, x))
-    return np.asarray(x)
-
-
-def w2_on_the_line(process: Process, law: GaussianMixture, steps: Steps) -> float:
-    levels = (np.arange(8000) + 0.5) / 8000
-    x = np.linspace(-12, 12, 100_001)
-    parts = zip(law.weights, law.means, law.variances, strict=True)
-    mass = sum(w * norm.cdf((x - mean) / np.sqrt(variance)) for w, mean, variance in parts)
-    gap = output_quantiles(process, law, steps, levels) - np.interp(levels, mass, x)
-    return float(np.sqrt(np.mean(gap**2)))
 
 
 def bound_and_error(

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -414,15 +415,22 @@ def test_every_schedule_stands_in_its_table() -> None:
 
 
 def test_the_tables_of_which_schedule_are_those_of_the_published_study() -> None:
-    path = ROOT / "docs/which_schedule.py"
-    spec = importlib.util.spec_from_file_location("which_schedule", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     page = TEXTS["docs/which-schedule.md"]
     assert page.count("| correlated | 20 |") == 2
-    assert module.page(page) == page
+    assert runpy.run_path(str(ROOT / "docs/which_schedule.py"))["page"](page) == page
+
+
+def test_the_rates_of_bounds_are_those_of_the_published_study() -> None:
+    rows = list(runpy.run_path(str(ROOT / "docs/bounds.py"))["rates"]())
+    assert "\n".join(rows) in TEXTS["docs/bounds.md"]
+    assert len(rows) == 9
+
+
+@pytest.mark.slow
+def test_the_bound_for_mixtures_is_that_of_its_table() -> None:
+    rows = list(runpy.run_path(str(ROOT / "docs/bounds.py"))["mixtures"]())
+    assert "\n".join(rows) in TEXTS["docs/bounds.md"]
+    assert len(rows) == 8
 
 
 def test_targets_of_make_exist() -> None:

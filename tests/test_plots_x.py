@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 
 from sgm import plots
+from sgm.plots.divergence import RATES
 from tests.grids import synthetic_grid
 
 NAN = float("nan")
@@ -137,6 +138,22 @@ def test_schedules_are_curves_where_something_else_is_on_x() -> None:
         np.testing.assert_allclose(own["y"], runs.sel(schedule=schedule))
     labels = [text.get_text().split(",")[0] for text in figure.legends[0].get_texts()]
     assert {"beta_a=-5", "cosine"} <= set(labels)
+
+
+def test_rates_without_constants_are_slopes_against_the_number_of_steps() -> None:
+    grid = synthetic_grid(a=(-5, 0), cosine=False, n_steps=(50, 100, 500), n_seeds=3)
+    figure, frame = plots.draw(grid, "kl/isotropic", x="n_steps")
+    told = [text.get_text().replace("\n", " ") for text in figure.legends[0].get_texts()]
+    highest = frame.loc[(frame["curve"] == "empirical") & (frame["x"] == 50), "y"].max()
+    for curve, exponent in RATES["kl"].items():
+        own = frame[frame["curve"] == curve]
+        n = np.array([50, 100, 500])
+        assert own["x"].tolist() == n.tolist()
+        np.testing.assert_allclose(own["y"], highest * (n / 50.0) ** exponent)
+        assert f"slope of {curve}" in told
+    slopes = set(RATES["kl"])
+    assert not slopes & set(plots.draw(grid, "w2/isotropic", x="n_steps")[1]["curve"])
+    assert not slopes & set(plots.draw(grid, "kl/isotropic")[1]["curve"])  # against a
 
 
 def test_panels_of_a_row_that_is_not_full_are_as_wide_as_all() -> None:

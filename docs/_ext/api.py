@@ -24,6 +24,7 @@ MODULES = (
     "sgm.timegrids",
     "sgm.samplers",
     "sgm.laws",
+    "sgm.line",
     "sgm.bounds",
     "sgm.bounds.objection",
     "sgm.divergences",

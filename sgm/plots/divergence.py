@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +38,7 @@ from sgm.plots.engine import (
     wrapped,
 )
 from sgm.reading import (
+    NFE,
     Bound,
     Divergence,
     bounds_on,
@@ -64,6 +66,15 @@ CURVES = {
         "lowest of all schedules", C.INK, "none", "o", size=12, face="none", mark=draw_edge
     ),
 }
+#: Rates in N without constants, by divergence: whose, and the exponent. Up to logarithms a KL of ε²
+#: takes d/ε² steps for Benton et al. (2308.03686), d/ε for Jain and Zhang (2508.16306); Li and Yan
+#: (2409.18959) have d/N for the total variation, whose square KL bounds (Pinsker).
+RATES = {
+    "kl": {
+        "Benton et al.: 1/N": -1.0,
+        "Jain and Zhang (Li and Yan: TV²): 1/N²": -2.0,
+    }
+}
 VPSDE = "level a = 0"
 LEVELS = (C.PURPLE, C.BROWN, C.SKY, C.ORANGE)
 
@@ -79,7 +90,8 @@ def divergence_figure(
     the lowest of the axis, a ring the lowest of all. The estimate that resolves most comes first:
     the coupled one, with what the paper's estimator would show of its 10,000 rows, or with the
     plain one and its floor. Where the bound's theorem does not apply its curve is dashed grey,
-    with the reason in the panel's title.
+    with the reason in the panel's title. Against N, rates that theorems give without constants are
+    slopes from the first of the highest curve (`RATES`).
 
     Parameters
     ----------
@@ -120,10 +132,11 @@ def divergence_page(
     if view.panels.empty:
         return frame, Page(title, why=why_empty(view.cells))
     notes, titles = panel_notes(view, measure, *bounds)
+    slopes = RATES.get(measure.figure, {})
     tracks = [
         Track(
             measure.figure, with_units(measure.label, measure.units), 2.1, C.VERMILLION, zero=True,
-            aside=("exact score",) if main in ("empirical", "coupled") else (),
+            aside=(*(["exact score"] if main in ("empirical", "coupled") else []), *slopes),
             finish=lambda ax, rows: _say_empty(ax, rows, view.cells),
         )
     ]  # fmt: skip
@@ -222,12 +235,27 @@ def _errors(view: View, measure: Divergence) -> tuple[str, list[pd.DataFrame]]:
     if family and own["x"].nunique() > 1:
         zero = own[(own["x"] == 0) & own["y"].notna()]
         found.append(zero.assign(curve=VPSDE, x=np.nan, low=np.nan, high=np.nan))
+    if view.axis is not None and view.axis.name in ("n_steps", NFE.name) and not view.in_columns:
+        found += _rates(own, RATES.get(axis, {}))
     if measure.ranks:
         found += _minima(main, "minimum")
     found = [
         table.dropna(subset="y") if i > 1 else table for i, table in enumerate(found) if len(table)
     ]
     return curve, [table.assign(axis=axis) for table in found]
+
+
+def _rates(table: pd.DataFrame, rates: Mapping[str, float]) -> list[pd.DataFrame]:
+    """Slopes from the highest value at the least N of each panel."""
+    held = table[table["y"] > 0].sort_values("y", ascending=False, kind="stable")
+    found = []
+    for _, own in held.groupby("panel"):
+        highest = own[own["x"] == own["x"].min()].iloc[0]
+        along = own.drop_duplicates("x").sort_values("x").assign(series="", n_runs=pd.NA)
+        for curve, exponent in rates.items():
+            y = highest["y"] * (along["x"] / highest["x"]) ** exponent
+            found.append(along.assign(curve=curve, y=y, low=np.nan, high=np.nan, n_failed=pd.NA))
+    return found
 
 
 def _look(curve: str, own: str, main: str, series: list[str], levels: list[str], rows: int) -> Look:
@@ -239,6 +267,10 @@ def _look(curve: str, own: str, main: str, series: list[str], levels: list[str],
     if curve.startswith("level "):
         k = [name for name in levels if name != VPSDE].index(curve) % len(LEVELS)
         return Look(curve.removeprefix("level "), LEVELS[k], DASHES[k], width=1.1, band=SD)
+    slopes = [name for rates in RATES.values() for name in rates]
+    if curve in slopes:
+        k = slopes.index(curve)
+        return Look(f"slope of {curve}", C.GREY_OUT, DASHES[k], width=0.9, order=1.5)
     look = CURVES[curve]
     if curve == main:
         look = replace(look, color=C.VERMILLION, line="-", marker="o", width=1.3)

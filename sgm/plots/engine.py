@@ -56,6 +56,7 @@ SD, MEAN_SD, MEAN_RANGE = ", ± 1 sd", ", mean ± 1 sd", ", mean and range"
 ROUNDING = 1e-12  # a relative standard deviation below this is none
 LOG_RATIO = 100.0  # a linear axis that spans more than this is drawn in logarithms
 LINE, LETTER, BOLD = 0.125, 0.058, 0.088  # inches: line and letter of a title, of the page's
+ASIDE = 0.3  # inches of a panel's place that its labels take
 LEGEND_WIDTH = 40  # characters
 ROUND = [1, 2, 2.5, 5, 10]  # the steps between ticks
 APART = 0.1  # ticks of a logarithmic axis, as a fraction of it: their labels must not touch
@@ -326,7 +327,7 @@ def _draw_page(frame: pd.DataFrame, page: Page) -> Figure:
     rows_of = [(band, line) for band in page.bands for line in band.places()]
     columns = math.lcm(*(max(len(line), band.columns) for band, line in rows_of))
     most = max(len(band.panels) for band in page.bands)
-    letters = int((page.width - 0.5) / most / LETTER)
+    letters = int(((page.width - 0.5) / most - ASIDE) / LETTER)
     titles = {panel: wrap(text, letters) for panel, text in page.titles.items()}
     looks = _looks(frame, page)
     lines = [max(titles.get(p, "").count("\n") + 1 for p in band.panels) for band in page.bands]
