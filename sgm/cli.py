@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def study(options: argparse.Namespace) -> None:
     """Run a study: all its jobs, then its grid, figures and tables.
 
-    Snakemake runs it; what follows `--` are options of Snakemake, such as `-- --dry-run`.
+    Snakemake runs it. What follows `--` is passed on to Snakemake, as in `-- --dry-run`.
     """
     from sgm.run.check import read_study
 
@@ -95,56 +95,56 @@ def _profile(name: str) -> Path:
 
 
 def plan(options: argparse.Namespace) -> None:
-    """What is done, new, stale and failed of a study, and the time of the jobs left."""
+    """Show what is done, new, stale and failed in a study, and how long the rest takes."""
     from sgm.run.inventory.status import plan_of, plan_text
 
     _print(plan_text(plan_of(options.study)))
 
 
 def status(options: argparse.Namespace) -> None:
-    """What is done, running and stopped of a study that runs, and when it ends."""
+    """Show what is done, running and stopped in a running study, and when it ends."""
     from sgm.run.inventory.status import plan_of, status_text
 
     _print(status_text(plan_of(options.study)))
 
 
 def usage(options: argparse.Namespace) -> None:
-    """Disk space by study and kind of file."""
+    """Show disk space by study and kind of file."""
     from sgm.run.inventory.status import usage_text
 
     _print(usage_text(Path("results")))
 
 
 def clean_stale(options: argparse.Namespace) -> None:
-    """List the files of a study that no cell names, or delete them."""
+    """List the files in a study's folder that no cell refers to, or delete them."""
     from sgm.run.inventory.status import clean_text, plan_of
 
     _print(clean_text(plan_of(options.study), options.yes))
 
 
 def publish(options: argparse.Namespace) -> None:
-    """Write grid, figures and tables of a study that has run to its end into a folder."""
+    """Write the grid, figures and tables of a finished study into a folder."""
     from sgm.run.publish import publish
 
     print(f"The study is published in {publish(options.study, options.folder)}.")
 
 
 def report(options: argparse.Namespace) -> None:
-    """Write one offline page on a study that has run, or on a published one."""
+    """Write one offline page about a study that has run, or a published one."""
     from sgm.run.report import report
 
     print(f"The report is {report(options.study, options.folder)}.")
 
 
 def reports(options: argparse.Namespace) -> None:
-    """Write the pages of all published studies, and an index over these and your own."""
+    """Write the pages of all published studies, and an index of these and your own."""
     from sgm.run.report import reports
 
     print(f"The index is {reports(options.folder)}.")
 
 
 def figures(options: argparse.Namespace) -> None:
-    """Draw published studies from their grids, running nothing: one, or all."""
+    """Redraw the figures of one or all published studies from their grids; run nothing."""
     from sgm.published import studies
     from sgm.run.publish import DRAWN, redraw
     from sgm.study.document import read_config
@@ -160,11 +160,11 @@ def figures(options: argparse.Namespace) -> None:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Test the properties of one family: of a file, a study, or built in.
+    """Test the properties of one family: from a file, from a study, or built in.
 
-    A line a property: it holds, it FAILS with the first offending value, or it is open, and why.
-    Exit status 1 if one fails, 2 if there is nothing to test. A file and the extensions of a study
-    are imported, which is to execute them.
+    One line per property: it holds, it FAILS with the first offending value, or it is open, and
+    why. Exit status 1 if one fails, 2 if there is nothing to test. The file, or the extensions of
+    the study, are imported, which executes them.
     """
     from sgm.run.properties import examine
     from sgm.run.properties.bounds import CELLS
@@ -195,8 +195,8 @@ def check(options: argparse.Namespace) -> int:
 def schedule(options: argparse.Namespace) -> None:
     """Find the best noise schedule for a law, and write it as a file that studies read.
 
-    Prints what it gains over the usual schedules, by exact laws; writes schedule, certificate and a
-    figure into a folder.
+    Prints what it gains over the usual schedules, by exact laws, and writes the schedule, a
+    certificate and a figure into a folder.
     """
     from sgm.run.schedule import search
 
@@ -210,7 +210,7 @@ def schedule(options: argparse.Namespace) -> None:
 
 
 def validate(options: argparse.Namespace) -> None:
-    """Check a config; nothing in it is executed, but with --trust the extensions it names."""
+    """Check a config without executing anything in it, unless --trust imports its extensions."""
     from sgm.run.check import read_study
 
     name = read_study(options.study, options.trust).study
@@ -237,7 +237,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sgm",
         description="Noise-schedule studies: theory beside experiment. STUDY is a config file, or "
-        "the name of a study that is shipped, such as exact-kl.",
+        "the name of a study that comes with the package, such as exact-kl.",
     )
     parser.add_argument("--version", action="version", version=f"sgm {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -253,55 +253,84 @@ def _parser() -> argparse.ArgumentParser:
         own = add(run)
         own.add_argument(
             "study", nargs="?", default="quick", metavar="STUDY",
-            help="config file or name of a shipped study, by default %(default)s",
+            help="config file, or name of a study in the package; by default %(default)s",
         )  # fmt: skip
         return own
 
     own = add_study(study)
     own.add_argument("--cores", default="all", help="number of cores, by default %(default)s")
-    own.add_argument("--profile", default="", help="of Snakemake, for a cluster, in place of cores")
+    own.add_argument(
+        "--profile", default="", help="profile of Snakemake for a cluster, instead of cores"
+    )
     add_study(plan)
     add_study(status)
     add(usage)
     own = add_study(clean_stale)
     own.add_argument("--yes", action="store_true", help="delete them")
     own = add_study(publish)
-    own.add_argument("--folder", type=Path, default=Path("published"), help="by default published")
+    own.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("published"),
+        help="folder to write, by default published",
+    )
     for own in (add_study(report), add(reports)):
-        own.add_argument("--folder", type=Path, default=PUBLISHED, help="of published studies")
+        own.add_argument(
+            "--folder", type=Path, default=PUBLISHED, help="folder of published studies"
+        )
     own = add(figures)
-    own.add_argument("study", nargs="?", default="", help="its name or its config; else all")
-    own.add_argument("--folder", type=Path, default=PUBLISHED, help="by default %(default)s")
-    own.add_argument("--formats", nargs="+", choices=["png", "pdf"], default=["png"])
-    own.add_argument("--x", help="the number on the x-axis, such as eta; else what varies")
+    own.add_argument("study", nargs="?", default="", help="its name or its config; by default all")
+    own.add_argument(
+        "--folder", type=Path, default=PUBLISHED,
+        help="folder of published studies, by default %(default)s",
+    )  # fmt: skip
+    own.add_argument(
+        "--formats", nargs="+", choices=["png", "pdf"], default=["png"], help="default: png"
+    )
+    own.add_argument("--x", help="the number on the x-axis, such as eta; by default what varies")
     own.add_argument("--cores", default="all", help="number of processes, by default %(default)s")
     own = add(check, refused=2)
-    own.add_argument("name", help="of the family, or a label of the study")
-    own.add_argument("--file", default="", help="of the user's families")
-    own.add_argument("--parameters", default="", help="such as 'exponent: 2, beta_min: 0.1'")
-    own.add_argument("--study", default="", help="that has the family")
-    own.add_argument("--kind", default="", help="where a name is that of two kinds")
-    own.add_argument("--cells", type=int, help="random cells of a bound")
-    own = add(schedule)
-    own.add_argument("--target", default="", help="a target of the study, or its YAML")
+    own.add_argument("name", help="name of the family, or a label in the study")
+    own.add_argument("--file", default="", help="Python file of your families")
     own.add_argument(
-        "--data", default="", help="rows, .npz of mean and covariance, or a folder of images"
+        "--parameters", default="", help="its parameters, such as 'exponent: 2, beta_min: 0.1'"
     )
-    own.add_argument("--study", default="quick", help="whose target is meant")
+    own.add_argument("--study", default="", help="study that uses the family")
+    own.add_argument("--kind", default="", help="kind of the family, if two kinds have that name")
+    own.add_argument("--cells", type=int, help="number of random cells on which a bound is tested")
+    own = add(schedule)
+    own.add_argument(
+        "--target", default="", help="name of a target in the study, or a target as YAML"
+    )
+    own.add_argument(
+        "--data",
+        default="",
+        help="file of rows, .npz with mean and covariance, or folder of images",
+    )
+    own.add_argument("--study", default="quick", help="study that has the target")
     own.add_argument("--steps", type=int, help="number of steps, by default 10")
-    own.add_argument("--error", type=float, help="the fewest steps that reach it, in their place")
+    own.add_argument(
+        "--error", type=float, help="instead of steps: find the fewest steps that reach this error"
+    )
     own.add_argument(
         "--sampler",
         default="exponential_integrator_modified",
-        help="its name, or with parameters: '{family: deis, order: 2}'",
+        help="its name, or with parameters: '{family: deis, order: 2}'; by default %(default)s",
     )
     own.add_argument("--objective", default="kl", help="kl, w2, or a bound: path, refined, theorem")
     own.add_argument("--space", default="increments", help="increments, spline, grid, a, or a,T")
-    own.add_argument("--variance", type=float, default=1.0, help="of the stationary law")
-    own.add_argument("--knots", type=int, default=6, help="of a spline")
-    own.add_argument("--folder", type=Path, default=Path("results/schedules"))
+    own.add_argument("--variance", type=float, default=1.0, help="variance of the stationary law")
+    own.add_argument("--knots", type=int, default=6, help="number of knots of a spline")
+    own.add_argument(
+        "--folder", type=Path, default=Path("results/schedules"),
+        help="folder to write, by default %(default)s",
+    )  # fmt: skip
     own = add(validate)
-    own.add_argument("study", metavar="STUDY", help="config file or name of a shipped study")
-    own.add_argument("--trust", action="store_true", help="import its extensions")
+    own.add_argument(
+        "study", metavar="STUDY", help="config file, or name of a study in the package"
+    )
+    own.add_argument(
+        "--trust", action="store_true", help="import its extensions, which executes them"
+    )
     add(schema)
     return parser

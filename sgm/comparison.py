@@ -363,7 +363,7 @@ def nothing_compared(here: xr.Dataset) -> str:
         but = ": neither a = 0 nor another family" if np.isfinite(shapes(here)).any() else ""
         return f"the study has no schedule to compare {side.name} with{but}"
     if not any(divergence.ranks for divergence in divergences_of(here)):
-        return "the study has no divergence of which less is better"
+        return "the study has no divergence for which less is better"
     return why_empty(here)
 
 

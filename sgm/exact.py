@@ -117,7 +117,7 @@ def _gaussian(target: LawTarget | Gaussian) -> Gaussian:
     law = target.law if isinstance(target, LawTarget) else target
     if not isinstance(law, Gaussian):
         raise ValueError(
-            f"target = {type(law).__name__}: must be Gaussian; the law of a sampler's output is "
-            "exact for these alone"
+            f"target = {type(law).__name__}: must be Gaussian: only then is the law of a "
+            "sampler's output exact"
         )
     return law

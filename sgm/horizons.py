@@ -195,10 +195,6 @@ def best_horizon(values: xr.DataArray, *, confidence: float = 0.95) -> BestHoriz
     values : DataArray
         Axis `horizon`, in any order, and `seed` if there are runs.
     confidence : float
-
-    Returns
-    -------
-    BestHorizon
     """
     if "seed" not in values.dims:
         values = values.expand_dims("seed")
@@ -232,10 +228,6 @@ STATISTICS = (
 
 def horizons_table(grid: xr.Dataset) -> pd.DataFrame:
     """One row a (target, schedule, score, T): likelihood, cost, and whether T may be the best.
-
-    Parameters
-    ----------
-    grid : Dataset
 
     Returns
     -------

@@ -108,10 +108,6 @@ def flow_likelihood(
     cutoff : float
         ε in [0, T): q is then the law of the flow stopped there.
 
-    Returns
-    -------
-    FlowLikelihood
-
     Raises
     ------
     ValueError

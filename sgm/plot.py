@@ -199,8 +199,8 @@ def _selected(data: xr.Dataset, cells: dict[str, Any]) -> xr.Dataset:
     """The cells of a grid by labels or numbers of its coordinates; all axes stay."""
     if lost := [axis for axis in REPLICATE if axis not in data.dims]:
         raise ValueError(
-            f"data: has no axis {lost[0]!r} any more: must be chosen by a list, as "
-            f"data.sel({lost[0]}=[…]), or in the call, as {lost[0]}=…"
+            f"data: no longer has the axis {lost[0]!r}: must be chosen by a list, as in "
+            f"data.sel({lost[0]}=[…]), or in the call, as in {lost[0]}=…"
         )
     for name, value in cells.items():
         if name not in data.coords or data[name].ndim != 1:
@@ -225,11 +225,9 @@ def _drawn(frame: pd.DataFrame, page: Page, axis: str, ax: Axes | None) -> Axes:
         several = {name: own.unique() for name, own in firsts.items() if own.nunique() > 1}
         name, labels = next(iter(several.items()))
         known = ", ".join(map(str, labels))
-        raise ValueError(
-            f"{name}: must be one of {known}; what else than x varies is not one panel"
-        )
+        raise ValueError(f"{name}: must be one of {known}: in one panel only x may vary")
     if axis not in {track.axis for band in page.bands for track in band.tracks}:
-        raise ValueError(f"{axis}: the cells have no number of it")
+        raise ValueError(f"{axis}: the cells have no value of it")
     if ax is None:
         with house_style():
             _, ax = plt.subplots(figsize=(6.2, 3.6), layout="constrained")

@@ -75,7 +75,7 @@ def verified(study: str, name: str, folder: str | Path = PUBLISHED) -> Path:
     except OSError as error:
         raise ValueError(f"{path}: can't be read ({error.strerror})") from error
     if found != wanted:
-        raise ValueError(f"{path}: damaged: its SHA-256 is not that in {SUMS}")
+        raise ValueError(f"{path}: damaged: its SHA-256 differs from that in {SUMS}")
     return path
 
 

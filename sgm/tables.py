@@ -70,10 +70,6 @@ def summary_table(grid: xr.Dataset) -> pd.DataFrame:
 
     Cells that the study doesn't have (not applicable, without a number) are left out.
 
-    Parameters
-    ----------
-    grid : Dataset
-
     Returns
     -------
     DataFrame

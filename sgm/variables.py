@@ -103,19 +103,19 @@ class Variable:
     @property
     def floor(self) -> Variable:
         """The variable of the measured floor."""
-        long_name = f"{self.long_name}, between two independent true samples"
+        long_name = f"floor of {self.name}: its value for a true sample of the same size"
         return Variable(f"{self.name}_floor", RUN, long_name, self.units)
 
     @property
     def verdicts(self) -> tuple[Variable, ...]:
-        """Of a total of a bound with an `objection`: why it is no theorem, and where it is one."""
+        """Of a total of a bound with an `objection`: why it does not apply, and where it does."""
         if "objection" not in self.about:
             return ()
         why = Variable(
-            self.about["objection"], VERDICT, f"why {self.name} is not a theorem here", "1"
+            self.about["objection"], VERDICT, f"why the theorem of {self.name} does not apply", "1"
         )
         where = why.name.replace("_objection", "_applicable")
-        return why, Variable(where, VERDICT, f"1 where {self.name} is a theorem", "1")
+        return why, Variable(where, VERDICT, f"1 where the theorem of {self.name} applies", "1")
 
     @property
     def attributes(self) -> dict[str, str]:

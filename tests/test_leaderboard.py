@@ -273,7 +273,9 @@ def test_what_has_no_leaderboard_says_so() -> None:
     grid = synthetic_grid(a=(0, 5))
     with pytest.raises(ValueError, match="divergence = 'kll': must be one of the grid's"):
         plots.draw(grid, "leaderboard/kll")
-    with pytest.raises(ValueError, match="divergence = 'nll': less of it is not better"):
+    with pytest.raises(
+        ValueError, match="divergence = 'nll': must be one for which less is better"
+    ):
         plots.draw(grid, "leaderboard/nll")
     lost = fail(synthetic_grid(a=(0, 5), scores=("trained",)))
     _, frame = plots.draw(lost, "leaderboard/kl")

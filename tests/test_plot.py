@@ -131,7 +131,7 @@ def test_what_can_not_be_drawn_is_one_line(
 def test_what_a_grid_does_not_have_is_named(grid: xr.Dataset) -> None:
     with pytest.raises(ValueError, match="target: must be one of isotropic, "):
         sgm.plot.divergence(grid, "kl")
-    with pytest.raises(ValueError, match="data: has no axis 'score' any more: must be chosen by"):
+    with pytest.raises(ValueError, match="data: no longer has the axis 'score': must be chosen by"):
         sgm.plot.divergence(grid.sel(score="exact"), "kl", target="correlated")
     with pytest.raises(ValueError, match="bound = 'w2': must be one of the grid's, kl_bound"):
         sgm.plot.bound(grid, "w2", **CELLS)
@@ -146,7 +146,7 @@ def test_what_a_grid_does_not_have_is_named(grid: xr.Dataset) -> None:
     without = grid.copy()
     without["kl_bound_objection"] = without["kl_bound_objection"] * 0 + 1
     without["kl_bound"] = without["kl_bound"] * np.nan
-    with pytest.raises(ValueError, match="kl_bound: the cells have no number of it"):
+    with pytest.raises(ValueError, match="kl_bound: the cells have no value of it"):
         sgm.plot.bound(without, "kl_bound", **CELLS)
 
 

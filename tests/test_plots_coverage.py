@@ -45,4 +45,4 @@ def test_errors_stand_against_the_truth_and_shares_against_rows() -> None:
     assert np.isin([kl["error"] / kl["truth"], nll["error"]], drawn).all()
     titles = [ax.get_title(loc="left") for ax in figure.axes if ax.get_title(loc="left")]
     assert len(titles) == 6
-    assert all("95% of intervals hold the truth" in title for title in titles)
+    assert all("95% of intervals contain the truth" in title for title in titles)

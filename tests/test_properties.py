@@ -33,6 +33,7 @@ from sgm.run.properties import timegrids as timegrids_kind
 from sgm.schedules import ConstantSchedule, NoiseSchedule
 from sgm.scores import DensityScore, GaussianScore
 from sgm.study import Variable
+from sgm.study.variables import CURVES, EXACT_LAW, LIKELIHOOD, TRAINING
 from sgm.targets import EmpiricalTarget, LawTarget
 from sgm.variables import REPLICATE
 from tests.workflow import tiny
@@ -155,6 +156,19 @@ def test_the_order_is_measured() -> None:
     (item,) = kinds.items_of("euler_maruyama")
     words = samplers_kind.is_consistent(samplers_kind.Scheme(item.spec))
     assert words.startswith(("weak order 1.0", "weak order 0.99")), words
+
+
+def test_a_long_name_stands_alone() -> None:
+    """Of all variables, each has its own, and none speaks of "that" or "the same"."""
+    every = [*CURVES, *EXACT_LAW, *LIKELIHOOD, *TRAINING]
+    for kind, name in ((k, n) for k in ("divergence", "bound") for n in families(k)):
+        for variable in lookup(kind, name).variables:
+            floor = [variable.floor] if variable.measured_floor else []
+            every += [variable, *floor, *variable.verdicts]
+    said = {variable.name: variable.long_name for variable in every}
+    assert len(set(said.values())) == len(said) > 100
+    unclear = r"^(its?|the same)\b|\bof (it|that)\b|\bthe same (of|with|from)\b"
+    assert not [text for text in said.values() if re.search(unclear, text)]
 
 
 # --- what breaks each property -----------------------------------------------------------
@@ -596,7 +610,7 @@ REFUSED = {
     "falling --file own.py --parameters exponent": "must be 'name: value, …'; 'exponent' has no",
     "falling --file own.py --parameters [1": r"parameters = '\[1': must be 'name: value, …'",
     "faling --file own.py": "name = 'faling': no family has this name. .*schedule: .*falling",
-    "exact --file own.py": "name = 'exact': is a score and a sampler; say which by `kind`",
+    "exact --file own.py": "name = 'exact': is a score and a sampler; say which with `kind`",
     "kl --kind bounds": "kind = 'bounds': must be one of target, schedule",
     "vp": "name = 'vp': a process is fixed by the study",
     "trained": "name = 'trained': networks are part",

@@ -133,7 +133,7 @@ def test_every_cell_with_a_number_has_its_row() -> None:
 def test_what_all_rows_share_is_said_once(comparison: str) -> None:
     titles = [column["title"] for column in data_of(comparison)["columns"]]
     assert not {"T", "N", "sampler", "time grid"} & set(titles)
-    assert "The same in all: T 1; sampler exponential_integrator_modified;" in comparison
+    assert "Common to all: T 1; sampler exponential_integrator_modified;" in comparison
 
 
 def test_the_answer_is_that_of_the_ranking(comparison: str) -> None:
@@ -311,7 +311,7 @@ def test_alternative_texts_say_what_was_found(comparison: str) -> None:
     assert all(len(image["alt"]) > 30 for image in images)
     about = "KL(data ‖ generated), by moments over runs, with every bound of it; mg25."
     (kl,) = [image["alt"] for image in images if image["alt"].startswith(about)]
-    assert "least with beta_a=5" in kl
+    assert "smallest with beta_a=5" in kl
 
 
 def test_the_command_of_a_figure_draws_it(
@@ -394,7 +394,7 @@ def test_a_study_that_ran_has_a_report_beside_its_grid(
     assert main(["report", "mine.yaml"]) == 0
     assert capsys.readouterr().out == "The report is results/mine/report.html.\n"
     page = Path("results/mine/report.html").read_text()
-    assert "The figures and tables are not of this grid: `make study`" in page
+    assert "The figures and tables do not belong to this grid: `make study`" in page
     assert '<th scope="row">bounds</th><td class="number">1</td><td class="number">2.0000' in page
     assert "sgm.open_grid(&#34;mine&#34;)" in page
 
@@ -406,7 +406,7 @@ def test_views_older_than_the_grid_are_told(ran: Path) -> None:
         (views / f"{view}.json").touch()
         os.utime(views / f"{view}.json", (date, date))
     assert of_results(ran / "results/mine").notes == (
-        "The figures are not of this grid: `make study` makes them again.",
+        "The figures do not belong to this grid: `make study` makes them again.",
     )
 
 

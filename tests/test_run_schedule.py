@@ -85,7 +85,7 @@ def test_a_sampler_with_parameters(capsys: pytest.CaptureFixture[str]) -> None:
     near = certificate["value_if_variances_are_times"]
     assert isinstance(near, dict)
     low, high = (f"{near[factor]:.4g}" for factor in ("0.8", "1.25"))
-    assert f"Of a law whose variances are 0.8 or 1.25 times those: {low} or {high}." in shown
+    assert f"For a law with 0.8 or 1.25 times these variances: {low} or {high}." in shown
 
 
 def test_the_line_it_prints_is_one_of_a_study(capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,7 +167,7 @@ def test_an_error_finds_its_steps(capsys: pytest.CaptureFixture[str]) -> None:
     assert certificate["value"] <= certificate["error"] == 0.1 < fewer["value"]
     total = f"B(T)/σ² = {certificate['total_integral']:.4g}"
     shown = capsys.readouterr().out
-    assert f"N = {n} is the fewest steps for an error of 0.1" in shown
+    assert f"N = {n} is the smallest number of steps for an error of 0.1" in shown
     assert total in shown
     assert "stands for the data" not in shown
 
@@ -185,7 +185,7 @@ def test_a_folder_of_images_counts_by_its_moments(capsys: pytest.CaptureFixture[
     assert sum(law["multiplicities"]) == 9
     shown = capsys.readouterr().out
     assert shown.startswith("images: d = 9, ")
-    assert "The Gaussian of the rows' mean and covariance stands for the data." in shown
+    assert "A Gaussian with the rows' mean and covariance stands for the data." in shown
 
 
 @pytest.mark.parametrize(

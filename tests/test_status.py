@@ -279,7 +279,9 @@ def test_the_tables(capsys, folder):
 
     table = lines(capsys, "status", "tiny.yaml")
     assert row(table, "divergences") == ["divergences", number, done, "1", "0", "0", "0"]
-    assert table[-1] == "Snakemake is not running here; left: 2 h 2 min, one job after the other."
+    assert (
+        table[-1] == "Snakemake is not running here. Time left: 2 h 2 min, one job after the other."
+    )
 
 
 def test_the_status_of_a_study_that_runs(capsys, folder):
@@ -300,12 +302,12 @@ def test_the_status_of_a_study_that_runs(capsys, folder):
     lock = touch(folder / ".snakemake/locks/0.input.lock")
     table = lines(capsys, "status", "tiny.yaml")
     assert row(table, "samples")[2:] == ["0", "2", "2", "0", "0"]
-    assert table[-1] == "2 jobs at a time, as now: 3 h 0 min to the last cell."
+    assert table[-1] == "Time to the last cell: 3 h 0 min, with 2 jobs at a time as now."
     log(plan, "samples", both[0], "samples: an error")
     table = lines(capsys, "status", "tiny.yaml")
     assert row(table, "samples")[2:] == ["0", "2", "1", "1", "0"]
     log(plan, "samples", both[1], "samples: an error")
-    assert "No job runs at this moment" in lines(capsys, "status", "tiny.yaml")[-1]
+    assert "No job is running at the moment" in lines(capsys, "status", "tiny.yaml")[-1]
     lock.unlink()
     make_all(planned())
     assert lines(capsys, "status", "tiny.yaml")[-1] == "No cell is left."
@@ -383,7 +385,7 @@ def test_orphans_are_listed_and_deleted_on_demand_alone(capsys, folder):
     ]
     benchmark(plan, "data", first(plan, "data"), 1, 1)
     assert lines(capsys, "clean-stale", "tiny.yaml") == [
-        "results/tiny: no files but those of the study."
+        "results/tiny: all files belong to the study."
     ]
     orphans = orphaned(plan)
     named = {path for path in folder.rglob("*") if path.is_file()} - {folder / p for p in orphans}
@@ -392,14 +394,14 @@ def test_orphans_are_listed_and_deleted_on_demand_alone(capsys, folder):
     assert sorted(Path(line.rsplit("  ", 1)[0].strip()) for line in listed[1:-2]) == orphans
     assert (
         listed[-1]
-        == "Nothing is deleted; `sgm clean-stale --yes` or `make clean-stale YES=1` does it."
+        == "Nothing was deleted. To delete: `sgm clean-stale --yes` or `make clean-stale YES=1`."
     )
     assert all(path.exists() for path in orphans)
     (folder / ".snakemake/locks").mkdir(parents=True)
     (folder / ".snakemake/locks/0.input.lock").touch()
     error = lines(capsys, "clean-stale", "tiny.yaml", "--yes", code=1)
     assert error == [
-        "clean-stale: Snakemake is running here: wait for its end, or `snakemake --unlock` if it "
+        "clean-stale: Snakemake is running here: wait until it ends, or `snakemake --unlock` if it "
         "was killed"
     ]
     assert all(path.exists() for path in orphans)

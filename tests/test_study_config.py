@@ -323,11 +323,15 @@ def test_a_network_of_one_time_is_asked_at_that_time_alone() -> None:
     with pytest.raises(ValueError, match=r"'start': must be in a study without bounds"):
         check(Study.parse(config | {"bounds": ["kl"]}))
     stopped = {"time_grids": [{"family": "uniform", "early_stop": 0.1}]}
-    with pytest.raises(ValueError, match=r"'start': the sampler asks at t = 0\.1: must ask at 0"):
+    with pytest.raises(
+        ValueError, match=r"'start': the sampler asks for t = 0\.1: must ask only for 0"
+    ):
         check(Study.parse(config | stopped))
     at = network(**keys | {"time_min": 0.1}, time_sampling="start") | {"bounds": []}
     check(Study.parse(at | stopped | {"samplers": config["samplers"]}))
-    with pytest.raises(ValueError, match=r"'start': the sampler asks at t = 1: must ask at 0"):
+    with pytest.raises(
+        ValueError, match=r"'start': the sampler asks for t = 1: must ask only for 0"
+    ):
         check(Study.parse(config | {"samplers": ["exponential_integrator"]}))
 
 

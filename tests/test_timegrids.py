@@ -165,11 +165,11 @@ def test_the_spec_of_a_grid_says_where_it_stops_only_if_it_does() -> None:
         ),
         (
             {"time_grids": ["entropic_rescaled"], "targets": [WINE], "bounds": []},
-            "time_grids: 'entropic_rescaled' needs a known law, which target 'wine' has not",
+            "time_grids: 'entropic_rescaled' needs a known law, which target 'wine' does not have",
         ),
         (
             {"time_grids": ["gaussian_geometric"], "targets": ["two_modes"]},
-            "'gaussian_geometric' needs a Gaussian law, which target 'two_modes' has not",
+            "'gaussian_geometric' needs a Gaussian law, which target 'two_modes' does not have",
         ),
     ],
 )

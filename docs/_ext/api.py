@@ -58,7 +58,7 @@ def generate(app: Sphinx) -> None:
     tree = "\n".join(f"   {name}" for name in MODULES)
     write(
         folder / "index.rst",
-        f"{title('API')}\nWhat may be imported; all else may change without notice.\n\n"
+        f"{title('API')}\nThis is the public API. Everything else may change without notice.\n\n"
         + "\n".join(rows)
         + f"\n.. toctree::\n   :hidden:\n\n{tree}\n",
     )

@@ -37,16 +37,16 @@ KINDS = {
 }
 NEEDS = {
     "": "any target",
-    "law": "a target of known law",
+    "law": "a target with a known law",
     "gaussian": "a Gaussian target",
-    "density": "a target of known law that is not Gaussian",
-    "data": "a data set, of unknown law",
+    "density": "a target with a known law that is not Gaussian",
+    "data": "a data set, whose law is unknown",
     "posterior": "a target ``posterior``, which has a prior and an observation",
 }
 LAWS = {
     "gaussian": "Gaussian: the laws of samplers are exact",
     "density": "known, not Gaussian: density and scores",
-    "unknown": "unknown: its rows alone",
+    "unknown": "unknown: only its rows are given",
 }
 #: Studies that have many families of a kind, with parameters that were chosen to show them.
 BROAD = {"schedules", "time-grids", "samplers", "exact-kl"}
@@ -190,10 +190,10 @@ def _facts(entry: Entry, users: list[str]) -> Iterator[str]:
         yield f"A scheme of the process ``{entry.process}``."
     if entry.axes:
         named = ", ".join(f"``{name}``" for name in entry.symbols)
-        yield f"May be a list, one cell a value, and stand on the x-axis of a figure: {named}."
+        yield f"May be a list, with one cell per value, and the x-axis of a figure: {named}."
     if users:
         named = ", ".join(f"``{name}``" for name in users)
-        yield f"In the studies (``config/studies``) {named}."
+        yield f"Used in the studies (``config/studies``) {named}."
 
 
 def _page(
@@ -230,7 +230,7 @@ def _page(
     if entry.objection:
         reasons = get_type_hints(entry.objection)["return"]
         rows = [(str(int(code)), _escaped(code.reason)) for code in reasons if code]
-        parts.append(title("Where it is no theorem", "-"))
+        parts.append(title("Where it does not apply", "-"))
         parts.append(table(("objection", "reason"), rows))
     parts.append(title("In Python", "-"))
     parts.append(f".. {directive}:: {module}.{function}\n   :no-index:\n")

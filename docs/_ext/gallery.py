@@ -37,8 +37,8 @@ def _page(study: str, folder: Path) -> str:
         title(study),
         _said(study) + "\n",
         f"{made['runs']['done']} runs, {made['runs']['failed']} failed; "
-        f"jobs of {hours:.2g} hours in all, on {made['processor']}; commit "
-        f"``{made['commit'][:10]}``. Opened and drawn again by\n",
+        f"{hours:.2g} hours of jobs in all, on {made['processor']}; commit "
+        f"``{made['commit'][:10]}``. To open the grid, and to redraw the figures:\n",
         f'.. code-block:: python\n\n   import sgm\n\n   grid = sgm.load_published("{study}")\n',
         f".. code-block:: sh\n\n   make figures STUDY={study}\n",
     ]
@@ -76,8 +76,8 @@ def generate(app: Sphinx) -> None:
     folder = Path(app.srcdir, "gallery")
     parts = [
         title("Gallery"),
-        "Studies that have run to their end and come with the repository, in ``published/``: grid, "
-        "figures, tables, config and what made the numbers.\n",
+        "Finished studies that come with the repository, in ``published/``: the grid, figures, "
+        "tables and config of each, and the code and machine that made it.\n",
     ]
     for study in studies():
         write(folder / f"{study}.rst", _page(study, folder))

@@ -159,7 +159,7 @@ def _sampler(items: Sequence[Item], figure: Figure) -> str:
     return (
         "exact KL against evaluations: N = 5 to 160 on the quadratic grid, linear schedule, exact "
         "score of the correlated target in d = 50. Grey: the scheme of the KL theorem. Where a "
-        "curve levels off, what is left is that of the start at the prior."
+        "curve levels off, the error of starting at the prior is left."
     )
 
 

@@ -18,10 +18,6 @@ __all__ = ["gather_pictures"]
 def gather_pictures(plan: Plan) -> dict[str, xr.Dataset]:
     """Gather the pictures of a study.
 
-    Parameters
-    ----------
-    plan : Plan
-
     Returns
     -------
     dict of str to xarray.Dataset

@@ -65,30 +65,37 @@ def kl_objection(law: Law | None, sampler: str, total: str) -> bounds.KLObjectio
     stationary=True,
     variables=[
         KL_TERMINAL,
-        Variable("kl_bound_mixing", SCHEDULE, "E1, mixing term", about={"label": "E1 mixing"}),
+        Variable(
+            "kl_bound_mixing",
+            SCHEDULE,
+            "E1 of the KL theorem, mixing term",
+            about={"label": "E1 mixing"},
+        ),
         Variable(
             "kl_bound_score",
             THEORY,
-            "E2, score-approximation term",
+            "E2 of the KL theorem, score error",
             about={"label": "E2 score error"},
         ),
-        Variable("kl_bound_score_standard_error", THEORY, "Monte-Carlo standard error of E2"),
+        Variable(
+            "kl_bound_score_standard_error", THEORY, "Monte-Carlo standard error of kl_bound_score"
+        ),
         Variable(
             "kl_bound_score_draws",
             THEORY,
-            "Monte-Carlo draws a time for E2, their mean; 0: exact",
+            "Monte-Carlo draws per time for kl_bound_score, their mean; 0 where it is exact",
             "1",
         ),
         Variable(
             "kl_bound_discretization",
             SOLVER,
-            "E3, discretisation term",
+            "E3 of the KL theorem, discretisation term",
             about={"label": "E3 discretization", "refined": "kl_bound_discretization_refined"},
         ),
         Variable(
             "kl_bound_discretization_refined",
             SOLVER,
-            "E3 without telescoping the steps",
+            "E3 of the KL theorem, refined: without telescoping the steps",
             about={"label": "E3 refined"},
         ),
         Variable(
@@ -107,13 +114,13 @@ def kl_objection(law: Law | None, sampler: str, total: str) -> bounds.KLObjectio
         Variable(
             "kl_bound_refined",
             THEORY,
-            "E1 + E2 + E3 refined",
+            "upper bound on KL(target || generated), E1 + E2 + E3 refined",
             about={"label": "refined bound E1 + E2 + E3 refined"},
         ),
         Variable(
             "kl_path",
             THEORY,
-            "KL(p_T || prior) plus the Girsanov path term",
+            "path KL: KL(p_T || prior) plus the Girsanov term",
             about={"label": "path KL (Girsanov)"},
         ),
     ],
@@ -178,23 +185,28 @@ def _information(process: VPProcess, law: Law, t: npt.ArrayLike) -> Array:
     objection=kl_objection,
     stationary=True,
     variables=[
-        Variable("kl_conforti_mixing", SCHEDULE, "E1, mixing term", about={"label": "E1 mixing"}),
+        Variable(
+            "kl_conforti_mixing",
+            SCHEDULE,
+            "bound of Conforti et al.: E1, mixing term",
+            about={"label": "E1 mixing"},
+        ),
         Variable(
             "kl_conforti_discretization",
             SOLVER,
-            "half the largest step of B times I(target | prior)",
+            "bound of Conforti et al.: half the largest step of B times I(target | prior)",
             about={"label": "discretization"},
         ),
         Variable(
             "kl_conforti_score",
             THEORY,
-            "what the score's error adds",
+            "bound of Conforti et al.: what the score's error adds",
             about={"label": "score error"},
         ),
         Variable(
             "kl_conforti",
             THEORY,
-            "upper bound on KL(target || generated) in the clock B",
+            "upper bound on KL(target || generated) of Conforti et al., in the clock B",
             about={
                 "role": "bound",
                 "label": "bound of Conforti, Durmus, Gentiloni Silveri",
@@ -238,7 +250,7 @@ def kl_sde_objection(law: Law | None, total: str) -> bounds.BackwardSDEObjection
             Variable(
                 f"kl_sde_score_q{q}",
                 THEORY,
-                f"half of E2 at {times}, what the score's error adds there",
+                f"bound of the backward SDE: half of E2, the score's error, at {times}",
                 about={"label": f"score error, {times}"},
             )
             for q, times in _QUARTERS.items()
@@ -286,46 +298,46 @@ def w2_objection(law: Law | None, variance: float, sampler: str, total: str) -> 
     objection=w2_objection,
     stationary=True,
     variables=[
-        Variable("w2_bound_mixing", SCHEDULE, "mixing term", "1", {"label": "mixing"}),
+        Variable("w2_bound_mixing", SCHEDULE, "W2 theorem: mixing term", "1", {"label": "mixing"}),
         Variable(
             "w2_bound_discretization",
             SOLVER,
-            "discretisation term, the paper's Lipschitz constant",
+            "W2 theorem: discretisation term with the paper's Lipschitz constant",
             "1",
             {"label": "discretization"},
         ),
         Variable(
             "w2_bound_discretization_sharp",
             SOLVER,
-            "discretisation term, the sharp Lipschitz constant",
+            "W2 theorem: discretisation term with the sharp Lipschitz constant",
             "1",
             {"label": "discretization, sharp"},
         ),
         Variable(
             "w2_bound_discretization_safe",
             SOLVER,
-            "discretisation term, a Lipschitz constant that holds for any spectrum",
+            "W2 theorem: discretisation term with a Lipschitz constant safe for any spectrum",
             "1",
             {"label": "discretization, safe"},
         ),
         Variable(
             "w2_bound_time",
             SOLVER,
-            "time-regularity term M h T sup β (1 + 2B)",
+            "W2 theorem: time-regularity term M h T sup β (1 + 2B)",
             "1",
             {"label": "time regularity"},
         ),
         Variable(
             "w2_bound_score",
             REPLICATE,
-            "score term, largest error along the generated chain",
+            "W2 theorem: score term, from the largest error along the generated chain",
             "1",
             {"label": "score error"},
         ),
         Variable(
             "w2_bound_score_forward",
             THEORY,
-            "score term, largest error along the forward process",
+            "W2 theorem: score term, from the largest error along the forward process",
             "1",
             {"label": "score error, forward"},
         ),
@@ -346,29 +358,29 @@ def w2_objection(law: Law | None, variance: float, sampler: str, total: str) -> 
         Variable(
             "w2_bound_sharp",
             REPLICATE,
-            "the same with the sharp Lipschitz constant",
+            "upper bound on W2(target, generated) with the sharp Lipschitz constant",
             "1",
             {"label": "sharp Lipschitz constant", "objection": "w2_bound_sharp_objection"},
         ),
         Variable(
             "w2_bound_safe",
             REPLICATE,
-            "the same with the safe Lipschitz constant",
+            "upper bound on W2(target, generated) with the safe Lipschitz constant",
             "1",
             {"label": "safe Lipschitz constant", "objection": "w2_bound_safe_objection"},
         ),
         Variable(
             "w2_bound_forward",
             THEORY,
-            "the same with the score error along the forward process, the authors' choice",
+            "w2_bound with the score error along the forward process, the authors' choice",
             "1",
             {
                 "label": "score error along the forward process",
                 "objection": "w2_bound_forward_objection",
             },
         ),
-        Variable("w2_constant_m", SOLVER, "M, regularity of the score in time", "1"),
-        Variable("w2_constant_b", ("target",), "B, root of E|X₀|² + σ²d", "1"),
+        Variable("w2_constant_m", SOLVER, "W2 theorem: M, regularity of the score in time", "1"),
+        Variable("w2_constant_b", ("target",), "W2 theorem: B, root of E|X₀|² + σ²d", "1"),
     ],
 )
 def w2_bound(
@@ -419,33 +431,37 @@ def w2_one_step_objection(law: Law | None, total: str) -> bounds.OneStepObjectio
                 Variable(
                     f"w2_one_step_discretization_q{q}",
                     GRID,
-                    f"share of the steps' discretisation at {times}",
+                    f"one-step bound on W2: contribution of the steps' discretisation at {times}",
                     "1",
                     {"label": f"discretization, {times}"},
                 ),
                 Variable(
                     f"w2_one_step_score_q{q}",
                     REPLICATE,
-                    f"share of the score's errors along the generated chain at {times}",
+                    f"one-step bound on W2: contribution of the score's errors at {times}",
                     "1",
                     {"label": f"score error, {times}"},
                 ),
             )
         ),
         Variable(
-            "w2_one_step_mixing", GRID, "share of the start at the prior", "1", {"label": "mixing"}
+            "w2_one_step_mixing",
+            GRID,
+            "one-step bound on W2: contribution of the start at the prior",
+            "1",
+            {"label": "mixing"},
         ),
         Variable(
             "w2_one_step_discretization",
             GRID,
-            "share of the steps' discretisation",
+            "one-step bound on W2: contribution of the steps' discretisation",
             "1",
             {"label": "discretization"},
         ),
         Variable(
             "w2_one_step_score",
             REPLICATE,
-            "share of the score's errors along the generated chain",
+            "one-step bound on W2: contribution of the score's errors along the generated chain",
             "1",
             {"label": "score error"},
         ),
@@ -504,17 +520,19 @@ def _recursion(
 ) -> list[Variable]:
     """The variables of a bound by recursion over the steps, see `sgm.bounds.lipschitz`."""
     return [
-        Variable(f"{name}_mixing", GRID, "share of the start at the prior", "1",
+        Variable(f"{name}_mixing", GRID, f"{label}: contribution of the start at the prior", "1",
                  {"label": "mixing"}),
-        Variable(f"{name}_discretization", GRID, discretization, "1", {"label": "discretization"}),
+        Variable(f"{name}_discretization", GRID, f"{label}: {discretization}", "1",
+                 {"label": "discretization"}),
         Variable(f"{name}_score", REPLICATE,
-                 "share of the score's errors along the generated chain", "1",
+                 f"{label}: contribution of the score's errors along the generated chain", "1",
                  {"label": "score error"}),
         Variable(f"{name}_growth", GRID,
-                 "product of the steps' Lipschitz constants, the factor of an error at the start",
+                 f"{label}: product of the steps' Lipschitz constants, by which an error at the "
+                 "start is multiplied",
                  "1"),
         *more,
-        Variable(name, REPLICATE, f"{label}, an upper bound", "1", {
+        Variable(name, REPLICATE, f"upper bound on W2(target, generated): {label}", "1", {
             "role": "bound",
             "label": label,
             "parts": f"{name}_discretization {name}_score {name}_mixing",
@@ -551,9 +569,9 @@ def w2_brosse_dalalyan_objection(
     objection=w2_brosse_dalalyan_objection,
     variables=_recursion(
         "w2_brosse_dalalyan",
-        "bound of W2 of Brosse and Dalalyan",
+        "bound of Brosse and Dalalyan on W2",
         "w2_plugin",
-        "share of the steps' discretisation, for any law",
+        "contribution of the steps' discretisation, for any law",
     ),
 )
 def w2_brosse_dalalyan(
@@ -583,11 +601,11 @@ def w2_one_step_mixture_objection(
         "w2_one_step_mixture",
         "one-step bound on W2 by Lipschitz constants",
         "w2_sample",
-        "share of the steps' discretisation, by Monte Carlo",
+        "contribution of the steps' discretisation, by Monte Carlo",
         Variable(
             "w2_one_step_mixture_standard_error",
             GRID,
-            "Monte-Carlo standard error of the share of the steps",
+            "Monte-Carlo standard error of w2_one_step_mixture_discretization",
             "1",
         ),
     ),

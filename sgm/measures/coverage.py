@@ -52,32 +52,32 @@ COVERAGE = tuple(
         Variable(
             f"coverage_{name}_truth",
             REPLICATE,
-            f"{long_name}, coupled, of all rows",
+            f"{long_name}: coupled estimate from all rows",
             units,
             {"label": long_name, "coupled": f"coverage_{name}_error"},
         ),
         Variable(
             f"coverage_{name}_error",
             (*REPLICATE, "rows"),
-            f"root mean square error of the coupled {long_name}, of so many rows",
+            f"{long_name}: root mean square error of the coupled estimate from so many rows",
             units,
         ),
         Variable(
             f"coverage_{name}_stated",
             (*REPLICATE, "rows"),
-            f"standard error that the coupled {long_name} states, root mean square",
+            f"{long_name}: root mean square of the standard error that the coupled estimate states",
             units,
         ),
         Variable(
             f"coverage_{name}_plain",
             (*REPLICATE, "rows"),
-            f"root mean square error of the plain {long_name}, of so many rows",
+            f"{long_name}: root mean square error of the plain estimate from so many rows",
             units,
         ),
         Variable(
             f"coverage_{name}_share",
             (*REPLICATE, "rows"),
-            f"share of intervals ± 1.96 standard errors that hold the {long_name} of all rows",
+            f"{long_name}: share of intervals ± 1.96 standard errors that contain its truth",
             "1",
         ),
     )

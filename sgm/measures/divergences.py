@@ -49,7 +49,7 @@ def _estimated(name: str, long_name: str, units: str = "nat") -> tuple[Variable,
         Variable(
             f"{name}_coupled",
             REPLICATE,
-            f"{long_name}, coupled",
+            f"{long_name}, coupled estimate",
             units,
             {"shared_error": f"{name}_coupled_reference_error"},
         ),
@@ -62,13 +62,14 @@ def _estimated(name: str, long_name: str, units: str = "nat") -> tuple[Variable,
         Variable(
             f"{name}_coupled_reference_error",
             REPLICATE,
-            "part of it that all seeds share, that of the reference run; 0 for a known law",
+            f"standard error in {name}_coupled of the reference run, which all seeds share; or 0",
             units,
         ),
         Variable(
             f"{name}_coupled_gain",
             REPLICATE,
-            f"variance of the plain estimate over that of {name}_coupled; 1: the plain stands",
+            f"variance of the plain estimate divided by that of {name}_coupled; 1 where the plain "
+            "estimate is used",
             "1",
         ),
     )
@@ -117,10 +118,18 @@ def _coupled(name: str, estimate: Coupled | None) -> dict[str, Any]:
             REPLICATE,
             "standard deviation of the plug-in KL over samples of plugin_rows rows",
         ),
-        Variable("kl_unbiased", REPLICATE, "the same, its finite-sample bias removed"),
-        Variable("kl_standard_error", REPLICATE, "standard error of the KL estimate of one run"),
-        Variable("kl_floor", ("target",), "expected plug-in KL of a true sample of the same size"),
-        Variable("kl_floor_sd", ("target",), "standard deviation of that"),
+        Variable(
+            "kl_unbiased",
+            REPLICATE,
+            "KL(target || Gaussian fitted to the sample), its finite-sample bias removed",
+        ),
+        Variable("kl_standard_error", REPLICATE, "standard error of kl_plugin in one run"),
+        Variable("kl_floor", ("target",), "expected kl_plugin of a true sample of the same size"),
+        Variable(
+            "kl_floor_sd",
+            ("target",),
+            "standard deviation of kl_plugin over true samples of the same size",
+        ),
     ],
 )
 def gaussian_kl(
@@ -176,22 +185,28 @@ def gaussian_kl(
         Variable(
             "w2_coupling",
             REPLICATE,
-            "root mean square distance to the exact-score chain: bounds W2 to its law from above",
+            "root mean square distance to the exact-score chain, an upper bound on W2 to its law",
             "1",
         ),
         Variable(
             "w2_coupling_bound",
             REPLICATE,
-            "upper bound on W2(target, generated): that of the exact-score chain, plus w2_coupling",
+            "upper bound on W2(target, generated): W2 of the exact-score chain plus w2_coupling",
             "1",
         ),
         Variable(
-            "w2_unbiased", REPLICATE, "signed root of its square less its first-order bias", "1"
+            "w2_unbiased",
+            REPLICATE,
+            "signed root of w2_plugin squared minus its first-order bias",
+            "1",
         ),
+        Variable("w2_standard_error", REPLICATE, "standard error of w2_plugin in one run", "1"),
         Variable(
-            "w2_standard_error", REPLICATE, "standard error of the W2 estimate of one run", "1"
+            "w2_floor",
+            ("target",),
+            "root of the expected square of w2_plugin for a true sample of the same size",
+            "1",
         ),
-        Variable("w2_floor", ("target",), "root of its expected square for a perfect sampler", "1"),
     ],
 )
 def gaussian_w2(sample: Array, target: Target, control: Control | None) -> dict[str, Any]:
@@ -223,7 +238,7 @@ def gaussian_w2(sample: Array, target: Target, control: Control | None) -> dict[
         Variable(
             "w2_sample",
             REPLICATE,
-            "signed root of W2 squared between generated and true rows, less that within each",
+            "signed root of W2 squared between generated and true rows, minus that within each",
             "1",
             _divergence(
                 "w2_sample",
@@ -241,7 +256,7 @@ def gaussian_w2(sample: Array, target: Target, control: Control | None) -> dict[
         Variable(
             "w2_sample_visible",
             RUN,
-            "share of W2 squared that w2_sample shows of a difference in scale alone",
+            "share of W2 squared that w2_sample shows if laws differ in scale alone",
             "1",
         ),
     ],
@@ -288,7 +303,7 @@ def sliced_w2_exact(
         Variable(
             "sliced_w2",
             REPLICATE,
-            "sliced W2 to an independent true sample",
+            "sliced W2 between generated rows and an independent true sample",
             "1",
             _divergence("sliced_w2", "sliced W2", "exact coupled", bound="w2_bound"),
             measured_floor=True,
@@ -297,12 +312,14 @@ def sliced_w2_exact(
         Variable(
             "max_sliced_w2",
             REPLICATE,
-            "W2 in the worst of the stored directions",
+            "W2 of projections on the worst of the stored directions",
             "1",
             _divergence("max_sliced_w2", "largest W2 over the directions"),
             measured_floor=True,
         ),
-        Variable("sliced_w2_exact", GRID, "sliced W2 of the exact law, same directions", "1"),
+        Variable(
+            "sliced_w2_exact", GRID, "sliced W2(target, exact law of the sampler's output)", "1"
+        ),
     ],
 )
 def sliced_w2(
@@ -353,7 +370,7 @@ def _sliced_w2_of(run: ReferenceRun, projections: int, projection_seed: int) -> 
         Variable(
             "sliced_w2_authors",
             REPLICATE,
-            "sliced W2 to the training sample, the authors' convention",
+            "sliced W2 between generated rows and the training sample, the authors' convention",
             "1",
             _divergence("sliced_w2_authors", "sliced W2 to the training sample", bound="w2_bound"),
             measured_floor=True,
@@ -380,13 +397,19 @@ def mmd_exact(law: Gaussian, generated: Gaussian, rows: int) -> dict[str, Any]:
         Variable(
             "mmd",
             REPLICATE,
-            "squared maximum mean discrepancy, Gaussian kernel, unbiased",
+            "squared maximum mean discrepancy to a true sample, Gaussian kernel, unbiased",
             "1",
             _divergence("mmd", "squared MMD", exact="mmd_exact", coupled="mmd_coupled"),
             measured_floor=True,
         ),
         *_estimated("mmd", "squared MMD between the target and the generated law", "1"),
-        Variable("mmd_exact", GRID, "the same of the exact law of the sampler's output", "1"),
+        Variable(
+            "mmd_exact",
+            GRID,
+            "squared maximum mean discrepancy between the target and the exact law of the "
+            "sampler's output",
+            "1",
+        ),
     ],
 )
 def mmd(
@@ -432,7 +455,12 @@ def _ordered(low: float, high: float) -> None:
             "density of one coordinate of the generated rows, mean over each bin",
             "1",
         ),
-        Variable("target_density", ("target", "bin"), "the same of the target, exact", "1"),
+        Variable(
+            "target_density",
+            ("target", "bin"),
+            "exact density of one coordinate of the target, mean over each bin",
+            "1",
+        ),
     ],
 )
 def histogram(
@@ -484,8 +512,12 @@ def nll_exact(law: Gaussian, generated: Gaussian) -> dict[str, Any]:
             measured_floor=True,
         ),
         *_estimated("nll", "mean negative log-likelihood of the generated law under the target"),
-        Variable("nll_standard_error", REPLICATE, "standard error of that"),
-        Variable("nll_exact", GRID, "the same of the exact law of the sampler's output"),
+        Variable("nll_standard_error", REPLICATE, "standard error of nll in one run"),
+        Variable(
+            "nll_exact",
+            GRID,
+            "mean negative log-likelihood of the exact law of the output under the target",
+        ),
     ],
 )
 def nll(sample: Array, target: Target, control: Control | None) -> dict[str, Any]:
@@ -521,8 +553,16 @@ def nll(sample: Array, target: Target, control: Control | None) -> dict[str, Any
             "KL(sample || target) over cells of known probability, plug-in: a lower bound",
             about=_divergence("partition_kl", "KL over cells (modes, or x₁)", "floor floor_sd"),
         ),
-        Variable("partition_kl_floor", ("target",), "its expectation for a true sample"),
-        Variable("partition_kl_floor_sd", ("target",), "standard deviation of that"),
+        Variable(
+            "partition_kl_floor",
+            ("target",),
+            "expected partition_kl of a true sample of the same size",
+        ),
+        Variable(
+            "partition_kl_floor_sd",
+            ("target",),
+            "standard deviation of partition_kl over true samples of the same size",
+        ),
     ],
 )
 def partition_kl(sample: Array, target: Target) -> dict[str, Any]:
@@ -547,11 +587,19 @@ def partition_kl(sample: Array, target: Target) -> dict[str, Any]:
         Variable(
             "heldout_nll_gap",
             REPLICATE,
-            "held-out NLL, fitted to generated minus to true data",
+            "held-out NLL of a mixture fitted to generated rows, minus of one fitted to true rows",
             about=_divergence("heldout_nll", "held-out NLL gap", "floor standard_error"),
         ),
-        Variable("heldout_nll_standard_error", REPLICATE, "standard error of that"),
-        Variable("heldout_nll_floor", RUN, "the same between halves of the true data"),
+        Variable(
+            "heldout_nll_standard_error",
+            REPLICATE,
+            "standard error of heldout_nll_gap, from the finite held-out part",
+        ),
+        Variable(
+            "heldout_nll_floor",
+            RUN,
+            "root mean square of heldout_nll_gap between halves of the true training rows",
+        ),
     ],
 )
 def heldout_nll(

@@ -395,8 +395,8 @@ def find_steps(
     while not reached(high):
         if high == most:
             raise ValueError(
-                f"error = {error!r}: must be at least {known[high].value:.4g}, which is the least "
-                f"of {most} steps"
+                f"error = {error!r}: must be at least {known[high].value:.4g}, the least that "
+                f"{most} steps reach"
             )
         low, high = high, min(2 * high, most)
     while high - low > 1:

@@ -52,7 +52,7 @@ def agreement_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
     frame = _frame(grid)
     title = f"{grid.attrs.get('study', 'grid')}: do the bounds rank schedules as the error does?"
     if frame.empty:
-        return empty_page(title, "no bound beside an error, over two schedules or more"), frame
+        return empty_page(title, "no bound beside an error for two schedules or more"), frame
     targets = list(dict.fromkeys(frame["series"]))
     names = dict(zip(frame["x"], frame["row"], strict=True))
     settings = frame.drop_duplicates("panel")
@@ -81,7 +81,9 @@ def agreement_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
     ]
     if not frame["covered"].all():
         handles.append(
-            Look("", C.INK, "none", "o", size=4, face="white").handle("no theorem there", C.INK)
+            Look("", C.INK, "none", "o", size=4, face="white").handle(
+                "theorem does not apply", C.INK
+            )
         )
     if (frame["violations"] > 0).any():
         handles.append(

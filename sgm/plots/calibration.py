@@ -76,7 +76,7 @@ def calibration_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
     frame = pd.concat(tables or [pd.DataFrame()], ignore_index=True)
     title = "estimates against exact values"
     if not chosen:
-        return empty_page(title, f"nothing sampled whose law is exact: {why_empty(cells)}"), frame
+        return empty_page(title, f"no sampled cell has an exact law: {why_empty(cells)}"), frame
     targets = [str(label) for label in grid["target"].values]
     palette = sns.color_palette("colorblind" if len(targets) <= 10 else "viridis", len(targets))
     looks = {

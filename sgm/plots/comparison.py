@@ -169,7 +169,9 @@ def comparison_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFra
             label="quartiles and runs",
         ),
         Look(width=1.6, marker="D").handle("mean paired difference, 95% interval", C.INK),
-        Look(width=1.6, marker="D", face="white").handle("the same, within the noise", C.INK),
+        Look(width=1.6, marker="D", face="white").handle(
+            "paired difference within the noise", C.INK
+        ),
     ]
     if (frame["curve"] == "floor").any():
         handles.append(FLOOR.handle(FLOOR.label + SD, C.FAINT))

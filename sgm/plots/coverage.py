@@ -106,7 +106,7 @@ def coverage_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
     drawn = pd.concat([drawn.assign(axis=axis) for axis in ("errors", "shares")])
     shares = frame.groupby("estimate")["share"].mean()
     titles = {
-        i: f"{text_of(variables[i])}\n{shares[name]:.0%} of intervals hold the truth"
+        i: f"{text_of(variables[i])}\n{shares[name]:.0%} of intervals contain the truth"
         for name, i in number.items()
     }
     legend = [Look(f"d = {int(d)}", color, "none", "o") for d, color in colors.items()]
@@ -123,7 +123,7 @@ def coverage_figure(grid: xr.Dataset) -> tuple[Figure, pd.DataFrame]:
         Track("shares", height=1.3, paint=draw_shares),
     ]
     page = Page(
-        "coupled estimates of few rows against those of all rows",
+        "coupled estimates from few rows against those from all rows",
         wrapped(range(len(names)), tracks, columns), titles=titles, width=2.6 * columns + 0.4,
         handles=[*handles, Patch(color=C.FAINT, alpha=0.12, lw=0, label=band)], loose=True,
     )  # fmt: skip

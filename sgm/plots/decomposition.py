@@ -100,7 +100,7 @@ def decomposition_page(
     view, note = _where_it_applies(view, total)
     tables = [*_terms(view, total), *(t for error in errors for t in _error(view, error))]
     frame = make_frame(tables, target, view.columns)
-    title = f"{target_title(view.cells)}: {total.label}, taken apart"
+    title = f"{target_title(view.cells)}: the terms of the {total.label}"
     if view.panels.empty:
         return frame, Page(title, why=why_empty(view.cells))
     looks = _looks(view.cells, total, errors)
@@ -137,9 +137,8 @@ def _where_it_applies(view: View, bound: Bound) -> tuple[View, str]:
     kept = view.panels[view.panels["panel"].isin(valid)].reset_index(drop=True)
     reasons = "; ".join(dict.fromkeys(texts[panel].rpartition(": ")[2] for panel in lost))
     kept = kept.assign(panel=range(len(kept)))
-    note = (
-        f"{len(lost)} of {len(lost) + len(kept)} settings left out, where it is no bound: {reasons}"
-    )
+    count = f"{len(lost)} of {len(lost) + len(kept)} settings"
+    note = f"{count} left out, where it does not apply: {reasons}"
     return replace(view, panels=kept), note
 
 

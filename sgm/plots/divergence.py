@@ -59,7 +59,7 @@ CURVES = {
     "plain": Look("plain estimate of the same rows", C.ORANGE, (0, (5, 2)), width=1.1),
     "exact law": Look("exact value of this score", C.INK, (0, (6, 2)), width=1.1),
     "exact score": Look("exact score, exact value", C.INK, ":", width=1.5),
-    "exact score + floor": Look("exact score, raised by the floor", C.FAINT, ":", width=1.3),
+    "exact score + floor": Look("exact score plus the floor", C.FAINT, ":", width=1.3),
     "exact score, empirical": Look("exact score, empirical mean", C.INK, ":", "x", size=3.5),
     "floor": Look("noise floor", C.FAINT, "--", width=0.9, band=SD),
     "minimum of bound": Look("lowest bound", C.BLUE, "none", "*", size=10, order=4),

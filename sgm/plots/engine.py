@@ -40,7 +40,7 @@ class C:
     INK, FAINT, GREY_OUT = "#222222", "#6E6E6E", "#9A9A9A"
 
 
-GREY = "grey: NOT a bound, and why in the title"
+GREY = "grey: NOT a bound, see the title"
 SERIES = (  # of curves that are told apart by colour alone
     (C.BLUE, "o"), (C.VERMILLION, "s"), (C.GREEN, "^"), (C.PURPLE, "D"),
     (C.ORANGE, "v"), (C.BROWN, "P"),

@@ -152,7 +152,7 @@ def map_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFrame]:
         for score in scores
         for q in drawn
     }
-    notes = [*notes, "a symbol where each quantity of the row is lowest, filled in its own panel"]
+    notes = [*notes, "symbols: where each quantity of the row is lowest, filled in its own panel"]
     pairs = [(score, q) for score in scores for q in drawn]
 
     def paint(ax: Axes, rows: pd.DataFrame) -> None:

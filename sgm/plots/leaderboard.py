@@ -53,12 +53,12 @@ def leaderboard_figure(grid: xr.Dataset, divergence: str) -> tuple[Figure, pd.Da
     """
     named = divergence_named(grid, divergence)
     if not named.ranks:
-        raise ValueError(f"divergence = {divergence!r}: less of it is not better: no leaderboard")
+        raise ValueError(f"divergence = {divergence!r}: must be one for which less is better")
     grid = grid.drop_dims(["time_fraction", "bin", "rows"], errors="ignore").load()
     found = contests(grid, named)
     standing = standings(found)
     if standing.empty:
-        raise NoNumbersError(f"divergence = {divergence!r}: the grid has no number of it")
+        raise NoNumbersError(f"divergence = {divergence!r}: the grid has no value of it")
     scores = standing["score"].unique().tolist()
     varying = [dim for dim in COMBINATION if grid.sizes[dim] > 1]
     tables, titles = [], {}
@@ -89,9 +89,9 @@ def leaderboard_figure(grid: xr.Dataset, divergence: str) -> tuple[Figure, pd.Da
             for panel, rows in heights.items()
         ],
         notes=[
-            f"columns: target, and NFE, of which a combination spends {SPENT:g} to 1; colour and "
-            "number: the error over the least of the column, bold where not told from it; all: "
-            "their geometric mean, which sorts the rows; after a name its place",
+            f"columns: target and NFE, of which a combination spends {SPENT:g} to 1; colour and "
+            "number: error divided by the least of the column, bold if the runs can't tell it from "
+            "that; all: geometric mean, which sorts the rows; after each name: its place",
             left_out,
         ],
         titles=titles, width=max(7.4, 0.066 * longest + 0.46 * columns + 1.3), loose=True,

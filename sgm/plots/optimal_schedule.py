@@ -26,10 +26,6 @@ def optimal_schedule_figure(frame: pd.DataFrame, title: str, objective: str) -> 
         ``rate`` and ``snr`` with x = t/T, and ``objective``, one row a curve.
     title, objective : str
         What the schedule is for, and what the third panel shows.
-
-    Returns
-    -------
-    Figure
     """
     names = [str(curve) for curve in frame["curve"].unique()]
     looks = dict(zip(names, LOOKS, strict=False))

@@ -33,7 +33,7 @@ from sgm.reading import (
     with_units,
 )
 
-GREY = "grey: no theorem here, and why above"
+GREY = "grey: theorem does not apply, see above"
 VIOLATION = Look("the error exceeds it", C.INK, "none", "x", size=6, order=6)
 BOUNDS: tuple[tuple[str, LineStyle, str], ...] = (
     (C.BLUE, "-", "s"), (C.GREEN, (0, (5, 2)), "D"), (C.PURPLE, (0, (1, 1.2)), "^"),

@@ -34,7 +34,7 @@ TOLD = {
     "elbo": ("Evidence bound against T", "the evidence bound and its terms against the diffusion "
              "time T, and where it is largest"),
     "calibration": ("Calibration", "each estimate against the exact value"),
-    "coverage": ("Coverage", "coupled estimates of few rows against those of all"),
+    "coverage": ("Coverage", "coupled estimates from few rows against those from all"),
     "histogram": ("Densities", "the generated density against the exact one"),
     "samples": ("Samples", "a few rows on their way from data to noise and back"),
     "schedules": ("Noise schedules", "β(t), m(t) and σ(t) of every schedule"),

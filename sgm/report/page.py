@@ -126,10 +126,6 @@ def _render(name: str, with_table: bool, **values: Any) -> str:
 def report_page(source: Source) -> str:
     """The page of a study.
 
-    Parameters
-    ----------
-    source : Source
-
     Returns
     -------
     str
@@ -196,7 +192,9 @@ def _short(
     """The answer in a sentence or two."""
     said = [lead] if lead else []
     if judged:
-        cost = f"costs × {judged[0].worst} at most" if judged[0].worst else "costs nothing"
+        cost = (
+            f"costs a factor of {judged[0].worst} at most" if judged[0].worst else "costs nothing"
+        )
         said.append(f"Following {judged[0].bound} {cost}.")
     if places:
         said.append(f"First over all targets: {', '.join(places[0].combination)}.")
@@ -305,10 +303,6 @@ def write_report(source: Source, path: Path) -> Path:
     source : Source
     path : Path
         Its folder is made.
-
-    Returns
-    -------
-    Path
     """
     with written_whole(path) as aside:
         aside.write_text(report_page(source), encoding="utf-8")
@@ -329,7 +323,9 @@ def summary_of(path: Path) -> dict[str, str]:
         re.S,
     )
     if not found:
-        raise ValueError(f"{path}: is no report: delete it, or write it again by `make report`")
+        raise ValueError(
+            f"{path}: is not a report: delete it, or write it again with `make report`"
+        )
     summary: dict[str, str] = json.loads(found[1])
     return summary
 
@@ -348,10 +344,6 @@ def write_index(reports: Mapping[str, Sequence[Path]], path: Path) -> Path:
     reports : mapping of str to sequence of Path
         Reports below the folder of the index, by the title above them.
     path : Path
-
-    Returns
-    -------
-    Path
     """
     groups = {
         title: [(own.relative_to(path.parent).as_posix(), summary_of(own)) for own in group]

@@ -140,7 +140,7 @@ def setup(grid: xr.Dataset) -> list[tuple[str, str]]:
         ("time_grid", "time grids"), ("n_steps", "N"),
     ):  # fmt: skip
         found.append((title, labels(name)))
-    found.append(("runs", f"{grid.sizes['seed']} a cell"))
+    found.append(("runs", f"{grid.sizes['seed']} per cell"))
     return found
 
 

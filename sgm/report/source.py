@@ -121,8 +121,8 @@ def of_results(root: Path) -> Source:
         opens=f"sgm.open_grid({python_text(root.name)})",
         store=python_text(store.as_posix()),
         redraw="make study STUDY=study.yaml",
-        redraw_note="With the config below in study.yaml, this draws again those that are missing "
-        "or out of date:",
+        redraw_note="With the config below in study.yaml, this redraws figures that are missing or "
+        "out of date:",
         hours=tuple(_benchmarks(root / "benchmarks")),
         notes=tuple(_out_of_date(root)),
     )
@@ -138,7 +138,7 @@ def _out_of_date(root: Path) -> list[str]:
     old = [view for view, date in dates.items() if date is None or date < made]
     if not old:
         return []
-    return [f"The {' and '.join(old)} are not of this grid: `make study` makes them again."]
+    return [f"The {' and '.join(old)} do not belong to this grid: `make study` makes them again."]
 
 
 def _benchmarks(folder: Path) -> list[Hours]:
@@ -177,7 +177,7 @@ def of_published(study: str, folder: Path = PUBLISHED) -> Source:
         opens=f"sgm.load_published({python_text(study)}{place})",
         store=python_text(path.as_posix() if place else f"published/{study}/{GRID}"),
         redraw=f"make figures STUDY={study}" + (f" FROM={folder}" if place else ""),
-        redraw_note="In a checkout, this draws all of them in full resolution:",
+        redraw_note="In a checkout, this redraws all of them in full resolution:",
         hours=tuple(_published_hours(about.get("hours", {}))),
         processor=str(about.get("processor", "")),
     )

@@ -47,19 +47,19 @@ BEFORE = (
     ("floor", "floor", True),
     ("exact", "exact law", True),
 )
-AFTER = (("objection", "where a bound is no theorem", False), ("status", "status", False))
+AFTER = (("objection", "where a bound does not apply", False), ("status", "status", False))
 
 NOTES = {
     "horizon": "the diffusion time",
     "n_steps": "steps in time",
     "nfe": "evaluations of the score",
     "error": "mean over runs; exact where nothing was sampled",
-    "standard_error": "of the mean over runs, with what all runs share",
+    "standard_error": "of the mean over runs, including the error that all runs share",
     "values": "coupled: below the noise floor; empirical: the plain estimator; exact: no sampling",
-    "regret": "error over the least of the schedules in the same setting (cross-fitted from six "
-    "runs on, so that it may be a little below 1)",
-    "floor": "what the plain estimator shows of true samples",
-    "exact": "of the sampler's exact law, where that is known",
+    "regret": "error divided by the least error of the schedules in the same setting (cross-fitted "
+    "with six runs or more, so it may be a little below 1)",
+    "floor": "what the plain estimator shows for true samples",
+    "exact": "value for the sampler's exact law, where that is known",
     "objection": "why the hypotheses of a bound fail here",
 }
 
@@ -109,10 +109,6 @@ class Table:
 
 def table_of_cells(grid: xr.Dataset) -> Table:
     """One row a cell and divergence of which it has a number, or lost runs.
-
-    Parameters
-    ----------
-    grid : Dataset
 
     Returns
     -------

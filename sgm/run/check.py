@@ -65,10 +65,6 @@ LARGEST = 2**36
 def check(study: Study) -> None:
     """Build targets, schedules, affine scores, time grids and samplers of a study.
 
-    Parameters
-    ----------
-    study : Study
-
     Raises
     ------
     ValueError
@@ -325,13 +321,13 @@ def _check_only_time(study: Study, network: _Network, start: float, used: Array)
     wrong = used[(used > EXTRAPOLATION * start) | (EXTRAPOLATION * used < start)]
     if wrong.size:
         raise ValueError(
-            f"time_sampling = 'start': the sampler asks at t = {wrong.max():.6g}: must ask at "
-            f"{start:.6g}, the only time of the training, as the sampler langevin can"
+            f"time_sampling = 'start': the sampler asks for t = {wrong.max():.6g}: must ask only "
+            f"for {start:.6g}, the time of the training, as the sampler langevin can"
         )
     if study.bounds or study.likelihood:
         raise ValueError(
-            "time_sampling = 'start': must be in a study without bounds and likelihood, which ask "
-            "the network at all times"
+            "time_sampling = 'start': must be in a study without bounds and likelihood, which "
+            "evaluate the network at all times"
         )
 
 

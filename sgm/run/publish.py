@@ -71,7 +71,7 @@ def publish(config: str | Path, folder: Path, results: Path = Path("results")) -
     target = folder / plan.study.study
     if target.exists() and not (target / SUMS).exists():
         raise ValueError(
-            f"folder = {str(folder)!r}: {target} is no published study: delete it first"
+            f"folder = {str(folder)!r}: {target} is not a published study: delete it first"
         )
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix=".") as aside:
@@ -112,7 +112,7 @@ def _check_finished(plan: Plan) -> None:
     if missing:
         raise ValueError(
             f"study = {plan.study.study!r}: must have run to its end, with this config and this "
-            f"code; to be made: {', '.join(missing)}"
+            f"code; still to be made: {', '.join(missing)}"
         )
 
 

@@ -101,8 +101,8 @@ def _yaml(key: str, text: str) -> Any:
 def _law(item: Item) -> Gaussian:
     if item.entry.law == "density":
         raise ValueError(
-            f"target = {item.label!r}: must be Gaussian, or data, of which the moments count: the "
-            "law of an output is exact for these alone"
+            f"target = {item.label!r}: must be Gaussian, or data, whose moments are used: "
+            "only then is the law of the output exact"
         )
     return build_target(item.spec).reference
 
@@ -191,16 +191,17 @@ def _report(
         f"{found.sampler_label}, N = {found.n_steps}, the exact score"
     )
     if not law_known:
-        yield "The Gaussian of the rows' mean and covariance stands for the data."
+        yield "A Gaussian with the rows' mean and covariance stands for the data."
     totals: dict[str, float] = {
         name: float(schedule.integral(1.0))
         for name, schedule in reference_schedules(spectrum.variance, found.best_a).items()
     }
     if asked is not None:
         fewer = asked["one_step_fewer"]
-        least = f"; with {fewer['n_steps']} it is {fewer['value']:.4g}" if fewer else ""
+        least = f"; with {fewer['n_steps']} the error is {fewer['value']:.4g}" if fewer else ""
         yield (
-            f"N = {found.n_steps} is the fewest steps for an error of {asked['error']:g}{least}. "
+            f"N = {found.n_steps} is the smallest number of steps for an error of "
+            f"{asked['error']:g}{least}. "
             f"T is where B(T)/σ² = {found.integral[-1] / spectrum.variance:.4g}."
         )
     rows = [("optimum", f"{found.value:.4g}", "", f"{found.integral[-1]:.4g}")]
@@ -210,11 +211,11 @@ def _report(
         excess = f"+{100 * (times - 1):.0f} %" if times < 10 else f"{times:.3g} times"
         rows.append((name_of, f"{value:.4g}", excess, f"{totals[name]:.4g}"))
     yield format_table(("schedule", OBJECTIVES[found.objective], "more", "B(T)"), rows)
-    yield f"Exactly: KL {found.kl:.4g}, W2 {found.w2:.4g}."
+    yield f"Exact values at the optimum: KL {found.kl:.4g}, W2 {found.w2:.4g}."
     if found.nearby:
         factors = " or ".join(f"{factor:g}" for factor in found.nearby)
         values = " or ".join(f"{value:.4g}" for value in found.nearby.values())
-        yield f"Of a law whose variances are {factors} times those: {values}."
+        yield f"For a law with {factors} times these variances: {values}."
     yield (
         f"{found.agreeing} of {len(found.starts)} starts agree; gradient of the logarithm "
         f"{found.gradient:.1e}."
@@ -233,7 +234,7 @@ def _report(
             f"{{family: schedule_file, path: {folder / 'schedule.json'}, interpolation: "
             f"{'monotone' if found.rates is None else 'linear'}}}"
         )
-    yield f"In a study, with {where}, time_grids: [uniform] and n_steps: [{found.n_steps}]:"
+    yield f"In a study with {where}, time_grids: [uniform] and n_steps: [{found.n_steps}], use"
     yield f"  - {entry}"
 
 

@@ -18,12 +18,7 @@ __all__ = ["Composition"]
 
 @dataclass(frozen=True)
 class Composition:
-    """Axes and cells of a study.
-
-    Parameters
-    ----------
-    study : Study
-    """
+    """Axes and cells of a study."""
 
     study: Study
 

@@ -230,10 +230,6 @@ class Study(families.Strict):
         config : mapping
             As read from a YAML file.
 
-        Returns
-        -------
-        Study
-
         Raises
         ------
         ValueError
@@ -278,7 +274,8 @@ class Study(families.Strict):
                     if not target.entry.law_known and self.runs(target, score):
                         raise ValueError(
                             f"scores: {key} = {asking!r} of {score.label!r} needs the exact "
-                            f"score, which target {target.label!r} has not; use {other!r} there, "
+                            f"score, which target {target.label!r} does not have; use {other!r} "
+                            "there, "
                             "or list under `targets` those it is meant for"
                         )
             recipe = getattr(score.parameters, "recipe", score.parameters)
@@ -299,8 +296,8 @@ class Study(families.Strict):
                 if not time_grid.entry.suits(target.entry):
                     raise ValueError(
                         f"time_grids: {time_grid.label!r} needs {_NEEDED[time_grid.entry.needs]}, "
-                        f"which target {target.label!r} has not: must be in a study of other "
-                        "targets"
+                        f"which target {target.label!r} does not have: must be in a study of "
+                        "other targets"
                     )
         histograms = [item.label for item in self.divergences if item.family == "histogram"]
         if len(histograms) > 1:
@@ -309,7 +306,7 @@ class Study(families.Strict):
             if bound.entry.stationary and self.process.family != "vp":
                 raise ValueError(
                     f"bounds: {bound.label!r} needs the stationary law of the process vp, which "
-                    f"{self.process.family} has not; `likelihood` gives its evidence bound"
+                    f"{self.process.family} does not have; `likelihood` gives its evidence bound"
                 )
         self._require_distinct_names()
         self._require_x()
@@ -352,7 +349,7 @@ class Study(families.Strict):
                         taken = "the grid itself" if variable.name in RESERVED else repr(owner[1])
                         raise ValueError(
                             f"{key}: {item.label!r} ({item.entry.build}) declares the variable "
-                            f"{variable.name!r}, which is that of {taken}: names must differ"
+                            f"{variable.name!r}, as {taken} does: names must differ"
                         )
         names = {name: repr(label) for name, (_, label, _) in owners.items()}
         names |= dict.fromkeys(RESERVED, "the grid itself")
@@ -361,7 +358,7 @@ class Study(families.Strict):
             if own.name in names:
                 raise ValueError(
                     f"{AXES[own.dimension].key}: {key} would be the coordinate {own.name!r} of the "
-                    f"grid, which is that of {names[own.name]}: names must differ"
+                    f"grid, a name that {names[own.name]} has: names must differ"
                 )
             names[own.name] = key
 

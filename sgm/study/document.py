@@ -78,7 +78,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     here: Path | None = config_file(path)
     while here is not None:
         if here.resolve() in read:
-            raise ValueError(f"{path}: extends: {here} is among what it extends: must not be")
+            raise ValueError(f"{path}: extends: must not lead back to {here}")
         read.append(here.resolve())
         own = _read(here)
         base = own.pop("extends", None)
@@ -123,8 +123,8 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         found = "a folder" if path.is_dir() else "not a file" if path.exists() else "not there"
         raise ValueError(
-            f"{str(path)!r} is {found}: must be the config file of a study, or one of those that "
-            f"are shipped, {', '.join(studies())}"
+            f"{str(path)!r} is {found}: must be the config file of a study, or the name of one "
+            f"in the package, {', '.join(studies())}"
         )
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)

@@ -267,7 +267,7 @@ def model_of(entry: Entry) -> type[Parameters]:
         )
     except PydanticSchemaGenerationError as error:
         raise ValueError(
-            f"{entry.build}: an annotation that a config can't be held against: {error.message}"
+            f"{entry.build}: an annotation against which a config can't be checked: {error.message}"
         ) from error
     model.axes = entry.symbols
     return model

@@ -59,30 +59,42 @@ LIKELIHOOD = (
     KL_TERMINAL,
     Variable("data_log_density", ("target",), "E log p_0(X_0), exact"),
     Variable("terminal_log_density", SCHEDULE, "E log p_T(X_T), exact"),
-    Variable("elbo_r", SCHEDULE, "R from the cutoff on, exact"),
-    Variable("elbo_k", SCHEDULE, "K from the cutoff on, exact"),
-    Variable("elbo_difference", SCHEDULE, "R - K from the cutoff on, exact"),
-    Variable("reverse_sde_kl", SCHEDULE, "KL(target || backward SDE with the exact score)"),
+    Variable("elbo_r", SCHEDULE, "R of E log p = E log p_T + R - K, from the cutoff on, exact"),
+    Variable("elbo_k", SCHEDULE, "K of E log p = E log p_T + R - K, from the cutoff on, exact"),
+    Variable(
+        "elbo_difference",
+        SCHEDULE,
+        "R - K of E log p = E log p_T + R - K, from the cutoff on, exact",
+    ),
+    Variable(
+        "reverse_sde_kl", SCHEDULE, "KL(target || law of the backward SDE with the exact score)"
+    ),
     Variable("score_gap", LEARNED, "G, half the integral of the score's squared error"),
-    Variable("score_gap_standard_error", LEARNED, "Monte-Carlo standard error of G"),
+    Variable("score_gap_standard_error", LEARNED, "Monte-Carlo standard error of score_gap"),
     Variable("elbo", LEARNED, "evidence bound E log p - G - KL(p_T || prior)"),
-    Variable("denoising_elbo", LEARNED, "the same from losses of denoising, by Monte Carlo"),
-    Variable("denoising_elbo_standard_error", LEARNED, "Monte-Carlo standard error of that"),
+    Variable("denoising_elbo", LEARNED, "evidence bound from denoising losses, by Monte Carlo"),
+    Variable(
+        "denoising_elbo_standard_error", LEARNED, "Monte-Carlo standard error of denoising_elbo"
+    ),
     Variable("flow_log_likelihood", LEARNED, "mean log-likelihood under the probability flow"),
-    Variable("flow_log_likelihood_standard_error", LEARNED, "standard error over its rows"),
+    Variable(
+        "flow_log_likelihood_standard_error",
+        LEARNED,
+        "standard error of flow_log_likelihood over its rows",
+    ),
     Variable("bits_per_dimension", LEARNED, "bits per dimension of the data's own levels", "bit"),
     Variable("flow_evaluations", LEARNED, "evaluations of the score by the solver (NFE)", "1"),
-    Variable("flow_seconds", LEARNED, "wall time of the flow of all rows", "s"),
+    Variable("flow_seconds", LEARNED, "wall time of the flow, for all rows", "s"),
     Variable(
         "optimal_horizon",
         ("target", "schedule", "score"),
-        "the horizon of the largest evidence bound, exact",
+        "horizon with the largest evidence bound, exact",
         "1",
     ),
     Variable(
         "optimal_horizon_interior",
         ("target", "schedule", "score"),
-        "1 where it is not an end of the horizons considered",
+        "1 where optimal_horizon is not an end of the horizons considered",
         "1",
     ),
 )
@@ -96,7 +108,7 @@ TRAINING = (
     Variable(
         "train_seconds",
         LEARNED,
-        "training time of one network",
+        "CPU time of training one network",
         "s",
     ),
 )

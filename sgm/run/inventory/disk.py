@@ -116,7 +116,8 @@ def delete(plan: Plan, paths: Iterable[Path]) -> None:
     """
     if any(locks()):
         raise ValueError(
-            "Snakemake is running here: wait for its end, or `snakemake --unlock` if it was killed"
+            "Snakemake is running here: wait until it ends, or `snakemake --unlock` if it was "
+            "killed"
         )
     root = plan.root.resolve()
     for path in paths:

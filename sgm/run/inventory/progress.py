@@ -67,10 +67,6 @@ class Stage:
 def survey(plan: Plan) -> list[Stage]:
     """Where each stage of a study stands.
 
-    Parameters
-    ----------
-    plan : Plan
-
     Returns
     -------
     list of Stage

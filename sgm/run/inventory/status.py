@@ -66,8 +66,8 @@ def plan_text(plan: Plan) -> Iterator[str]:
     yield format_table(
         header, [*rows, ("all", *_totals(counts), _left([s.seconds for s in stages if s.left]))]
     )
-    yield "Times of jobs one after the other, as long as those that ran took by the clock."
-    yield "The grid, the figures and the tables follow; their time is not counted."
+    yield "Times are for one job after the other, estimated from the wall time of past jobs."
+    yield "The grid, the figures and the tables come last; their time is not counted."
     yield from plan.notices()
 
 
@@ -88,12 +88,12 @@ def status_text(plan: Plan) -> Iterator[str]:
     if not left:
         yield "No cell is left."
     elif not locked:
-        yield f"Snakemake is not running here; left: {alone}, one job after the other."
+        yield f"Snakemake is not running here. Time left: {alone}, one job after the other."
     elif not running:
-        yield f"No job runs at this moment; left: {alone}, one job after the other."
+        yield f"No job is running at the moment. Time left: {alone}, one job after the other."
     else:
         shared = [s.seconds and s.seconds / running for s in stages if s.left]
-        yield f"{running} jobs at a time, as now: {_left(shared)} to the last cell."
+        yield f"Time to the last cell: {_left(shared)}, with {running} jobs at a time as now."
 
 
 def _totals(counts: Iterable[Sequence[int]]) -> list[int]:
@@ -118,13 +118,13 @@ def clean_text(plan: Plan, delete: bool) -> Iterator[str]:
     """
     orphans = disk.orphans(plan)
     if not orphans:
-        yield f"{plan.root}: no files but those of the study."
+        yield f"{plan.root}: all files belong to the study."
         return
     rows = [(str(path), disk.format_bytes(disk.size(path))) for path in orphans]
     rows.append(("all", disk.format_bytes(sum(map(disk.size, orphans)))))
-    yield format_table((f"{len(orphans)} files that no cell names", "size"), rows)
+    yield format_table((f"{len(orphans)} files that no cell refers to", "size"), rows)
     if not delete:
-        yield "Nothing is deleted; `sgm clean-stale --yes` or `make clean-stale YES=1` does it."
+        yield "Nothing was deleted. To delete: `sgm clean-stale --yes` or `make clean-stale YES=1`."
         return
     disk.delete(plan, orphans)
     yield "Deleted."

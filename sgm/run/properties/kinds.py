@@ -58,13 +58,17 @@ def kind_of(name: str, kind: str = "") -> str:
         raise ValueError(f"kind = {kind!r}: must be one of {', '.join(KINDS)}")
     found = [own for own in ([kind] if kind else KINDS) if name in families(own)]
     if "score" in found and families("score")[name].is_network:
-        raise ValueError(f"name = {name!r}: networks are part of a study; none to check")
+        raise ValueError(
+            f"name = {name!r}: networks are part of a study; there is none to check alone"
+        )
     if name in families("process") and not found:
-        raise ValueError(f"name = {name!r}: a process is fixed by the study; none to check")
+        raise ValueError(
+            f"name = {name!r}: a process is fixed by the study; there is none to check alone"
+        )
     if len(found) == 1:
         return found[0]
     if found:
-        raise ValueError(f"name = {name!r}: is a {' and a '.join(found)}; say which by `kind`")
+        raise ValueError(f"name = {name!r}: is a {' and a '.join(found)}; say which with `kind`")
     known = "; ".join(f"{own}: {', '.join(sorted(families(own)))}" for own in KINDS)
     raise ValueError(f"name = {name!r}: no family has this name. Known of each kind: {known}")
 

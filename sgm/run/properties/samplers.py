@@ -166,7 +166,7 @@ def tends_to_a_known_limit(scheme: Scheme) -> str:
         _to_the_data(scheme, VP)
     except PropertyError:
         raise PropertyError(f"{words}; nor is it consistent") from None
-    raise InapplicableError(f"{words}: it adds another amount of noise than the SDE")
+    raise InapplicableError(f"{words}: it adds a different amount of noise than the SDE")
 
 
 def asks_the_score_within_the_horizon(scheme: Scheme) -> str:
