@@ -29,6 +29,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import itertools
 import re
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
@@ -110,10 +111,10 @@ def _file(module: str) -> Path | None:
     return None
 
 
-def _imports(node: ast.AST) -> dict[str, str]:
-    """Imported name → ``module`` or ``module:attribute``, anywhere below a node."""
+def _imports(nodes: Iterable[ast.AST]) -> dict[str, str]:
+    """Imported name → ``module`` or ``module:attribute``, of those nodes that import."""
     names = {}
-    for child in ast.walk(node):
+    for child in nodes:
         if isinstance(child, ast.Import):
             for alias in child.names:
                 names[alias.asname or alias.name.split(".")[0]] = alias.name
@@ -125,8 +126,13 @@ def _imports(node: ast.AST) -> dict[str, str]:
     return names
 
 
-class _Undeclared(ast.NodeTransformer):
-    """What a definition says for planning alone taken out: `Annotated`, ranges, `register`."""
+def _is_constant(node: ast.stmt) -> bool:
+    """Whether a statement does nothing: a docstring, an ellipsis."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+class _Stripped(ast.NodeTransformer):
+    """Docstrings out, and what is said for planning alone: `Annotated`, ranges, `register`."""
 
     def __init__(self, imports: Mapping[str, str]) -> None:
         self.own = {
@@ -146,8 +152,9 @@ class _Undeclared(ast.NodeTransformer):
         return ast.Name(narrowed[0].__name__, node.ctx) if narrowed else node
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
             node.decorator_list = [d for d in node.decorator_list if not self._declares(d)]
+            node.body = list(itertools.dropwhile(_is_constant, node.body)) or [ast.Pass()]
         return super().generic_visit(node)
 
     def _declares(self, decorator: ast.expr) -> bool:
@@ -155,28 +162,18 @@ class _Undeclared(ast.NodeTransformer):
         return isinstance(called, ast.Name) and self.own.get(called.id) == "register"
 
 
-def _strip(node: ast.stmt) -> ast.stmt:
-    """Remove docstrings, in place."""
-    for child in ast.walk(node):
-        if isinstance(child, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
-            first = child.body[0]
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                child.body = child.body[1:] or [ast.Pass()]
-    return node
-
-
 @cache
 def _parse(path: Path, stamp: tuple[int, int]) -> _Module:
     module = _Module()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if not isinstance(node, ast.Import | ast.ImportFrom):
-            node = _Undeclared(module.imports).visit(node)
-        if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
-            module.statements.append(_strip(node))
+            node = _Stripped(module.imports).visit(node)
+        if not _is_constant(node):
+            module.statements.append(node)
         if isinstance(node, ast.Import | ast.ImportFrom):
-            module.imports |= _imports(node)
+            module.imports |= _imports([node])
         elif isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
-            module.definitions.setdefault(node.name, []).append(_strip(node))
+            module.definitions.setdefault(node.name, []).append(node)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             if any(isinstance(target, ast.Attribute | ast.Subscript) for target in targets):
@@ -187,9 +184,9 @@ def _parse(path: Path, stamp: tuple[int, int]) -> _Module:
                         module.definitions.setdefault(name.id, []).append(node)
         elif ast.unparse(node).startswith("if __name__ == "):
             continue  # not run on import
-        elif not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
+        elif not _is_constant(node):
             module.effects.append(node)
-            module.imports |= _imports(node)
+            module.imports |= _imports(ast.walk(node))
     return module
 
 
@@ -253,9 +250,10 @@ def _load(module: str) -> _Module | None:
 
 def _references(node: ast.stmt, module: _Module, here: str) -> set[str]:
     """Addresses ``module:name`` that a definition mentions."""
-    imports = module.imports | _imports(node)
+    children = list(ast.walk(node))
+    imports = module.imports | _imports(children)
     found: set[str] = set()
-    for child in ast.walk(node):
+    for child in children:
         if isinstance(child, ast.Name):
             if child.id in module.definitions:
                 found.add(f"{here}:{child.id}")
