@@ -165,6 +165,8 @@ def divergence_page(
 
     def look(curve: str, own: str) -> Look:
         found = _look(curve, own, main, series, levels, rows)
+        if curve == VPSDE and view.cells.attrs.get("process", "vp") != "vp":
+            found = replace(found, label="linear β (a = 0)")
         lone = curve in placed and found.line != "none"  # labels are not joined by a line
         return replace(found, line="none", marker=found.marker or "D") if lone else found
 
