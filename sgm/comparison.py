@@ -250,8 +250,14 @@ def sides_of(here: xr.Dataset) -> list[Side]:
             )
             found.append(Side(family, family, tuple(labels), tuple(texts), parameters))
         else:
-            found.append(Side(labels[0], VPSDE if zero[labels[0]] else labels[0], tuple(labels)))
+            words = _linear(here) if zero[labels[0]] else labels[0]
+            found.append(Side(labels[0], words, tuple(labels)))
     return found
+
+
+def _linear(here: xr.Dataset) -> str:
+    """What β_a with a = 0 is called."""
+    return VPSDE if here.attrs.get("process", "vp") == "vp" else "linear β"
 
 
 def _pairs(here: xr.Dataset) -> Iterator[tuple[Side, Side]]:
@@ -259,7 +265,7 @@ def _pairs(here: xr.Dataset) -> Iterator[tuple[Side, Side]]:
     sides = sides_of(here)
     alone = {side.key for side in sides}
     zero = here["schedule"].values[shapes(here) == 0]
-    vpsde = [Side(str(s), VPSDE, (str(s),)) for s in zero if str(s) not in alone]
+    vpsde = [Side(str(s), _linear(here), (str(s),)) for s in zero if str(s) not in alone]
     for i, side in enumerate(sides):
         for other in (*vpsde, *sides[i + 1 :]):
             yield side, other
