@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 from matplotlib.colors import to_rgb
 
 from sgm import plots
@@ -177,3 +178,25 @@ def test_three_coordinates_are_refused() -> None:
     pictures.attrs["image_shape"] = ""
     with pytest.raises(ValueError, match="coordinate = 16 values: must be one, two, or an image"):
         plots.samples_figure(pictures, "digits")
+
+
+@pytest.mark.parametrize("kind", ["histogram", "scatter"])
+def test_where_a_score_errs_is_a_row_of_its_own(kind: str) -> None:
+    pictures = synthetic_pictures(kind, rows=50)
+    density = pictures["density"]
+    error = xr.concat([0 * density, 0 * density + 0.4], "score").assign_coords(
+        score=pictures["score"]
+    )
+    error = error.where(pictures["time"] > 0)
+    figure, frame = plots.samples_figure(pictures.assign(score_error=error), "two_modes")
+    rows = frame[frame["process"] == "error"]
+    assert set(rows["score"]) == {"trained"}  # the exact one does not err
+    assert len(rows) == pictures.sizes["schedule"] * pictures.sizes["time"]
+    noisy = rows["time"] > 0
+    np.testing.assert_allclose(rows.loc[noisy, "y"], 0.4)
+    assert rows.loc[~noisy, "y"].isna().all()
+    labels = [ax.get_ylabel().replace("\n", " ") for ax in figure.axes]
+    assert labels.count("trained, error of the score") == pictures.sizes["schedule"]
+    texts = [text.get_text() for ax in figure.axes for text in ax.texts]
+    assert texts.count("no noise") == pictures.sizes["schedule"]
+    assert texts.count("rms 0.4") == noisy.sum()

@@ -23,7 +23,8 @@ def gather_pictures(plan: Plan) -> dict[str, xr.Dataset]:
     dict of str to xarray.Dataset
         By group. `forward` over (schedule, time, row, coordinate), `backward` over (schedule,
         score, sampler, time, row, coordinate), and where the law is known `density` over
-        (schedule, time, mesh). Times are fractions of T.
+        (schedule, time, mesh); on the line and in the plane `score_error` over (schedule, score,
+        time, mesh). Times are fractions of T.
     """
     cells: dict[str, dict[tuple[str, str], Arrays]] = {}
     for labels in plan.cells("pictures"):
@@ -69,6 +70,17 @@ def _dataset(
             ("schedule", "time", *mesh),
             np.stack([cells[schedule, scores[0]]["density"] for schedule in schedules]),
             {"long_name": "exact density of the noised rows", "units": "1"},
+        )
+    if "score_error" in first:
+        data["score_error"] = (
+            ("schedule", "score", "time", *mesh),
+            np.stack(
+                [
+                    np.stack([cells[schedule, s]["score_error"] for s in scores])
+                    for schedule in schedules
+                ]
+            ),
+            {"long_name": "error of the noise that the score predicts", "units": "1"},
         )
     names = first.get("coordinates", np.arange(1, 1 + first["forward"].shape[-1]).astype(str))
     coords: dict[str, Any] = {name: first[name] for name in ("mesh_x", "mesh_y") if name in first}

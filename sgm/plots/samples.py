@@ -25,6 +25,7 @@ BINS = 60
 MOSAIC = 5  # images a side
 GAP = "#D6E4F0"  # between images, and where there is none
 CONTOURS = 6  # half a decade apart, down from the maximum
+EXACT = 1e-3  # an error of the score up to this is rounding
 TAIL = 0.002  # of the noised true rows, beyond the frame on each side
 
 
@@ -32,7 +33,8 @@ def samples_figure(pictures: xr.Dataset, target: str) -> tuple[Figure, pd.DataFr
     """True rows noised from T to 0, and below them the samplers' states at the same times.
 
     A block of rows a schedule: first the forward process, then one row a (score,
-    sampler); time runs from T at the left to 0 at the right. Two coordinates are drawn as
+    sampler), and of a score that errs one row with where; time runs from T at the left to 0 at the
+    right. Two coordinates are drawn as
     points over contours of the exact density of the noised data, half a decade apart; one
     coordinate as a histogram with that density, on a scale of its own at each time; images
     as a mosaic of the first 25, in grey or colour between the extremes of the true images. All
@@ -44,7 +46,8 @@ def samples_figure(pictures: xr.Dataset, target: str) -> tuple[Figure, pd.DataFr
     pictures : Dataset
         `forward` (schedule, time, row, coordinate), `backward` (schedule, score, sampler,
         time, row, coordinate), `time` as fractions of T, decreasing; optionally `density`
-        (schedule, time, mesh_y, mesh_x) or (schedule, time, mesh_x). Attributes
+        (schedule, time, mesh_y, mesh_x) or (schedule, time, mesh_x), and `score_error`, with
+        the dimension score after schedule. Attributes
         `dimension`, `horizon`, `n_steps`, `image_shape` such as "8 8",
         or "3 32 32" for the channels red, green and blue.
     target : str
@@ -56,7 +59,8 @@ def samples_figure(pictures: xr.Dataset, target: str) -> tuple[Figure, pd.DataFr
     frame : DataFrame
         The rows drawn: `x`, `y` the point; `x`, `x_end` and `y` a bin of a histogram and
         its height, and how many rows are `outside` or `lost` (not finite); `row`, pixel `x`
-        and value `y` of an image. Contours are of `density`, which is not repeated.
+        and value `y` of an image. Contours are of `density`, and maps of `score_error`, which
+        are not repeated: `y` is the root mean square of that under the density.
 
     Raises
     ------
@@ -80,6 +84,8 @@ def samples_figure(pictures: xr.Dataset, target: str) -> tuple[Figure, pd.DataFr
     frame = pd.concat(
         [
             pd.DataFrame(labels | {"time": t} | tabulate(rows, limits))
+            if labels["process"] != "error"
+            else pd.DataFrame([labels | {"time": t, "y": float(rows)}])
             for labels, states in _series(pictures)
             for t, rows in zip(times, states, strict=True)
         ],
@@ -95,13 +101,17 @@ def samples_figure(pictures: xr.Dataset, target: str) -> tuple[Figure, pd.DataFr
         first = rows.iloc[0]
         k = column[first["time"]]
         cell = pictures.sel(schedule=first["schedule"]).isel(time=k)
-        draw(ax, rows, limits, cell.get("density"), shape, _color(str(first["process"])))
+        if first["process"] == "error":
+            error = cell["score_error"].sel(score=first["score"])
+            _draw_error(ax, rows, limits, cell["density"], error)
+        else:
+            draw(ax, rows, limits, cell.get("density"), shape, _color(str(first["process"])))
         if k == 0:
-            name = (
-                "forward"
-                if first["process"] == "forward"
-                else f"{first['score']}, {first['sampler']}"
-            )
+            name = {
+                "forward": "forward",
+                "backward": f"{first['score']}, {first['sampler']}",
+                "error": f"{first['score']}, error of the score",
+            }[str(first["process"])]
             ax.set_ylabel(textwrap.fill(name.replace("_", " "), 20), fontsize=7)
 
     side = min(1.5, 7.6 / len(times))
@@ -132,6 +142,12 @@ def _series(pictures: xr.Dataset) -> Iterator[tuple[dict[str, str], Array]]:
             if np.isfinite(states).any():
                 own = {"process": "backward", "score": str(score), "sampler": str(sampler)}
                 yield labels | own, states
+        for score in pictures["score"].values if "score_error" in pictures else ():
+            error = block["score_error"].sel(score=score)
+            mesh = [d for d in error.dims if d != "time"]
+            squares = (error**2).weighted(block["density"].fillna(0)).mean(mesh)
+            if float(error.max()) > EXACT:
+                yield labels | {"process": "error", "score": str(score)}, squares.values**0.5
 
 
 def _limits(forward: Array, image: bool) -> Array:
@@ -221,6 +237,31 @@ def _draw_histogram(
     ax.set_yticks([])
 
 
+def _draw_error(
+    ax: Axes, rows: pd.DataFrame, limits: Array, density: xr.DataArray, error: xr.DataArray
+) -> None:
+    """√v |s_θ − s| from 0 to 1, in the plane as a map; 1 is the size of a noise."""
+    x = density["mesh_x"]
+    if "mesh_y" in error.dims:
+        error, density = (a.transpose("mesh_y", "mesh_x") for a in (error, density))
+        ax.pcolormesh(x, error["mesh_y"], error, cmap="YlOrRd", vmin=0, vmax=1, rasterized=True)
+        levels = float(density.max()) * 10.0 ** np.arange(-CONTOURS / 2, 0, 0.5)
+        ax.contour(x, density["mesh_y"], density, levels, colors=C.BLUE, linewidths=0.5)
+        ax.set_ylim(*limits[1])
+        ax.set_aspect("equal")
+    else:
+        ax.fill_between(x, density / float(density.max()), color=C.BLUE, alpha=0.15, linewidth=0)
+        ax.plot(x, error, color=C.VERMILLION, linewidth=1.1)
+        ax.set_ylim(0, 1)
+    ax.set_xlim(*limits[0])
+    text = f"rms {rows['y'].iloc[0]:.2g}" if np.isfinite(error).any() else "no noise"
+    ax.text(
+        0.99, 0.99, text, fontsize=5.5, color=C.INK, ha="right", va="top", transform=ax.transAxes,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85},
+    )  # fmt: skip
+    _few_ticks(ax)
+
+
 def _draw_images(
     ax: Axes,
     rows: pd.DataFrame,
@@ -281,6 +322,8 @@ def _title(pictures: xr.Dataset, target: str, shape: tuple[int, ...], limits: Ar
     plane = pictures.sizes["coordinate"] == 2
     if plane:
         how += "; {} across, {} up".format(*pictures["coordinate"].values)
+    if "score_error" in pictures and float(pictures["score_error"].max()) > EXACT:
+        how += "; error of the score: of the predicted noise, from 0 to 1, the size of a noise"
     if "density" in pictures:
         how += f"; blue {'contours' if plane else 'lines'}: exact density of the noised data"
     return [title, how]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ def pictures(
     """A few noised true rows, and the samplers' states at the same times.
 
     In the target's original coordinates: all of an image, else one or two, with the exact
-    density of the noised rows on a mesh where it is known.
+    density of the noised rows on a mesh where it is known. On the line and in the plane also the
+    error of the score there.
     """
     import torch
 
@@ -88,7 +89,15 @@ def pictures(
         original = original.reshape(*rows.shape[:-1], -1)
         values[name] = original if target.image_shape else original[..., shown]
     if target.law is not None and target.image_shape is None:
-        values |= _mesh(target, process, times, shown, target.restore(x0)[:, shown])
+        mesh = _mesh(target, process, times, shown, target.restore(x0)[:, shown])
+        values |= mesh
+        if len(shown) == target.dimension:
+
+            def score(x: Array, t: float) -> Array:
+                rows = torch.as_tensor(x, dtype=dtype, device=place)[None]
+                return np.asarray(score_fn(rows, t)[0].double().cpu().numpy())
+
+            values["score_error"] = _score_error(target, process, times, score, mesh)
     if target.image_shape is None:
         values["coordinates"] = [f"x{c + 1}" for c in shown]
     write_cells(outputs["pictures"], values, spec)
@@ -146,3 +155,25 @@ def _mesh(
     ]
     meshes = dict(zip(("mesh_x", "mesh_y"), axes, strict=False))
     return {"density": np.stack(density), **meshes}
+
+
+def _score_error(
+    target: Target,
+    process: Process,
+    times: Array,
+    score: Callable[[Array, float], Array],
+    mesh: Mapping[str, Array],
+) -> Array:
+    """√v |s_θ − ∇log p_t| on the mesh: the error of the predicted noise; NaN where v = 0."""
+    assert target.law is not None
+    axes = [mesh[name] for name in ("mesh_x", "mesh_y") if name in mesh]
+    points = np.stack(np.meshgrid(*axes), axis=-1)
+    center, scale = target.transform
+    x = (points.reshape(-1, len(axes)) - center) / scale
+    found = np.full((len(times), len(x)), np.nan)
+    for k, t in enumerate(times):
+        m, v = process.mean_scale(t), process.kernel_variance(t)
+        if v > 0:
+            gap = score(x, float(t)) - target.law.score(x, m, v)
+            found[k] = np.sqrt(v) * np.linalg.norm(gap, axis=-1)
+    return found.reshape(len(times), *points.shape[:-1])
