@@ -33,6 +33,7 @@ MODULES = (
     "sgm.measures.bounds",
     "sgm.elbo",
     "sgm.optimal_horizon",
+    "sgm.priors",
     "sgm.optimal_schedule",
     "sgm.published",
     "sgm.reading",
