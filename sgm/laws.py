@@ -35,6 +35,7 @@ __all__ = [
     "affine_stages",
     "chain_error",
     "chain_laws",
+    "law_from",
     "probability_flow_limit",
     "register_moments",
     "reverse_sde_limit",
@@ -78,6 +79,42 @@ def sampler_law(steps: Steps, score: GaussianScore, prior: Gaussian) -> Gaussian
             mean, variance = means[-1], variances[-1]
     if not (np.all(np.isfinite(mean)) and np.all(np.isfinite(variance))):
         lost = np.full(prior.dimension, np.inf)
+        return Gaussian(lost, lost, score.law.basis)
+    return Gaussian(mean @ score.law.basis.T, variance, score.law.basis)
+
+
+def law_from(steps: Steps, score: GaussianScore, start: Gaussian) -> Gaussian:
+    """Exact law of the output of a sampler that starts at another Gaussian than the prior.
+
+    Parameters
+    ----------
+    steps : Steps
+    score : GaussianScore
+    start : Gaussian
+        In the basis of the score, such as p_T of the law that it believes in.
+
+    Returns
+    -------
+    Gaussian
+        In the basis of the score; of infinite variances where it leaves the range of float64.
+
+    Raises
+    ------
+    ValueError
+        If `start` has another basis, or is no single law of the dimension of the score.
+    """
+    require_instance(Steps, steps=steps)
+    require_instance(GaussianScore, score=score)
+    require_single(score=score.law, start=start)
+    if not start.shares_basis(score.law):
+        raise ValueError("start: must have the eigenbasis of the score's law")
+    factor, shift = affine_stages(steps, score)
+    mean, variance = start.rotate(start.mean), start.eigenvalues
+    with np.errstate(over="ignore", invalid="ignore"):
+        # a variance a direction serves as well as one for all
+        mean, variance = _output(factor, shift, steps.noise, mean, variance)  # type: ignore[arg-type]
+    if not (np.all(np.isfinite(mean)) and np.all(np.isfinite(variance))):
+        lost = np.full(start.dimension, np.inf)
         return Gaussian(lost, lost, score.law.basis)
     return Gaussian(mean @ score.law.basis.T, variance, score.law.basis)
 

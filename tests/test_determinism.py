@@ -23,7 +23,7 @@ from tests.workflow import ROOT, Workflow, tiny
 OUTPUTS = {"network": ("network", "training")}
 ORDER = (
     *("data", "network", "reference", "samples", "bounds", "divergences"),
-    *("likelihood", "floors", "exact", "learned", "axes"),
+    *("likelihood", "floors", "exact", "learned", "priors", "axes"),
 )
 
 

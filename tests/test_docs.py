@@ -107,6 +107,8 @@ PARSED = {
     ("docs/schedules.md", "One network for all schedules"),
     ("docs/objectives.md", "The losses"),
     ("docs/controlled.md", "A posterior as a target"),
+    ("docs/metrics.md", "Scores learnt from rows"),
+    ("docs/metrics.md", "Where the backward process starts: `priors`"),
 }
 
 
@@ -246,7 +248,10 @@ def test_grids_read_as_the_readme_says_can_be_joined(default_study: Path) -> Non
 
 
 def test_fragments_of_configs_are_valid() -> None:
-    check(Study.parse(yaml.safe_load(one("docs/config.md", "yaml", "The config of a study"))))
+    config = yaml.safe_load(one("docs/config.md", "yaml", "The config of a study"))
+    check(Study.parse(config))
+    for heading in ("Scores learnt from rows", "Where the backward process starts: `priors`"):
+        check(Study.parse(config | yaml.safe_load(one("docs/metrics.md", "yaml", heading))))
     images = yaml.safe_load(one("docs/extend.md", "yaml", "Images in a folder"))["targets"]
     Study.parse(tiny(targets=images))
     fragment = yaml.safe_load(one("docs/extend.md", "yaml", "Choose a network"))["recipe"]

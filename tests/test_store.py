@@ -276,7 +276,7 @@ def test_what_is_large_has_a_chunk_a_target(tmp_path: Path) -> None:
 def test_every_stage_has_a_rule_and_a_file() -> None:
     assert set(stages.STAGES) == {
         "data", "network", "reference", "samples", "divergences", "floors", "bounds", "likelihood",
-        "pictures", "exact", "learned", "axes"
+        "pictures", "exact", "learned", "priors", "axes"
     }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from sgm.store import DONE, FAILED, NOT_APPLICABLE
 from sgm.store.grid import open_grid, write_grid
 from sgm.study import Item, Plan, Study, Variable
 from sgm.study.document import read_config
-from sgm.study.variables import LEARNED_LAW
+from sgm.study.variables import LEARNED_LAW, PRIORS
 from sgm.variables import GRID
 from tests.images import with_images
 from tests.workflow import run_jobs
@@ -74,6 +74,8 @@ def shrunk(config: dict[str, Any]) -> dict[str, Any]:
         del small["horizons"][1]
     if small.get("likelihood"):
         small["likelihood"] |= {"rows": 20, "nodes": 48, "rtol": 0.1, "atol": 0.1, "atol_nats": 0.1}
+    if small.get("priors"):
+        small["priors"] |= {"rows": 50}
     if small.get("pictures"):
         small["pictures"] |= {"schedules": ["beta_a=0"], "rows": 20}
     return small
@@ -150,6 +152,13 @@ def _has(plan: Plan, variable: Variable, target: Item) -> bool:
         return coupled and (gaussian or partly or variable.name == "w2_coupling")
     if variable in LEARNED_LAW:
         return bool(plan.learned(target))
+    if any(variable in own for own in PRIORS.values()):
+        gaussian = target.entry.law == "gaussian"
+        if "exact" in variable.name:
+            return gaussian and bool(plan.untrained(target))
+        return "reverse_sde" not in variable.name and (
+            target.entry.law_known or "gain" in variable.name
+        )
     if "objection" in variable.name or "applicable" in variable.name:
         return True
     for item in plan.measures("bounds", target):

@@ -28,7 +28,7 @@ TINY = ROOT / "tests/data/tiny.yaml"
 #: In an order in which each finds its input files.
 STAGES = (
     "data", "network", "reference", "samples", "bounds", "likelihood", "divergences", "floors",
-    "pictures", "exact", "learned", "axes",
+    "pictures", "exact", "learned", "priors", "axes",
 )  # fmt: skip
 
 

@@ -36,6 +36,7 @@ MODULES = (
     "sgm.measures.bounds",
     "sgm.elbo",
     "sgm.optimal_horizon",
+    "sgm.priors",
     "sgm.optimal_schedule",
     "sgm.published",
     "sgm.reading",

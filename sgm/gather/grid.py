@@ -160,8 +160,8 @@ class _Grid:
             else:
                 self.values[name][row] = value
 
-    def add_learned(self, labels: Mapping[str, str], cells: Arrays) -> None:
-        """What a block of seeds has learnt for one target: arrays over all other axes."""
+    def add_of_rows(self, labels: Mapping[str, str], cells: Arrays) -> None:
+        """What the rows of a block of seeds lead to, of one target: arrays over all other axes."""
         own = self.members(labels)["seed"]
         places: dict[str, Any] = {
             "seed": own.in_grid,
@@ -255,6 +255,7 @@ def gather(plan: Plan, provenance: Mapping[str, str]) -> xr.Dataset:
         "divergences",
         "exact",
         "learned",
+        "priors",
         "axes",
     ):
         for labels in plan.cells(kind):
@@ -267,8 +268,8 @@ def gather(plan: Plan, provenance: Mapping[str, str]) -> xr.Dataset:
                 axes = cells
             elif kind == "exact":
                 grid.add_exact(labels["target"], cells)
-            elif kind == "learned":
-                grid.add_learned(labels, cells)
+            elif kind in ("learned", "priors"):
+                grid.add_of_rows(labels, cells)
             else:
                 grid.add_block(labels, cells)
             if kind == "training":

@@ -43,6 +43,7 @@ from sgm.plots.horizon import horizon_figure
 from sgm.plots.leaderboard import leaderboard_figure
 from sgm.plots.learned import learned_figure
 from sgm.plots.optimal_schedule import optimal_schedule_figure
+from sgm.plots.priors import priors_figure
 from sgm.plots.samples import samples_figure
 from sgm.plots.schedules import schedules_figure
 from sgm.plots.theory import theory_figure
@@ -67,6 +68,7 @@ __all__ = [
     "learned_figure",
     "map_figure",
     "optimal_schedule_figure",
+    "priors_figure",
     "samples_figure",
     "save",
     "schedules_figure",
@@ -124,6 +126,7 @@ FIGURES: dict[str, Callable[..., Drawn]] = {
     "histogram": histogram_figure,
     "learned": learned_figure,
     "map": map_figure,
+    "priors": priors_figure,
 }
 
 
@@ -137,8 +140,8 @@ def draw(data: xr.Dataset, stem: str, x: str | None = None) -> Drawn:
     stem : str
         ``schedules``, ``calibration``, ``coverage``, ``agreement``; or one a target:
         ``comparison/<target>``, ``samples/<target>``, ``elbo/<target>``, ``horizon/<target>``,
-        ``histogram/<target>``, ``map/<target>``, ``learned/<target>``, ``theory/<target>``,
-        ``<figure>/<target>`` for the `figure` of a divergence such as ``kl``,
+        ``histogram/<target>``, ``map/<target>``, ``learned/<target>``, ``priors/<target>``,
+        ``theory/<target>``, ``<figure>/<target>`` for the `figure` of a divergence such as ``kl``,
         ``kl_decomposition/<target>`` for the bound ``kl_bound``, and
         ``w2_one_step_budget/<target>`` for a bound with shares over time;
         or one a divergence: ``leaderboard/<figure>``.

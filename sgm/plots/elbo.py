@@ -5,7 +5,7 @@ Figures 2 and 3 of Franzese et al. (arXiv 2206.05173), for every score and sched
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -153,7 +153,14 @@ def elbo_figure(grid: xr.Dataset, target: str) -> tuple[Figure, pd.DataFrame]:
         Track(
             "likelihood", "log-likelihood, nats", 1.9, log=False, aside=aside, finish=_cut(frame)
         ),
-        Track("cost", "cost, nats", 1.7, log=True, aside=aside, finish=_set_bottom(frame)),
+        Track(
+            "cost",
+            "cost, nats",
+            1.7,
+            log=True,
+            aside=aside,
+            finish=set_bottom(frame, ("loss", "score gap")),
+        ),
     ]
     below = [Track(axis, "nats", 1.0, log=False) for axis in PROCESS]
     tracks, below = ([t for t in own if (shown["axis"] == t.axis).any()] for own in (tracks, below))
@@ -186,9 +193,12 @@ def _cut(frame: pd.DataFrame) -> Callable[[Axes, pd.DataFrame], None]:
     return lambda ax, own: cut_worst(ax, rows, less_is_better=False)
 
 
-def _set_bottom(frame: pd.DataFrame) -> Callable[[Axes, pd.DataFrame], None]:
-    """KL and what the exact score loses fall like e^{−B(T)}: let them leave the axis."""
-    kept = frame.loc[frame["curve"].isin(["loss", "score gap"]) & (frame["y"] > 0), "y"]
+def set_bottom(frame: pd.DataFrame, kinds: Sequence[str]) -> Callable[[Axes, pd.DataFrame], None]:
+    """KL and what the exact score loses fall like e^{−B(T)}: let them leave the axis.
+
+    Curves of some kinds say where it ends.
+    """
+    kept = frame.loc[frame["curve"].isin(kinds) & (frame["y"] > 0), "y"]
     bottom = max(kept.min() / 3, kept.max() * LOWEST) if len(kept) else None
 
     def finish(ax: Axes, rows: pd.DataFrame) -> None:

@@ -45,6 +45,7 @@ PATTERNS = {
     "floors": "cells/floors/{target}/seeds_{seeds}.npz",
     "pictures": "cells/pictures/{target}/{schedule}/{score}.npz",
     "exact": "cells/exact/{target}.npz",
+    "priors": "cells/priors/{target}/seeds_{seeds}.npz",
     "learned": "cells/learned/{target}/seeds_{seeds}.npz",
     "axes": "cells/axes.npz",
 }

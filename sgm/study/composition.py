@@ -62,7 +62,9 @@ class Composition:
             sampled = any(self.is_sampled(target, score) for score in scores)
             match kind:
                 case "data":
-                    return sampled or bool(self.learned(target))
+                    return sampled or bool(self.learned(target)) or study.priors is not None
+                case "priors":
+                    return study.priors is not None
                 case "exact":
                     return bool(self.untrained(target))
                 case "learned":

@@ -170,6 +170,10 @@ class Study(families.Strict):
         families.Likelihood | None,
         Field(description="evidence bound and likelihood of every score, or null for none"),
     ] = None
+    priors: Annotated[
+        families.Priors | None,
+        Field(description="other laws at which the backward process may start, or null for none"),
+    ] = None
     pictures: Annotated[
         families.Pictures | None, Field(description="trajectories to draw, or null for none")
     ] = None
@@ -315,6 +319,13 @@ class Study(families.Strict):
                 f"likelihood: cutoff = {self.likelihood.cutoff}: must be below every horizon, "
                 f"the shortest of which is {min(self.horizons)}"
             )
+        if self.priors and "mixture" in self.priors.families:
+            most = self.n_train // 4
+            if self.priors.components > most:
+                raise ValueError(
+                    f"priors: components = {self.priors.components}: must be at most {most}, a "
+                    f"quarter of n_train = {self.n_train}"
+                )
         schedules = [schedule.label for schedule in self.schedules]
         for label in self.pictures.schedules if self.pictures else ():
             if label not in schedules:

@@ -561,6 +561,31 @@ class Likelihood(Strict):
     atol_nats: Annotated[Positive, Field(description="of the log-likelihood")]
 
 
+# --- priors ---------------------------------------------------------------------------
+
+
+class Priors(Strict):
+    """Other laws at which the backward process may start, beside N(0, w I)."""
+
+    families: Annotated[
+        tuple[Literal["moments", "mixture"], ...],
+        Field(min_length=1, description="moments: the Gaussian of X_T's; mixture: a fitted one"),
+    ] = ("moments", "mixture")
+    components: Annotated[
+        int, Field(ge=1, le=1000, description="of mixture, with full covariances")
+    ] = 8
+    rows: Annotated[
+        int, Field(ge=2, le=10**6, description="of X_T, for terms that are no closed form")
+    ] = 10_000
+
+    @field_validator("families")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"{list(value)}: must be distinct")
+        return value
+
+
 # --- pictures ------------------------------------------------------------------------
 
 

@@ -80,6 +80,8 @@ def _all(cells: Composition) -> list[str]:
         )
         if len(study.horizons) > 1 and study.likelihood is not None and scores:
             stems += [f"elbo/{target.label}", f"horizon/{target.label}"]
+        if len(study.horizons) > 1 and study.priors is not None:
+            stems.append(f"priors/{target.label}")
         if len(study.horizons) > 1 and len(_shapes(cells)) > 1 and scores:
             stems.append(f"map/{target.label}")
         calibrated |= exact and any(not score.entry.is_network for score in sampled)

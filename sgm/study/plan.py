@@ -37,7 +37,7 @@ from sgm.study.composition import Composition
 from sgm.study.figures import figures
 from sgm.study.fingerprint import fingerprint
 from sgm.study.specs import Job, files, labelled, leaves, roots
-from sgm.study.variables import LEARNED_LAW, LIKELIHOOD
+from sgm.study.variables import LEARNED_LAW, LIKELIHOOD, PRIORS
 from sgm.variables import Variable
 
 __all__ = ["CELLS", "OUTPUTS", "PATTERNS", "Plan"]
@@ -52,6 +52,7 @@ _INPUTS = {
     "divergences": ["samples", "data"],
     "floors": ["data"],
     "learned": ["data"],
+    "priors": ["data"],
 }
 
 
@@ -288,6 +289,8 @@ class Plan(Composition):
         own = [variable for item in measures for variable in item.entry.declared]
         own += LIKELIHOOD if self.study.likelihood else ()
         own += LEARNED_LAW if any(self.learned(target) for target in self.study.targets) else ()
+        for name in self.study.priors.families if self.study.priors else ():
+            own += PRIORS[name]
         return {variable.name: variable for variable in own}
 
     def spec(self, stage: str, labels: Any) -> str:
@@ -297,7 +300,8 @@ class Plan(Composition):
         ----------
         stage : str
             ``data``, ``network``, ``reference``, ``samples``, ``divergences``, ``bounds``,
-            ``likelihood``, ``floors``, ``pictures``, ``exact``, ``learned`` or ``axes``.
+            ``likelihood``, ``floors``, ``pictures``, ``exact``, ``learned``, ``priors``
+            or ``axes``.
         labels : Snakemake's wildcards or any object with the labels as attributes
         """
         return self._spec(stage, {name: getattr(labels, name) for name in fields(stage)})

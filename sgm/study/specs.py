@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from sgm.store.cells import canonical
 from sgm.study.composition import Composition
 from sgm.study.config import Item
-from sgm.study.variables import EXACT_LAW, LEARNED_LAW
+from sgm.study.variables import EXACT_LAW, LEARNED_LAW, PRIORS
 
 __all__ = ["Job", "files", "labelled", "leaves", "roots"]
 
@@ -282,6 +282,18 @@ def _learned(cells: Composition, job: Job) -> Leaves:
     return told | {"variables": {variable.name: variable.axes for variable in declared}}
 
 
+def _priors(cells: Composition, job: Job) -> Leaves:
+    study, target = cells.study, cells.item("target", job.labels)
+    assert study.priors is not None
+    told = _target(cells, job) | _all_axes(cells) | _solvers(cells)
+    variables = [own for name in study.priors.families for own in PRIORS[name]]
+    return told | {
+        "scores": labelled(cells.untrained(target)),
+        "priors": study.priors.model_dump(mode="json"),
+        "variables": {variable.name: variable.axes for variable in variables},
+    }
+
+
 def _axes(cells: Composition, job: Job) -> Leaves:
     study = cells.study
     objections = [
@@ -310,6 +322,7 @@ _LEAVES: dict[str, Callable[[Composition, Job], Leaves]] = {
     "pictures": _pictures,
     "exact": _exact,
     "learned": _learned,
+    "priors": _priors,
     "axes": _axes,
 }
 

@@ -9,6 +9,7 @@ __all__ = [
     "EXACT_LAW",
     "LEARNED_LAW",
     "LIKELIHOOD",
+    "PRIORS",
     "REPLICATE",
     "RESERVED",
     "THEORY",
@@ -98,6 +99,42 @@ LIKELIHOOD = (
         "1",
     ),
 )
+_FITTED = (*SCHEDULE, "seed")  # to the rows of a seed
+#: Of other laws at which the backward process may start.
+PRIORS: dict[str, tuple[Variable, ...]] = {
+    name: (
+        Variable(f"kl_terminal_{name}", _FITTED, f"KL(p_T || {what})"),
+        Variable(f"prior_gain_{name}", _FITTED, f"what a start at the {what} adds to the ELBO"),
+        Variable(
+            f"prior_gain_{name}_standard_error", _FITTED, "Monte-Carlo standard error of that"
+        ),
+        Variable(
+            f"reverse_sde_kl_{name}",
+            _FITTED,
+            f"KL(target || backward SDE with the exact score, started at the {what})",
+        ),
+    )
+    for name, what in {
+        "moments": "Gaussian of the moments of X_T",
+        "mixture": "mixture fitted to noised training rows",
+    }.items()
+}
+PRIORS["moments"] += (
+    Variable("kl_exact_moments", GRID, "KL(target || exact law of the output, started at p_T)"),
+    Variable("w2_exact_moments", GRID, "W2(target, exact law of the output, started at p_T)", "1"),
+    Variable(
+        "optimal_horizon_moments",
+        ("target", "schedule", "score"),
+        "the horizon of the largest evidence bound of a start at X_T's moments, exact",
+        "1",
+    ),
+    Variable(
+        "optimal_horizon_moments_interior",
+        ("target", "schedule", "score"),
+        "1 where it is not an end of the horizons considered",
+        "1",
+    ),
+)
 TRAINING = (
     Variable(
         "train_loss",
@@ -125,5 +162,5 @@ CURVES = tuple(
 RESERVED = {
     *AXES, "status", "target_family", "dimension", "law_known", "family", "full_horizon",
     "score_family", "recipe", *(variable.name for variable in (*EXACT_LAW, *TRAINING, *CURVES)),
-    *(variable.name for variable in LEARNED_LAW),
+    *(variable.name for variable in (*LEARNED_LAW, *PRIORS["moments"], *PRIORS["mixture"])),
 }  # fmt: skip

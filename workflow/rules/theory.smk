@@ -82,6 +82,26 @@ rule learn:
         " --input {params.files:q} --output learned={output.learned:q} > {log:q} 2>&1"
 
 
+# Other laws at which the backward process may start.
+rule prior:
+    input:
+        unpack(inputs("priors")),
+    output:
+        priors=plan.pattern("priors"),
+    log:
+        log("priors"),
+    benchmark:
+        times("priors")
+    conda:
+        "../envs/sgm.yaml"
+    params:
+        spec=spec("priors"),
+        files=named,
+    shell:
+        "printf %s {params.spec:q} | python -m sgm.run priors --spec - --seeds {wildcards.seeds}"
+        " --input {params.files:q} --output priors={output.priors:q} > {log:q} 2>&1"
+
+
 rule axes:
     input:
         unpack(inputs("axes")),

@@ -32,6 +32,7 @@ from sgm.run.build import (
 from sgm.run.jobs.learned import learned
 from sgm.run.jobs.likelihood import likelihood
 from sgm.run.jobs.pictures import pictures
+from sgm.run.jobs.priors import priors
 from sgm.run.jobs.theory import axes, exact
 from sgm.samplers import Steps
 from sgm.store.cells import canonical, cell_names, read_cells, write_cells, written_whole
@@ -49,6 +50,7 @@ __all__ = [
     "likelihood",
     "network",
     "pictures",
+    "priors",
     "reference",
     "samples",
 ]
@@ -459,6 +461,7 @@ STAGES: dict[str, Callable[[Spec, range, Files, Files, str], None]] = {
     "likelihood": likelihood,
     "exact": exact,
     "learned": learned,
+    "priors": priors,
     "pictures": pictures,
     "axes": axes,
 }
