@@ -260,6 +260,11 @@ class GuidedScore(ControlledScore):
         return np.asarray(self.weight * given.response @ np.linalg.inv(spread))
 
     def __call__(self, x: npt.ArrayLike, t: npt.ArrayLike) -> Array:
+        if isinstance(self.law, Gaussian):  # one matrix a time, not one a row
+            matrix, offset = self.coefficients(t)
+            x = np.asarray(x, dtype=np.float64)
+            turned = x @ matrix.T if matrix.ndim == 2 else (matrix @ x[..., None])[..., 0]
+            return np.asarray(turned + offset)
         prior = self._prior
         m, v = self.process.mean_scale(t), self.process.kernel_variance(t)
         given = prior.given(np.asarray(x, dtype=np.float64) @ prior.basis, m, v)

@@ -32,8 +32,9 @@ Array = npt.NDArray[np.float64]
 #: Standard deviations of the component that the grid covers, and steps in one of the narrowest
 #: component, itself narrowed by the tilt.
 REACH, STEPS = 9.0, 4.0
-#: Nodes of the grid along a coordinate; draws of the component that may be refused for one kept.
-LARGEST_GRID, LARGEST_REFUSAL = 4000, 1000.0
+#: Nodes of the grid along a coordinate, of one and of two; draws of the component that may be
+#: refused for one that is kept.
+LARGEST_GRID, LARGEST_REFUSAL = {1: 4000, 2: 1000}, 1000.0
 _NODES, _WEIGHTS = hermegauss(16)
 _WEIGHTS = _WEIGHTS / np.sum(_WEIGHTS)
 
@@ -118,14 +119,14 @@ class TiltedMixture(Law):
 
     @cached_property
     def _axes(self) -> list[Array]:
-        axes = []
+        axes, allowed = [], LARGEST_GRID[self.dimension]
         for center, variance in zip(self.own.means[0], self.own.variances[0], strict=True):
             half = int(np.ceil(REACH * np.sqrt(variance) / self._step))
-            if 2 * half + 1 > LARGEST_GRID:
+            if 2 * half + 1 > allowed:
                 raise ValueError(
                     f"component = {self.component}, weight = {self.weight!r}: must be at most "
-                    f"{LARGEST_GRID} grid steps wide, a quarter of the narrowest component's "
-                    f"standard deviation, over √(1 + weight), each; is {2 * half + 1}"
+                    f"{allowed} grid steps wide, each a quarter of the narrowest component's standard "
+                    f"deviation, over √(1 + weight); is {2 * half + 1}"
                 )
             axes.append(center + self._step * np.arange(-half, half + 1))
         return axes
