@@ -403,7 +403,7 @@ def test_class_guidance_is_the_target_at_the_start_alone():
         ),
         (
             {"prior": targets.mixture([1, 1], [0.0, 0.0], [1.0, 1e-8])},
-            "must be at most 4000 grid steps wide",
+            "must be at most 4000 grid steps",
         ),
     ],
 )

@@ -125,8 +125,8 @@ class TiltedMixture(Law):
             if 2 * half + 1 > allowed:
                 raise ValueError(
                     f"component = {self.component}, weight = {self.weight!r}: must be at most "
-                    f"{allowed} grid steps wide, each a quarter of the narrowest component's standard "
-                    f"deviation, over √(1 + weight); is {2 * half + 1}"
+                    f"{allowed} grid steps, each a quarter of the narrowest standard deviation, "
+                    f"over √(1 + weight); is {2 * half + 1}"
                 )
             axes.append(center + self._step * np.arange(-half, half + 1))
         return axes
