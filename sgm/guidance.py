@@ -15,7 +15,8 @@ symmetric, those of this module say
     moment_guidance   C = Cov(X₀ | X_t = x), its derivative in x left out; exact if X₀ is Gaussian
 
 `replacement` takes for the observed coordinates the score of their own noised law given y, and for
-the others that of the prior; `classifier_free` mixes the exact scores of a posterior and the prior.
+the others that of the prior; `classifier_free` mixes the exact scores of a posterior and the prior,
+and `class_guidance` those of a component and the mixture.
 
 For a Gaussian prior all of them are affine with matrices of no common basis: their samplers' laws
 are exact (`sgm.laws.affine_law`), and so is their error. For a mixture x̂₀ and J are closed forms.
@@ -34,23 +35,26 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from sgm.arguments import require_finite, require_instance, shown
 from sgm.densities.base import Law
+from sgm.densities.tilted import TiltedMixture
 from sgm.gaussian import Gaussian
 from sgm.processes import Process
 from sgm.registry import NonNegative, register
 from sgm.targets.posteriors import GaussianPosterior, MixturePosterior, Observation, given
 
 __all__ = [
+    "ClassGuidanceScore",
     "ClassifierFreeScore",
     "ControlledScore",
     "GuidedScore",
     "ReplacementScore",
+    "class_guidance",
     "classifier_free",
     "dps",
     "moment_guidance",
@@ -81,19 +85,22 @@ class ControlledScore(ABC):
     process: Process
     law: Posterior
 
+    #: The laws that it is for, and the target that has one.
+    laws: ClassVar[Any] = Posterior
+    target: ClassVar[str] = "posterior"
+
     def __post_init__(self) -> None:
         require_instance(Process, process=self.process)
-        if not isinstance(self.law, Posterior):
+        if not isinstance(self.law, self.laws):
             raise ValueError(
-                f"law = {shown(self.law)}: must be that of a target `posterior`, not rescaled; its "
-                "prior may be"
+                f"law = {shown(self.law)}: must be that of a target `{self.target}`, not rescaled; "
+                "its prior may be"
             )
 
     @abstractmethod
     def __call__(self, x: npt.ArrayLike, t: npt.ArrayLike) -> Array:
         """s(t, x) of x of shape (..., d), t of shape () or that leading one; shape (..., d)."""
 
-    @abstractmethod
     def coefficients(self, t: npt.ArrayLike) -> tuple[Array, Array]:
         """(A, b) with s(t, x) = A x + b, for a Gaussian prior.
 
@@ -105,7 +112,13 @@ class ControlledScore(ABC):
         -------
         A : ndarray, shape (..., d, d)
         b : ndarray, shape (..., d)
+
+        Raises
+        ------
+        ValueError
+            For another prior than a Gaussian: the score is not affine.
         """
+        raise ValueError(f"law = {shown(self.law)}: must be Gaussian for an affine score")
 
     def _gaussian(self, law: Law) -> Gaussian:
         """The law, which must be Gaussian."""
@@ -130,7 +143,7 @@ class ControlledScore(ABC):
         Returns
         -------
         mse, cross : ndarray, shape (...)
-            NaN for a mixture, of which they have no closed form.
+            NaN for another prior than a Gaussian: there they have no closed form.
         """
         if law is not self.law:
             raise ValueError(f"law = {shown(law)}: must be the law of the score itself")
@@ -247,6 +260,11 @@ class GuidedScore(ControlledScore):
         return np.asarray(self.weight * given.response @ np.linalg.inv(spread))
 
     def __call__(self, x: npt.ArrayLike, t: npt.ArrayLike) -> Array:
+        if isinstance(self.law, Gaussian):  # one matrix a time, not one a row
+            matrix, offset = self.coefficients(t)
+            x = np.asarray(x, dtype=np.float64)
+            turned = x @ matrix.T if matrix.ndim == 2 else (matrix @ x[..., None])[..., 0]
+            return np.asarray(turned + offset)
         prior = self._prior
         m, v = self.process.mean_scale(t), self.process.kernel_variance(t)
         given = prior.given(np.asarray(x, dtype=np.float64) @ prior.basis, m, v)
@@ -460,3 +478,34 @@ def classifier_free(process: Process, law: Law, weight: NonNegative) -> Classifi
     ClassifierFreeScore
     """
     return ClassifierFreeScore(process, law, weight)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False)
+class ClassGuidanceScore(ControlledScore):
+    """(1 + w) ∇log p_t(x | c) − w ∇log p_t(x), classes being the components of a mixture."""
+
+    law: TiltedMixture  # type: ignore[assignment]
+
+    laws = TiltedMixture
+    target = "tilted"
+
+    def __call__(self, x: npt.ArrayLike, t: npt.ArrayLike) -> Array:
+        m, v, w = self.process.mean_scale(t), self.process.kernel_variance(t), self.law.weight
+        return np.asarray((1 + w) * self.law.own.score(x, m, v) - w * self.law.base.score(x, m, v))
+
+
+@register("score", needs="tilted")
+def class_guidance(process: Process, law: Law) -> ClassGuidanceScore:
+    """Classifier-free guidance with the weight w of a target `tilted`, which it is said to sample.
+
+    Parameters
+    ----------
+    process : Process
+    law : Law
+        Of a target `tilted`: p(x | c) p(c | x)^w.
+
+    Returns
+    -------
+    ClassGuidanceScore
+    """
+    return ClassGuidanceScore(process, law)  # type: ignore[arg-type]

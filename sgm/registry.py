@@ -117,7 +117,8 @@ CONTEXT: dict[str, tuple[str, ...]] = {
 NEEDING = ["time_grid", "score", "divergence", "bound"]
 
 Law = Literal["gaussian", "density", "unknown"]
-Needs = Literal["", "law", "gaussian", "density", "data", "posterior"]
+Needs = Literal["", "law", "gaussian", "density", "data", "posterior", "tilted"]
+OfPrior = Literal["", "posterior", "tilted"]
 
 
 @dataclass(frozen=True)
@@ -140,13 +141,13 @@ class Entry:
     law : {"gaussian", "density", "unknown"}
         Of a target, what is known of it: a Gaussian law, so that the laws of samplers are
         exact; a density and the scores of its noised versions; or its data alone.
-    needs : {"", "law", "gaussian", "density", "data", "posterior"}
+    needs : {"", "law", "gaussian", "density", "data", "posterior", "tilted"}
         Of a time grid, a score, a divergence or a bound, what a target must have for it:
-        nothing, a known law, a Gaussian one, one that is not, held-out data, or a prior and an
-        observation.
-    posterior : bool
-        Of a target, whether its law is the posterior of its parameter `prior`, another target, of
-        whose kind it is then.
+        nothing, a known law, a Gaussian one, one that is not, held-out data, a prior and an
+        observation, or a prior and one of its components.
+    of_prior : {"", "posterior", "tilted"}
+        Of a target, what its law is of its parameter `prior`, another target, of whose kind it is
+        then.
     variables : sequence of Variable
         Of a divergence or a bound: the grid variables it computes.
     exact : callable, optional
@@ -173,7 +174,7 @@ class Entry:
     axes: Sequence[str] | Mapping[str, str] = ()
     law: Law = "gaussian"
     needs: Needs = ""
-    posterior: bool = False
+    of_prior: OfPrior = ""
     variables: Sequence[Variable] = ()
     exact: Callable[..., Any] | None = None
     objection: Callable[..., Any] | None = None
@@ -198,7 +199,12 @@ class Entry:
             require(
                 right, f"axes = {self.axes!r}: symbol {symbol!r}", "a text without $, such as 'p'"
             )
-        for key, values, own in (("law", Law, ["target"]), ("needs", Needs, NEEDING)):
+        choices = (
+            ("law", Law, ["target"]),
+            ("of_prior", OfPrior, ["target"]),
+            ("needs", Needs, NEEDING),
+        )
+        for key, values, own in choices:
             said, known = getattr(self, key), get_args(values)
             usual = getattr(Entry, key)
             allowed = f"one of {', '.join(map(repr, known))}"
@@ -213,7 +219,6 @@ class Entry:
         allowed = "what it computes, one Variable or more" if measure else "left out"
         require(bool(self.variables) == measure, f"variables of a {kind}", allowed)
         for key, owner in (
-            ("posterior", "target"),
             ("exact", "divergence"),
             ("objection", "bound"),
             ("stationary", "bound"),
@@ -316,8 +321,8 @@ class Entry:
                 return target.law == self.needs
             case "data":
                 return not target.law_known
-            case "posterior":
-                return target.posterior
+            case "posterior" | "tilted":
+                return target.of_prior == self.needs
         return True
 
 

@@ -50,6 +50,8 @@ PARAMETERS = {
         "grid_mixture": "dimension: 2, side: 2, variance: 0.02, rest_variance: 1",
         "ring_mixture": "modes: 5, radius: 2, variance: 0.05",
         "mixture": "weights: [0.3, 0.7], means: [0, 2], variances: [0.1, 1]",
+        "tilted": "component: 1, weight: 2, "
+        "prior: {family: mixture, weights: [1, 1], means: [-1, 1], variances: [0.2, 0.3]}",
         "posterior": "prior: {family: correlated, dimension: 3, mean: 1, offset: 1}, "
         "observed: [1], noise: 0.1",
         **dict.fromkeys(

@@ -42,6 +42,7 @@ NEEDS = {
     "density": "a target with a known law that is not Gaussian",
     "data": "a data set, whose law is unknown",
     "posterior": "a target ``posterior``, which has a prior and an observation",
+    "tilted": "a target ``tilted``, which has a prior and a component of it",
 }
 LAWS = {
     "gaussian": "Gaussian: the laws of samplers are exact",
@@ -181,7 +182,7 @@ def _variables(entry: Entry) -> str:
 
 def _facts(entry: Entry, users: list[str]) -> Iterator[str]:
     if entry.kind == "target":
-        yield "Law: as that of its prior." if entry.posterior else f"Law: {LAWS[entry.law]}."
+        yield "Law: as that of its prior." if entry.of_prior else f"Law: {LAWS[entry.law]}."
     if entry.kind in ("time_grid", "score", "divergence", "bound"):
         yield f"For {NEEDS[entry.needs]}."
     if entry.stationary:

@@ -9,5 +9,6 @@ from sgm.densities.base import Law, Partition
 from sgm.densities.funnel import Funnel
 from sgm.densities.mixture import GaussianMixture
 from sgm.densities.product import Product
+from sgm.densities.tilted import TiltedMixture
 
-__all__ = ["Affine", "Funnel", "GaussianMixture", "Law", "Partition", "Product"]
+__all__ = ["Affine", "Funnel", "GaussianMixture", "Law", "Partition", "Product", "TiltedMixture"]

@@ -487,7 +487,9 @@ def _check_target(study: Study, item: Item) -> Target:
 def _check_coordinates(study: Study, targets: list[tuple[Item, Target]]) -> None:
     """Coordinates must be there: of a histogram in each target, of pictures in one of them."""
     for divergence in study.divergences:
-        coordinate = getattr(divergence.parameters, "coordinate", 0)
+        coordinate = getattr(divergence.parameters, "coordinate", None)
+        if coordinate is None:
+            continue
         for item, target in targets:
             if coordinate >= target.dimension:
                 raise ValueError(

@@ -45,6 +45,7 @@ _NEEDED = {
     "density": "a known law that is not Gaussian",
     "data": "held-out rows",
     "posterior": "a prior and an observation",
+    "tilted": "a prior and a component of it",
 }
 #: Keys of a recipe whose value needs a target of known law, and what does without.
 _OF_KNOWN_LAWS = (("objective", "explicit", "denoising"), ("weight", "information", "beta"))

@@ -250,7 +250,7 @@ def model_of(entry: Entry) -> type[Parameters]:
         if argument.name in CONTEXT[entry.kind] or argument.kind is argument.VAR_KEYWORD:
             continue
         kind = UserPath if argument.name == "path" else hints.get(argument.name, float)
-        if entry.posterior and argument.name == "prior":
+        if entry.of_prior and argument.name == "prior":
             kind = _nested("target")
         default = ... if argument.default is argument.empty else argument.default
         text = Field(description=said.get(argument.name))

@@ -64,8 +64,8 @@ class Item:
 
 
 def resolved(entry: Entry, parameters: Parameters) -> Entry:
-    """The row of a family, in which a posterior has the kind of law that its prior has."""
-    if not entry.posterior:
+    """The row of a family, in which what is made of a prior has the kind of law that this has."""
+    if not entry.of_prior:
         return entry
     prior: Parameters = parameters.prior  # type: ignore[attr-defined]
     return replace(entry, law=resolved(lookup("target", prior.family), prior).law)

@@ -20,6 +20,7 @@ of known density, but not Gaussian:
 of either kind:
 
     posterior                a Gaussian or a mixture given y = H X + √r ξ
+    tilted                   a component of a mixture, times a power of its classifier
 
 and data sets: `digits`, `digits_images`, `breast_cancer`, `diabetes`, `wine`; `data_file`,
 the user's own; `mnist` and `cifar10`, images in a local folder, and `image_folder`, PNG and
@@ -48,7 +49,13 @@ from sgm.targets.gaussians import (
 )
 from sgm.targets.images import ImageTarget, cifar10, mnist
 from sgm.targets.mixtures import funnel, grid_mixture, mixture, ring_mixture, two_modes
-from sgm.targets.posteriors import GaussianPosterior, MixturePosterior, Observation, posterior
+from sgm.targets.posteriors import (
+    GaussianPosterior,
+    MixturePosterior,
+    Observation,
+    posterior,
+    tilted,
+)
 
 __all__ = [
     "DataTarget",
@@ -80,6 +87,7 @@ __all__ = [
     "mnist",
     "posterior",
     "ring_mixture",
+    "tilted",
     "two_modes",
     "wine",
 ]

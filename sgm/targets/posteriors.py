@@ -8,6 +8,9 @@ a sum of squares, which stays positive (Joseph's form). For a mixture each compo
 same, and its weight is multiplied by the evidence N(y; Hμ_k, S_k): so a posterior is a target
 like others, of known density, noised scores and divergences. It remembers its prior and its
 observation, for the scores that know these alone (`sgm.guidance`).
+
+A component of a mixture, tilted by a power of its classifier, is what guidance by classes is said
+to sample (`sgm.densities.tilted`).
 """
 
 from __future__ import annotations
@@ -23,12 +26,20 @@ from sgm.densities.affine import Affine
 from sgm.densities.base import Law
 from sgm.densities.mixture import GaussianMixture
 from sgm.densities.product import Product
+from sgm.densities.tilted import TiltedMixture
 from sgm.gaussian import Gaussian
 from sgm.random import stream
-from sgm.registry import Index, Positive, Real, Seed, register
+from sgm.registry import Index, NonNegative, Positive, Real, Seed, register
 from sgm.targets.base import LawTarget, require_positive
 
-__all__ = ["GaussianPosterior", "MixturePosterior", "Observation", "given", "posterior"]
+__all__ = [
+    "GaussianPosterior",
+    "MixturePosterior",
+    "Observation",
+    "given",
+    "posterior",
+    "tilted",
+]
 
 Array = npt.NDArray[np.float64]
 
@@ -89,7 +100,7 @@ class MixturePosterior(GaussianMixture):
     observation: Observation
 
 
-@register("target", posterior=True)
+@register("target", of_prior="posterior")
 def posterior(
     prior: LawTarget,
     observed: Sequence[Index] | Sequence[Sequence[Real]],
@@ -146,6 +157,35 @@ def given(known: Observation) -> GaussianPosterior | MixturePosterior:
     if isinstance(known.prior, Gaussian):
         return _gaussian_given(known.prior, known)
     return _mixture_given(known.prior, known)
+
+
+@register("target", of_prior="tilted", axes={"weight": "w"})
+def tilted(prior: LawTarget, component: Index, weight: NonNegative) -> LawTarget:
+    """p(x | c) p(c | x)^w of a mixture whose classes are its components, in 1-D or 2-D.
+
+    Parameters
+    ----------
+    prior : LawTarget
+        One of the mixtures of Gaussians, of dimension 1 or 2: its keys as among `targets`.
+    component : int
+        c, from 0.
+    weight : float
+        w; 0 is the component itself.
+
+    Returns
+    -------
+    LawTarget
+        Of a `TiltedMixture`, in the coordinates of the prior.
+
+    Raises
+    ------
+    ValueError
+        If the prior is no mixture of Gaussians, or see `TiltedMixture`.
+    """
+    law = None if isinstance(prior.law, Gaussian) else _as_mixture(prior.law)
+    if law is None:
+        raise ValueError(f"prior: law = {shown(prior.law)}: must be a mixture of Gaussians")
+    return LawTarget(TiltedMixture(law, component, weight), prior.coordinates, prior.image_shape)
 
 
 def _as_mixture(law: Law) -> GaussianMixture | None:

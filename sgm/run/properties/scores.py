@@ -26,7 +26,7 @@ from sgm.run.properties.findings import (
 from sgm.schedules import BetaSchedule, GeometricSchedule
 from sgm.scores import DensityScore, GaussianScore, Score, exact
 from sgm.study import Item
-from sgm.targets import LawTarget, posterior
+from sgm.targets import LawTarget, posterior, tilted
 
 __all__ = ["PROPERTIES", "Case", "subjects"]
 
@@ -55,9 +55,12 @@ def _laws() -> dict[str, Law]:
 
 
 LAWS = _laws()
-#: Those given their first coordinate.
-POSTERIORS = {
-    kind: posterior(LawTarget(law), observed=[0], noise=0.3).law for kind, law in LAWS.items()
+#: Those given their first coordinate, and a component of the mixture; by what a score needs.
+MADE: dict[str, dict[str, Any]] = {
+    "posterior": {
+        kind: posterior(LawTarget(law), observed=[0], noise=0.3).law for kind, law in LAWS.items()
+    },
+    "tilted": {"density": tilted(LawTarget(LAWS["density"]), component=1, weight=1.5).law},
 }
 
 
@@ -89,8 +92,8 @@ def subjects(item: Item) -> Mapping[str, Callable[[], Case]]:
         return Case(built, process, law)
 
     needs = item.entry.needs
-    laws = POSTERIORS if needs == "posterior" else LAWS
-    kinds = [kind for kind in laws if needs in ("", "law", "posterior", kind)]
+    laws = MADE.get(needs, LAWS)
+    kinds = [kind for kind in laws if needs in ("", "law", *MADE, kind)]
     return {
         f"{name}, {'Gaussian' if kind == 'gaussian' else 'mixture'}": (
             lambda p=process, law=laws[kind]: at(p, law)  # type: ignore[misc]
