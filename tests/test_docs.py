@@ -89,6 +89,7 @@ ALONE = {
     ("docs/extend.md", "The grid in a notebook"),
     ("docs/extend.md", "Exact mode, without a workflow"),
     ("docs/extend.md", "One job by hand"),
+    ("docs/kinetic.md", "Schemes"),
     ("docs/schedules.md", "A schedule from a file"),
     ("docs/start.md", "Look at it"),
     ("docs/start.md", "One number"),
