@@ -364,7 +364,11 @@ def test_what_a_user_says_of_parameters_and_process_is_asked_of_the_config(tmp_p
         ("generated, *", "generated, chain, *", "chain: not among what exact may ask for: law, g"),
         ("*, low, high):", "*, low):", "exact: must have the arguments high, low"),
         ("sampler, total):", "sampler):", "objection: must have the arguments total"),
-        ("low: Positive,", "low: Gaussian,", "facts.py:gap: an annotation that a config can't be"),
+        (
+            "low: Positive,",
+            "low: Gaussian,",
+            "facts.py:gap: an annotation against which a config can't be",
+        ),
     ],
 )
 def test_what_goes_with_a_measure_is_checked(

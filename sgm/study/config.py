@@ -361,7 +361,7 @@ class Study(families.Strict):
                         taken = "the grid itself" if variable.name in RESERVED else repr(owner[1])
                         raise ValueError(
                             f"{key}: {item.label!r} ({item.entry.build}) declares the variable "
-                            f"{variable.name!r}, as {taken} does: names must differ"
+                            f"{variable.name!r}, which is already one of {taken}: names must differ"
                         )
         names = {name: repr(label) for name, (_, label, _) in owners.items()}
         names |= dict.fromkeys(RESERVED, "the grid itself")
