@@ -115,22 +115,25 @@ def violations(grid: xr.Dataset, divergence: Divergence, total: str) -> xr.DataA
         Over the axes of the grid without `seed`: 1 where it does, 0 where not, NaN where that can't
         be judged.
     """
+    cells = grid["status"].isel(seed=0, drop=True)
+    axes = {str(dim): grid.sizes[dim] for dim in (*cells.dims, "seed")}
+    return cells.copy(data=_beyond(grid, divergence, total, axes)).drop_attrs()
+
+
+def _beyond(grid: xr.Dataset, divergence: Divergence, total: str, axes: dict[str, int]) -> Array:
+    """`violations` over some axes, of which `seed` is the last."""
     names = (divergence.coupled, divergence.unbiased, divergence.exact, total)
-    coupled, unbiased, exact, bound = (_values(grid, name) for name in names)
+    coupled, unbiased, exact, bound = (_over(finite(grid, name), axes) for name in names)
     resolved = np.where(np.isfinite(coupled).any(-1, keepdims=True), coupled, unbiased)
     found = exceeds(exact, bound, exact=True)
     unknown = np.isnan(found)
     found[unknown] = exceeds(resolved[unknown], bound[unknown], exact=False)
-    return grid["status"].isel(seed=0, drop=True).copy(data=found).drop_attrs()
+    return found
 
 
-def _values(grid: xr.Dataset, name: str) -> Array:
-    """The finite values of a variable over all axes of the cells, `seed` last; NaN without it."""
-    values = finite(grid, name)
-    if "seed" not in values.dims:
-        values = values.expand_dims(seed=grid["seed"])
-    order = [dim for dim in grid["status"].dims if dim != "seed"]
-    return np.array(values.broadcast_like(grid["status"]).transpose(*order, "seed").values)
+def _over(values: xr.DataArray, axes: dict[str, int]) -> npt.NDArray[Any]:
+    """A variable of the grid over axes of these sizes; one grid's labels need no alignment."""
+    return np.asarray(values.variable.set_dims(axes).values)
 
 
 def exceeds(error: Array, bound: Array, *, exact: bool) -> Array:
@@ -235,13 +238,13 @@ def _rows(
     grid: xr.Dataset, varying: str, sets: list[_Set], divergence: Divergence, judges: list[Bounding]
 ) -> Iterator[dict[str, Any]]:
     others = [name for name in GRID if name != varying]
+    axes = {name: grid.sizes[name] for name in (*others, varying)}
+    runs = axes | {"seed": grid.sizes["seed"]}
+    labels = {name: np.asarray(grid[name].values) for name in GRID}
 
     def cube(values: xr.DataArray) -> Array:
         """Over the other axes, what varies and the runs, of which exact values have one."""
-        if "seed" not in values.dims:
-            values = values.expand_dims("seed", -1)
-        like = grid["status"].isel(seed=slice(values.sizes["seed"]))
-        return np.asarray(values.broadcast_like(like).transpose(*others, varying, "seed").values)
+        return _over(values, axes | {"seed": values.sizes.get("seed", 1)})
 
     plain, coupled, exact, shared = (
         cube(finite(grid, name))
@@ -254,21 +257,16 @@ def _rows(
     )
     exact, shared = exact[..., :1], np.nan_to_num(shared)
     totals = {judge.total: cube(finite(grid, judge.total)) for judge in judges}
-    broken = {
-        judge.total: cube(violations(grid, divergence, judge.total))[..., 0] for judge in judges
-    }
+    broken = {judge.total: _beyond(grid, divergence, judge.total, runs) for judge in judges}
     bounds = {bound.name: bound for bound in bounds_of(grid)}
-    cells = grid["status"].isel(seed=0, drop=True)
     reasons = {
-        judge.total: objection(grid, bounds[judge.bound], judge.total)
-        .broadcast_like(cells)
-        .transpose(*others, varying)
-        .values
+        judge.total: _over(objection(grid, bounds[judge.bound], judge.total), axes)
         for judge in judges
     }
-    status = np.asarray(grid["status"].transpose(*others, varying, "seed").values)
+    status = _over(grid["status"], runs)
     score_axis, scores = others.index("score"), (grid["score_family"] == "exact").values
     exact_score = int(np.argmax(scores)) if scores.any() else -1
+    recipes = grid["recipe"].values
     evaluations = grid["nfe"] if "nfe" in grid.coords else None
     for place in np.ndindex(*status.shape[:-2]):
         at = dict(zip(others, place, strict=True))
@@ -295,14 +293,14 @@ def _rows(
         head = {
             "varies": varying,
             "among": "",
-            **{n: np.asarray(grid[n].values[at[n]]).item() if n in at else np.nan for n in GRID},
+            **{n: np.asarray(labels[n][at[n]]).item() if n in at else np.nan for n in GRID},
             "nfe": nfe,
-            "recipe": str(grid["recipe"].values[at["score"]]),
+            "recipe": str(recipes[at["score"]]),
             "divergence": divergence.name,
             "error": kind,
         }
         for own in sets:
-            names = [str(label) for label in grid[varying].values[own.places]]
+            names = [str(label) for label in labels[varying][own.places]]
             numbers, here = own.numbers[own.places], error[own.places]
             noise = shared[place][own.places] if kind == "coupled" else 0.0 * here
             for name, (values, why) in found.items():

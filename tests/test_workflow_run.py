@@ -143,6 +143,12 @@ def test_a_changed_config_runs_exactly_the_new_cells(study: Workflow, change: st
     assert study.planned(tiny(**changes)) == jobs
     study.forget()
     assert study.planned(tiny(**changes)) == jobs
+
+
+def test_planning_another_config_leaves_the_study_done(study: Workflow) -> None:
+    """With no record but that of the plans."""
+    study.forget()
+    assert study.planned(tiny(study_seed=2)) != {}
     assert study.planned(tiny()) == {}
 
 

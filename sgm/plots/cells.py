@@ -245,14 +245,16 @@ class View:
         if "schedule" in values.dims:
             values = values.sel(schedule=self.schedules)
         runs = over_runs(values)
-        low, high = runs.mean - runs.sd, runs.mean + runs.sd
+        # variables, not arrays with labels: those are the grid's, and to align them takes longer
+        mean, sd, count = runs.mean.variable, runs.sd.variable, runs.count.variable
+        low, high = mean - sd, mean + sd
         if spread == "range":
-            low, high = (part.where(runs.count > 1) for part in (runs.lowest, runs.highest))
+            low, high = (x.variable.where(count > 1) for x in (runs.lowest, runs.highest))
         elif spread == "none":
-            low = high = runs.mean * np.nan
-        parts = {"y": runs.mean, "low": low, "high": high, "n_runs": runs.count}
-        whole = xr.Dataset({**parts, "n_failed": failed}).reset_coords(drop=True)
-        frame = whole.to_dataframe().reset_index()
+            low = high = mean * np.nan
+        parts = {"y": mean, "low": low, "high": high, "n_runs": count, "n_failed": failed.variable}
+        labels = {str(dim): failed.coords[dim].variable for dim in failed.dims}
+        frame = xr.Dataset(parts, labels).to_dataframe().reset_index()
         shared = [c for c in self.panels if c in frame and not (score and c == "score")]
         frame = frame.drop(columns="score") if score and "score" in frame else frame
         frame = (
