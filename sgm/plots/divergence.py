@@ -275,10 +275,10 @@ def _rates(table: pd.DataFrame, rates: Mapping[str, float]) -> list[pd.DataFrame
     found = []
     for _, own in held.groupby("panel"):
         highest = own[own["x"] == own["x"].min()].iloc[0]
-        along = own.drop_duplicates("x").sort_values("x").assign(series="", n_runs=pd.NA)
+        along = own.drop_duplicates("x").sort_values("x").drop(columns=["n_runs", "n_failed"])
         for curve, exponent in rates.items():
             y = highest["y"] * (along["x"] / highest["x"]) ** exponent
-            found.append(along.assign(curve=curve, y=y, low=np.nan, high=np.nan, n_failed=pd.NA))
+            found.append(along.assign(curve=curve, series="", y=y, low=np.nan, high=np.nan))
     return found
 
 

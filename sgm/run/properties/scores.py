@@ -124,7 +124,7 @@ def coefficients_are_those_of_the_score(case: Case) -> str:
     One without a basis of its own is A x + b with a matrix A.
     """
     score, steepest = case.score, 0.0
-    if isinstance(score, DensityScore) or not isinstance(case.law, Gaussian):
+    if isinstance(score, DensityScore | DescentScore) or not isinstance(case.law, Gaussian):
         raise InapplicableError("it is not affine")
     for t in (*TIMES, 0.0):
         slope, offset = score.coefficients(float(t))
