@@ -52,7 +52,10 @@ def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("study typo", "study: 'typo' is not there: must be the config file of a study, or one"),
+        (
+            "study typo",
+            "study: 'typo' is not there: must be the config file of a study, or the name",
+        ),
         ("study mine.yaml --profile typo", "study: profile = 'typo': must be a folder, or one of"),
         ("plan typo.yaml", "plan: 'typo.yaml' is not there"),
         ("status typo", "status: 'typo' is not there"),

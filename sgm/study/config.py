@@ -370,7 +370,7 @@ class Study(families.Strict):
             if own.name in names:
                 raise ValueError(
                     f"{AXES[own.dimension].key}: {key} would be the coordinate {own.name!r} of the "
-                    f"grid, a name that {names[own.name]} has: names must differ"
+                    f"grid, which is already that of {names[own.name]}: names must differ"
                 )
             names[own.name] = key
 
