@@ -295,7 +295,7 @@ def _vae(name: str, chain: str) -> list[Variable]:
             f"upper bound on KL(target || output of {chain}), the evidence bound of DDPM",
             about={
                 "role": "bound",
-                "label": f"evidence bound of {chain}",
+                "label": f"DDPM bound, {chain.partition(' the ')[2]}",
                 "parts": f"{name}_score {name}_discretization kl_terminal",
                 "objection": f"{name}_objection",
                 "divergence": "kl_plugin",
