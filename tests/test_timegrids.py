@@ -19,6 +19,7 @@ from scipy.stats import laplace as laplace_law
 from sgm import laws, samplers, schedules, scores, targets, timegrids
 from sgm.densities import GaussianMixture
 from sgm.gaussian import Gaussian, kl_divergence, wasserstein2
+from sgm.optimal_schedule.ancestral import ddpm_optimal
 from sgm.processes import Process, VEProcess, VPProcess
 from sgm.registry import families
 from sgm.run.build import build_process, build_steps, build_target, build_times
@@ -80,13 +81,14 @@ GRIDS: dict[str, Build] = {
     "entropic_rescaled": by_law(timegrids.entropic_rescaled),
     "score_optimal": by_law(timegrids.score_optimal, velocity="unit"),
     "constant_rate": by_law(timegrids.constant_rate, exponent=1.0, scale=1.0),
+    "ddpm_optimal": by_law(ddpm_optimal),
 }
 OF_TIME = {"uniform", "quadratic", "beta_quantiles"}
-BY_LEVEL = sorted(set(GRIDS) - OF_TIME - {"linear_steps"})
+BY_LEVEL = sorted(set(GRIDS) - OF_TIME - {"linear_steps", "ddpm_optimal"})
 
 
 def test_every_registered_grid_is_tested_and_documented() -> None:
-    assert set(GRIDS) == set(families("time_grid")) == set(timegrids.__all__)
+    assert set(GRIDS) == set(families("time_grid")) == {*timegrids.__all__, "ddpm_optimal"}
     rows = re.findall(r"^\| `([\w=]+)` \|", PAGE.read_text(), flags=re.MULTILINE)
     assert rows == [*GRIDS, *MEASURED]
 
@@ -213,7 +215,7 @@ def levels(process: Process, times: Array) -> Array:
 @pytest.mark.parametrize("grid", GRIDS)
 def test_grids_decrease_from_the_horizon_to_the_end(grid: str, process: str) -> None:
     of = PROCESSES[process]
-    for n_steps in (1, 2, 7, 60 if grid == "dmn" else 1000):
+    for n_steps in (1, 2, 7, 60 if grid in ("dmn", "ddpm_optimal") else 1000):
         times = GRIDS[grid](of, n_steps)
         assert times.shape == (n_steps + 1,)
         assert times[0] == of.horizon
@@ -242,7 +244,7 @@ def test_grids_of_random_schedules_decrease(grid: str) -> None:
 @pytest.mark.parametrize("grid", GRIDS)
 def test_a_pole_is_passed_or_refused(grid: str) -> None:
     """B(T) = ∞ of the unclipped cosine schedule: no grid invents a number for it."""
-    if grid in ("linear_steps", "log_snr", "karras", "dmn", "gaussian_geometric"):
+    if grid in ("linear_steps", "log_snr", "karras", "dmn", "gaussian_geometric", "ddpm_optimal"):
         with pytest.raises(ValueError, match=r"B\(T\) = inf, the integral of beta: must be"):
             GRIDS[grid](POLE, 5)
     else:

@@ -1,10 +1,17 @@
 """Upper bounds of what a sampler's output loses against the data's law.
 
-`kl` holds the KL theorem and its sharper forms, `w2` the Wasserstein theorem, `one_step` a bound
-of W₂ that follows a sampler's own steps, `lipschitz` two for other laws than Gaussians too, with
-the constants of `curvature`.
+`kl` holds the KL theorem and its sharper forms, `ddpm` the evidence bound of DDPM, `w2` the
+Wasserstein theorem, `one_step` a bound of W₂ that follows a sampler's own steps, `lipschitz` two
+for other laws than Gaussians too, with the constants of `curvature`.
 """
 
+from sgm.bounds.ddpm import (
+    DDPMBound,
+    DDPMObjection,
+    ddpm_bound,
+    ddpm_objection,
+    step_losses,
+)
 from sgm.bounds.kl import (
     KL_BOUND_PROVED_FOR,
     BackwardSDEObjection,
@@ -50,6 +57,8 @@ __all__ = [
     "W2_BOUND_PROVED_FOR",
     "BackwardSDEObjection",
     "ConfortiKLBound",
+    "DDPMBound",
+    "DDPMObjection",
     "KLBound",
     "KLObjection",
     "LipschitzBound",
@@ -63,6 +72,8 @@ __all__ = [
     "brosse_dalalyan_w2_bound",
     "conforti_kl_bound",
     "contraction",
+    "ddpm_bound",
+    "ddpm_objection",
     "gaussian_kl_bound",
     "gaussian_w2_bound",
     "kl_bound",
@@ -74,5 +85,6 @@ __all__ = [
     "mixture_w2_bound",
     "one_step_objection",
     "one_step_w2_bound",
+    "step_losses",
     "w2_objection",
 ]

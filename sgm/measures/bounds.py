@@ -21,6 +21,10 @@ from sgm.variables import GRID, KL_TERMINAL, REPLICATE, SCHEDULE, SOLVER, THEORY
 __all__ = [
     "kl_bound",
     "kl_conforti",
+    "kl_ddpm",
+    "kl_ddpm_objection",
+    "kl_ddpm_small",
+    "kl_ddpm_small_objection",
     "kl_objection",
     "kl_sde",
     "kl_sde_objection",
@@ -284,6 +288,82 @@ def kl_sde(process: VPProcess, law: Law, times: Array, score_mse: Array) -> dict
         f"kl_sde_score_q{q}": np.sum(np.where(quarter == q, steps, 0.0), axis=-1) for q in _QUARTERS
     }
     return {"kl_terminal": terminal, **shares, "kl_sde": terminal + sum(shares.values())}
+
+
+def _vae(name: str, chain: str) -> list[Variable]:
+    """The variables of the evidence bound of DDPM, in both forms."""
+    return [
+        KL_TERMINAL,
+        Variable(
+            f"{name}_discretization",
+            SOLVER,
+            "what the exact score's steps lose",
+            about={"label": "discretization"},
+        ),
+        Variable(f"{name}_score", THEORY, "what its error adds", about={"label": "score error"}),
+        Variable(
+            name,
+            THEORY,
+            f"upper bound on KL(target || output of {chain}), the evidence bound of DDPM",
+            about={
+                "role": "bound",
+                "label": f"DDPM bound, {chain.partition(' the ')[2]}",
+                "parts": f"{name}_score {name}_discretization kl_terminal",
+                "objection": f"{name}_objection",
+                "divergence": "kl_plugin",
+            },
+        ),
+        Variable(f"{name}_prior_loss", SCHEDULE, "L_T"),
+        Variable(f"{name}_step_loss", THEORY, "sum of the L_k, k > 0"),
+        Variable(f"{name}_decoder_loss", THEORY, "L_0"),
+        Variable(f"{name}_elbo", THEORY, "-(L_T + sum of L_k + L_0), at most E log p(X_0)"),
+    ]
+
+
+def _vae_values(name: str, bound: bounds.DDPMBound) -> dict[str, Any]:
+    return {
+        "kl_terminal": bound.terminal,
+        f"{name}_discretization": np.sum(bound.discretization),
+        f"{name}_score": np.sum(bound.score_error, axis=-1),
+        name: bound.total,
+        f"{name}_prior_loss": bound.prior_loss,
+        f"{name}_step_loss": np.sum(bound.step_loss[..., :-1], axis=-1),
+        f"{name}_decoder_loss": bound.step_loss[..., -1],
+        f"{name}_elbo": bound.elbo,
+    }
+
+
+def kl_ddpm_objection(law: Law | None, sampler: str, total: str) -> bounds.DDPMObjection:
+    """Why the evidence bound of DDPM does not hold for a target and a sampler, if so."""
+    return bounds.ddpm_objection(law, sampler, "large")
+
+
+@register(
+    "bound",
+    needs="law",
+    objection=kl_ddpm_objection,
+    variables=_vae("kl_ddpm", "ancestral sampling with the large variance"),
+)
+def kl_ddpm(process: Process, law: Law, times: Array, score_mse: Array) -> dict[str, Any]:
+    """The evidence bound of DDPM with the variance of the forward step, for VP and VE."""
+    return _vae_values("kl_ddpm", bounds.ddpm_bound(process, law, times, score_mse, "large"))
+
+
+def kl_ddpm_small_objection(law: Law | None, sampler: str, total: str) -> bounds.DDPMObjection:
+    """Why the same with the small variance does not hold for a target and a sampler, if so."""
+    return bounds.ddpm_objection(law, sampler, "small")
+
+
+@register(
+    "bound",
+    needs="law",
+    objection=kl_ddpm_small_objection,
+    variables=_vae("kl_ddpm_small", "ancestral sampling with the small variance"),
+)
+def kl_ddpm_small(process: Process, law: Law, times: Array, score_mse: Array) -> dict[str, Any]:
+    """The same with the variance of q(x' | x, x₀), and that of the forward step in the decoder."""
+    bound = bounds.ddpm_bound(process, law, times, score_mse, "small")
+    return _vae_values("kl_ddpm_small", bound)
 
 
 def w2_objection(law: Law | None, variance: float, sampler: str, total: str) -> bounds.W2Objection:
