@@ -249,12 +249,13 @@ class View:
         mean, sd, count = runs.mean.variable, runs.sd.variable, runs.count.variable
         low, high = mean - sd, mean + sd
         if spread == "range":
-            low, high = (x.variable.where(count > 1) for x in (runs.lowest, runs.highest))
+            many = runs.count > 1
+            low, high = (x.where(many).variable for x in (runs.lowest, runs.highest))
         elif spread == "none":
             low = high = mean * np.nan
         parts = {"y": mean, "low": low, "high": high, "n_runs": count, "n_failed": failed.variable}
-        labels = {str(dim): failed.coords[dim].variable for dim in failed.dims}
-        frame = xr.Dataset(parts, labels).to_dataframe().reset_index()
+        places = {str(dim): failed.coords[dim].variable for dim in failed.dims}
+        frame = xr.Dataset(parts, places).to_dataframe().reset_index()
         shared = [c for c in self.panels if c in frame and not (score and c == "score")]
         frame = frame.drop(columns="score") if score and "score" in frame else frame
         frame = (
