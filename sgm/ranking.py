@@ -133,8 +133,7 @@ def _beyond(grid: xr.Dataset, divergence: Divergence, total: str, axes: dict[str
 
 def _over(values: xr.DataArray, axes: dict[str, int]) -> npt.NDArray[Any]:
     """A variable of the grid over axes of these sizes; one grid's labels need no alignment."""
-    shaped = values.variable.set_dims(axes)  # type: ignore[no-untyped-call]
-    return np.asarray(shaped.values)
+    return np.asarray(values.variable.set_dims(axes).values)  # type: ignore[no-untyped-call]
 
 
 def exceeds(error: Array, bound: Array, *, exact: bool) -> Array:

@@ -249,13 +249,13 @@ class View:
         mean, sd, count = runs.mean.variable, runs.sd.variable, runs.count.variable
         low, high = mean - sd, mean + sd
         if spread == "range":
-            ends = (runs.lowest.variable, runs.highest.variable)
-            low, high = (x.where(count > 1) for x in ends)  # type: ignore[no-untyped-call]
+            many = runs.count > 1
+            low, high = (x.where(many).variable for x in (runs.lowest, runs.highest))
         elif spread == "none":
             low = high = mean * np.nan
         parts = {"y": mean, "low": low, "high": high, "n_runs": count, "n_failed": failed.variable}
-        coords = {str(dim): failed.coords[dim].variable for dim in failed.dims}
-        frame = xr.Dataset(parts, coords).to_dataframe().reset_index()
+        places = {str(dim): failed.coords[dim].variable for dim in failed.dims}
+        frame = xr.Dataset(parts, places).to_dataframe().reset_index()
         shared = [c for c in self.panels if c in frame and not (score and c == "score")]
         frame = frame.drop(columns="score") if score and "score" in frame else frame
         frame = (
@@ -373,7 +373,7 @@ def panel_notes(
     if divergence is not None:
         n = view.cells.attrs.get("n_samples")
         sampled = bool(finite(view.cells, divergence.name).sel(score=view.scores).notnull().any())
-        if n and sampled and not divergence.closed:
+        if n and sampled:
             text = f"{count_text(float(n))} samples a run"
             notes.append(("; ", dict.fromkeys(view.panels["panel"], text)))
         notes.append(("; ", runs_notes(view, divergence)))
