@@ -373,7 +373,7 @@ def panel_notes(
     if divergence is not None:
         n = view.cells.attrs.get("n_samples")
         sampled = bool(finite(view.cells, divergence.name).sel(score=view.scores).notnull().any())
-        if n and sampled:
+        if n and sampled and not divergence.closed:
             text = f"{count_text(float(n))} samples a run"
             notes.append(("; ", dict.fromkeys(view.panels["panel"], text)))
         notes.append(("; ", runs_notes(view, divergence)))
