@@ -46,6 +46,7 @@ from sgm.densities.tilted import TiltedMixture
 from sgm.gaussian import Gaussian
 from sgm.processes import Process
 from sgm.registry import NonNegative, register
+from sgm.scores import exact
 from sgm.targets.posteriors import GaussianPosterior, MixturePosterior, Observation, given
 
 __all__ = [
@@ -167,10 +168,9 @@ class ControlledScore(ABC):
 
 def _exact_coefficients(process: Process, law: Gaussian, t: npt.ArrayLike) -> tuple[Array, Array]:
     """(A, b) of the exact score A x + b."""
-    m, v = process.mean_scale(t)[..., None], process.kernel_variance(t)[..., None]
-    inverse = 1 / (m**2 * law.eigenvalues + v)
-    matrix = -(law.basis * inverse[..., None, :]) @ law.basis.T
-    return np.asarray(matrix), np.asarray((m * law.rotate(law.mean) * inverse) @ law.basis.T)
+    slope, offset = exact(process, law).coefficients(t)
+    matrix = (law.basis * slope[..., None, :]) @ law.basis.T
+    return np.asarray(matrix), np.asarray(offset @ law.basis.T)
 
 
 class _Denoised(NamedTuple):

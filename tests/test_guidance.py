@@ -17,6 +17,7 @@ from sgm.run.build import build, build_target
 from sgm.run.check import check
 from sgm.schedules import BetaSchedule, GeometricSchedule
 from sgm.study import Study
+from sgm.study.config import json_schema
 from sgm.study.specs import _addresses, files
 
 PRIOR = targets.correlated(dimension=4, mean=1.0, offset=1.0)
@@ -505,6 +506,13 @@ def test_a_nested_target_goes_from_the_config_to_the_job():
     assert build(study.scores[1].spec, process=vp, law=built.law).weight == 0.5
     again = Study.parse(study.model_dump(mode="json"))
     assert again.digest == study.digest
+
+
+def test_the_schema_of_a_nested_target_is_that_of_targets_each_time_it_is_asked_for():
+    for schema in (json_schema(), json_schema()):
+        prior = schema["$defs"]["target_posterior"]["properties"]["prior"]
+        assert prior["$ref"] == "#/$defs/target"
+        assert "type" not in prior
 
 
 def test_files_and_mistakes_of_a_nested_target_are_found(tmp_path):

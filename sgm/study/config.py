@@ -437,10 +437,12 @@ def json_schema() -> dict[str, Any]:
             model = model_of(entry).model_json_schema(ref_template="#/$defs/{model}")
             definitions.update(model.pop("$defs", {}))
             model["properties"]["family"] = {"const": family}
-            for value in model["properties"].values():
-                if "definition" in value:
-                    value["$ref"] = f"#/$defs/{value.pop('definition')}"
-                    del value["type"]
+            for key, value in model["properties"].items():
+                if "definition" in value:  # in a new mapping: this one is the annotation's own
+                    own = {
+                        name: value[name] for name in value if name not in ("definition", "type")
+                    }
+                    model["properties"][key] = {**own, "$ref": f"#/$defs/{value['definition']}"}
             for key in entry.axes:
                 value = model["properties"][key]
                 model["properties"][key] = {"anyOf": [value, {"type": "array", "items": value}]}
