@@ -38,7 +38,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import factorial, gammainc
 
 from sgm.arguments import require_instance, require_positive, require_within, shown
 from sgm.gaussian import Gaussian, require_single
@@ -267,6 +266,8 @@ def _flow(nilpotent: Array, rate: Array, a: float, clock: npt.ArrayLike) -> tupl
     """e^{−ah}(I + h N) and ∫₀ʰ e^{−2as} (I + s N) D (I + s N)ᵀ ds, of shape (..., 2, 2)."""
     h = np.asarray(clock, dtype=np.float64)
     flow = np.exp(-a * h)[..., None, None] * (np.eye(2) + h[..., None, None] * nilpotent)
+    from scipy.special import factorial, gammainc  # which a job of another process does without
+
     order = np.arange(3)
     powers = factorial(order) / (2 * a) ** (order + 1) * gammainc(order + 1, 2 * a * h[..., None])
     once = nilpotent @ rate

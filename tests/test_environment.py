@@ -238,5 +238,6 @@ def test_the_default_study_has_few_jobs(tmp_path: Path) -> None:
     plan = Plan(Study.parse(config), tmp_path)
     assert {kind: len(plan.files(kind)) for kind in PATTERNS if kind not in OUTPUTS} == {
         "data": 4, "training": 4, "samples": 4, "divergences": 4, "bounds": 3, "exact": 3,
-        "likelihood": 0, "floors": 4, "pictures": 4, "axes": 1, "reference": 0,
+        "likelihood": 0, "floors": 4, "pictures": 4, "axes": 1, "reference": 0, "learned": 0,
+        "priors": 0,
     }  # fmt: skip

@@ -33,6 +33,10 @@ TOLD = {
     "horizon": ("Quality and cost against T", "likelihood and cost against the diffusion time T"),
     "elbo": ("Evidence bound against T", "the evidence bound and its terms against the diffusion "
              "time T, and where it is largest"),
+    "priors": ("Other starts", "the evidence bound and its terms where the backward process "
+               "starts at a law fitted to p_T"),
+    "learned": ("Scores learnt from rows", "what the rows, the start and the steps cost, on one "
+                "scale"),
     "calibration": ("Calibration", "each estimate against the exact value"),
     "coverage": ("Coverage", "coupled estimates from few rows against those from all"),
     "histogram": ("Densities", "the generated density against the exact one"),
