@@ -408,9 +408,7 @@ def test_the_fewest_steps_for_an_error():
         else:
             assert fewer.n_steps == n - 1
             assert fewer.value > error
-    with pytest.raises(
-        ValueError, match=r"error = 0.3: must be at least 0.3125, .* 15 steps"
-    ):
+    with pytest.raises(ValueError, match=r"error = 0.3: must be at least 0.3125, .* 15 steps"):
         find_steps(law, 0.3, objective="w2", most=15)
 
 
