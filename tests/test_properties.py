@@ -33,7 +33,7 @@ from sgm.run.properties import timegrids as timegrids_kind
 from sgm.schedules import ConstantSchedule, NoiseSchedule
 from sgm.scores import DensityScore, GaussianScore
 from sgm.study import Variable
-from sgm.study.variables import CURVES, EXACT_LAW, LIKELIHOOD, TRAINING
+from sgm.study.variables import CURVES, EXACT_LAW, LEARNED_LAW, LIKELIHOOD, TRAINING
 from sgm.targets import EmpiricalTarget, LawTarget
 from sgm.variables import REPLICATE
 from tests.workflow import tiny
@@ -162,7 +162,7 @@ def test_the_order_is_measured() -> None:
 
 def test_a_long_name_stands_alone() -> None:
     """Of all variables, each has its own, and none speaks of "that" or "the same"."""
-    every = [*CURVES, *EXACT_LAW, *LIKELIHOOD, *TRAINING]
+    every = [*CURVES, *EXACT_LAW, *LEARNED_LAW, *LIKELIHOOD, *TRAINING]
     for kind, name in ((k, n) for k in ("divergence", "bound") for n in families(k)):
         for variable in lookup(kind, name).variables:
             floor = [variable.floor] if variable.measured_floor else []

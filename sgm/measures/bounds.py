@@ -297,10 +297,15 @@ def _vae(name: str, chain: str) -> list[Variable]:
         Variable(
             f"{name}_discretization",
             SOLVER,
-            "what the exact score's steps lose",
+            f"discretization term of the bound for {chain}",
             about={"label": "discretization"},
         ),
-        Variable(f"{name}_score", THEORY, "what its error adds", about={"label": "score error"}),
+        Variable(
+            f"{name}_score",
+            THEORY,
+            f"score error term of the bound for {chain}",
+            about={"label": "score error"},
+        ),
         Variable(
             name,
             THEORY,
@@ -313,10 +318,10 @@ def _vae(name: str, chain: str) -> list[Variable]:
                 "divergence": "kl_plugin",
             },
         ),
-        Variable(f"{name}_prior_loss", SCHEDULE, "L_T"),
-        Variable(f"{name}_step_loss", THEORY, "sum of the L_k, k > 0"),
-        Variable(f"{name}_decoder_loss", THEORY, "L_0"),
-        Variable(f"{name}_elbo", THEORY, "-(L_T + sum of L_k + L_0), at most E log p(X_0)"),
+        Variable(f"{name}_prior_loss", SCHEDULE, f"L_T, loss at the prior of {chain}"),
+        Variable(f"{name}_step_loss", THEORY, f"sum of the losses L_k of the steps of {chain}"),
+        Variable(f"{name}_decoder_loss", THEORY, f"L_0, loss of the last step of {chain}"),
+        Variable(f"{name}_elbo", THEORY, f"evidence bound on E log p(X_0) by {chain}"),
     ]
 
 

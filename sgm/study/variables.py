@@ -34,7 +34,11 @@ LEARNED_LAW = (
             "closed": "1",
         },
     ),
-    Variable("kl_learned_limit", LEARNED, "the same of the backward SDE without steps"),
+    Variable(
+        "kl_learned_limit",
+        LEARNED,
+        "KL(target || output of the backward SDE without steps, with a score learnt from rows)",
+    ),
     Variable("kl_learned_fit", LEARNED, "KL(target || law that the learnt score believes in)"),
     Variable(
         "kl_learned_expected",
@@ -53,7 +57,12 @@ LEARNED_LAW = (
             "closed": "1",
         },
     ),
-    Variable("w2_learned_limit", LEARNED, "the same of the backward SDE without steps", "1"),
+    Variable(
+        "w2_learned_limit",
+        LEARNED,
+        "W2(target, output of the backward SDE without steps, with a score learnt from rows)",
+        "1",
+    ),
     Variable("w2_learned_fit", LEARNED, "W2(target, law that the learnt score believes in)", "1"),
 )
 LIKELIHOOD = (
