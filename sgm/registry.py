@@ -84,7 +84,7 @@ HOMES = {
     "process": ["sgm.processes", "sgm.kinetic"],
     "score": ["sgm.scores", "sgm.learned", "sgm.guidance"],
     "sampler": ["sgm.samplers"],
-    "time_grid": ["sgm.timegrids", "sgm.optimal_schedule.ancestral"],
+    "time_grid": ["sgm.timegrids", "sgm.bounds.ddpm_times"],
     "divergence": ["sgm.measures.divergences", "sgm.measures.coverage"],
     "bound": ["sgm.measures.bounds"],
 }

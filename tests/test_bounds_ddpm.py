@@ -11,10 +11,10 @@ import pytest
 
 from sgm import elbo, laws, samplers, scores, timegrids
 from sgm.bounds import DDPMObjection, ddpm_bound, ddpm_objection, step_losses
+from sgm.bounds.ddpm_times import ddpm_optimal
 from sgm.densities import GaussianMixture
 from sgm.gather import gather
 from sgm.gaussian import Gaussian, kl_divergence
-from sgm.optimal_schedule.ancestral import ddpm_optimal
 from sgm.processes import Process, VEProcess, VPProcess
 from sgm.run.check import check
 from sgm.schedules import BetaSchedule, GeometricSchedule

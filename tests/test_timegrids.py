@@ -17,9 +17,9 @@ from scipy.stats import beta as beta_law
 from scipy.stats import laplace as laplace_law
 
 from sgm import laws, samplers, schedules, scores, targets, timegrids
+from sgm.bounds.ddpm_times import ddpm_optimal
 from sgm.densities import GaussianMixture
 from sgm.gaussian import Gaussian, kl_divergence, wasserstein2
-from sgm.optimal_schedule.ancestral import ddpm_optimal
 from sgm.processes import Process, VEProcess, VPProcess
 from sgm.registry import families
 from sgm.run.build import build_process, build_steps, build_target, build_times

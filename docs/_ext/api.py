@@ -38,7 +38,7 @@ MODULES = (
     "sgm.optimal_horizon",
     "sgm.priors",
     "sgm.optimal_schedule",
-    "sgm.optimal_schedule.ancestral",
+    "sgm.bounds.ddpm_times",
     "sgm.published",
     "sgm.reading",
     "sgm.ranking",

@@ -10,7 +10,6 @@ from sgm.optimal_schedule.dynamic import (
     candidates,
     flow_costs,
     gits_levels,
-    shortest,
 )
 from sgm.optimal_schedule.objectives import (
     OBJECTIVES,
@@ -32,6 +31,7 @@ from sgm.optimal_schedule.search import (
     find_steps,
     reference_schedules,
 )
+from sgm.timegrids.chains import shortest
 
 __all__ = [
     "BY_RATE",

@@ -19,9 +19,9 @@ import numpy.typing as npt
 from sgm.arguments import require_integer
 from sgm.bounds.ddpm import step_losses
 from sgm.densities import Law
-from sgm.optimal_schedule.dynamic import shortest
 from sgm.processes import Process
 from sgm.registry import register
+from sgm.timegrids.chains import shortest
 from sgm.timegrids.level import log_level, require_finite_clock, time_at_level
 
 __all__ = ["ddpm_optimal"]
