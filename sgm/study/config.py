@@ -433,7 +433,8 @@ def json_schema() -> dict[str, Any]:
     definitions = schema.setdefault("$defs", {})
     for kind in HOMES:
         options = []
-        for family, entry in registry.families(kind).items():
+        # in an order of their own: they are declared in that in which modules happen to load
+        for family, entry in sorted(registry.families(kind).items()):
             model = model_of(entry).model_json_schema(ref_template="#/$defs/{model}")
             definitions.update(model.pop("$defs", {}))
             model["properties"]["family"] = {"const": family}
