@@ -38,6 +38,7 @@ SDE. The closed form of R_ε, q and the quadrature are derived here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -48,10 +49,12 @@ from sgm.processes import Process
 
 __all__ = [
     "EvidenceBound",
+    "Start",
     "TimeQuadrature",
     "denoising_elbo",
     "denoising_terms",
     "evidence_bound",
+    "line_panels",
     "mean_log_density",
     "mean_over_rows",
     "reverse_sde_kl",
@@ -315,7 +318,15 @@ def denoising_elbo(
     return np.asarray(terminal + reference - quadrature.integrate(denoising_loss) / 2)
 
 
-def reverse_sde_kl(process: Process, law: Law) -> float:
+class Start(Protocol):
+    """A law at which a backward process starts: what is asked of it is its density."""
+
+    def log_density(self, x: Array) -> Array:
+        """Log ν(x) of rows (n, d), shape (n,)."""
+        ...
+
+
+def reverse_sde_kl(process: Process, law: Law, start: Start | None = None) -> float:
     """KL(π_data ‖ q) of the backward SDE with the exact score, on the line.
 
     −E log r(X₀), by Gauss-Legendre panels. For a Gaussian law in any dimension, see
@@ -326,6 +337,9 @@ def reverse_sde_kl(process: Process, law: Law) -> float:
     process : Process
     law : Law
         π_data, of dimension 1.
+    start : Start, optional
+        ν, the law at which the process starts, with tails not much heavier than those of p_T; by
+        default the prior. The KL is at most KL(p_T ‖ ν).
 
     Returns
     -------
@@ -342,10 +356,10 @@ def reverse_sde_kl(process: Process, law: Law) -> float:
     if law.dimension != 1:
         raise ValueError(f"dimension = {law.dimension!r}: must be 1")
     m, v = (float(f(process.horizon)) for f in (process.mean_scale, process.kernel_variance))
-    prior = process.prior(1)
-    x, x_weights = _line(law.mean[0], np.sqrt(law.principal_variances[0]))
+    prior = process.prior(1) if start is None else start
+    x, x_weights = line_panels(law.mean[0], np.sqrt(law.principal_variances[0]))
     spread = np.sqrt(max(m**2 * law.principal_variances[0] + v, process.prior_variance))
-    y, y_weights = _line(m * law.mean[0], spread + abs(m * law.mean[0]))
+    y, y_weights = line_panels(m * law.mean[0], spread + abs(m * law.mean[0]))
     log_ratio = prior.log_density(y[:, None]) - law.log_density(y[:, None], m, v)
     exponent = log_ratio - (y - m * x[:, None]) ** 2 / (2 * v)
     peak = np.max(exponent, axis=-1)
@@ -357,7 +371,7 @@ def reverse_sde_kl(process: Process, law: Law) -> float:
     return float(-np.sum(mass * log_r))
 
 
-def _line(center: float, scale: float) -> tuple[Array, Array]:
+def line_panels(center: float, scale: float) -> tuple[Array, Array]:
     """Nodes and weights on center ± 12 scale, shape (n,): 160 panels of 8 nodes."""
     nodes, weights = leggauss(8)
     half = 12 * scale / 160

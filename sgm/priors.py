@@ -23,14 +23,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numpy.polynomial.legendre import leggauss
 
 from sgm.arguments import real_array, require_integer
 from sgm.densities.base import Law
+from sgm.elbo import Start, line_panels
 from sgm.gaussian import Gaussian
 from sgm.optimal_horizon import OptimalHorizon, optimal_horizon
 from sgm.processes import Process
@@ -39,7 +39,6 @@ __all__ = [
     "FittedMixture",
     "PriorTerms",
     "Start",
-    "backward_sde_kl",
     "mixture_prior",
     "moments_optimal_horizon",
     "moments_prior",
@@ -47,14 +46,6 @@ __all__ = [
 ]
 
 Array = npt.NDArray[np.float64]
-
-
-class Start(Protocol):
-    """A law at which a backward process starts: what is asked of it is its density."""
-
-    def log_density(self, x: Array) -> Array:
-        """Log ν(x) of rows (n, d), shape (n,)."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,7 +186,7 @@ def prior_terms(process: Process, start: Start, law: Law | None, rows: npt.Array
     if isinstance(start, Gaussian) and _has_moments(start, law, m, v):
         kl, error = float(law.negentropy(np.asarray(v / m**2))), 0.0
     elif law.dimension == 1:
-        y, weights = _line(m * law.mean[0], np.sqrt(m**2 * law.principal_variances[0] + v))
+        y, weights = line_panels(m * law.mean[0], np.sqrt(m**2 * law.principal_variances[0] + v))
         log_p = law.log_density(y[:, None], m, v)
         mass = weights * np.exp(log_p)
         kl, error = float(np.sum(mass * (log_p - start.log_density(y[:, None])))), 0.0
@@ -218,57 +209,6 @@ def _has_moments(start: Gaussian, law: Law, m: float, v: float) -> bool:
     scale = np.abs(own).max()
     same = np.allclose(start.covariance, own, rtol=0, atol=1e-12 * scale)
     return same and np.allclose(start.mean, m * law.mean, rtol=0, atol=1e-12 * np.sqrt(scale))
-
-
-def backward_sde_kl(process: Process, law: Law, start: Start) -> float:
-    """KL(π_data ‖ q) of the backward SDE with the exact score, started at ν, on the line.
-
-    As `sgm.elbo.reverse_sde_kl` for the standard prior: q = p₀ r with
-    r(x₀) = ∫ N(y; m x₀, v) ν(y)/p_T(y) dy. It is at most KL(p_T ‖ ν).
-
-    Parameters
-    ----------
-    process : Process
-    law : Law
-        π_data, of dimension 1.
-    start : Start
-        ν, with tails not much heavier than those of p_T.
-
-    Returns
-    -------
-    float
-        In nats.
-
-    Raises
-    ------
-    ValueError
-        If the law is not one-dimensional.
-    ArithmeticError
-        If the panels don't resolve the law: π_data or q is off mass one by 10⁻⁸.
-    """
-    if law.dimension != 1:
-        raise ValueError(f"dimension = {law.dimension!r}: must be 1")
-    m, v = (float(f(process.horizon)) for f in (process.mean_scale, process.kernel_variance))
-    x, x_weights = _line(law.mean[0], np.sqrt(law.principal_variances[0]))
-    spread = np.sqrt(max(m**2 * law.principal_variances[0] + v, process.prior_variance))
-    y, y_weights = _line(m * law.mean[0], spread + abs(m * law.mean[0]))
-    log_ratio = start.log_density(y[:, None]) - law.log_density(y[:, None], m, v)
-    exponent = log_ratio - (y - m * x[:, None]) ** 2 / (2 * v)
-    peak = np.max(exponent, axis=-1)
-    log_r = peak + np.log(np.exp(exponent - peak[:, None]) @ y_weights / np.sqrt(2 * np.pi * v))
-    mass = x_weights * np.exp(law.log_density(x[:, None]))
-    for name, total in {"the law": np.sum(mass), "q": np.sum(mass * np.exp(log_r))}.items():
-        if abs(total - 1) > 1e-8:
-            raise ArithmeticError(f"{name} has mass {total:.10f}: the panels don't resolve it")
-    return float(-np.sum(mass * log_r))
-
-
-def _line(center: float, scale: float) -> tuple[Array, Array]:
-    """Nodes and weights on center ± 12 scale, shape (n,): 160 panels of 8 nodes."""
-    nodes, weights = leggauss(8)
-    half = 12 * scale / 160
-    middle = center + half * np.arange(-159, 160, 2)
-    return (middle[:, None] + half * nodes).ravel(), np.tile(half * weights, 160)
 
 
 @dataclass(frozen=True, eq=False)

@@ -97,7 +97,7 @@ def test_a_mixture_of_one_is_the_gaussian_of_the_noised_rows() -> None:
 @pytest.mark.parametrize("horizon", [0.15, 0.5])
 def test_from_the_standard_prior_the_backward_sde_loses_what_it_did(horizon: float) -> None:
     process = vp(horizon)
-    found = priors.backward_sde_kl(process, MODES, process.prior(1))
+    found = elbo.reverse_sde_kl(process, MODES, process.prior(1))
     assert found == pytest.approx(elbo.reverse_sde_kl(process, MODES), rel=1e-12)
 
 
@@ -110,7 +110,7 @@ def test_the_backward_sde_of_a_gaussian_from_another_gaussian_is_in_closed_form(
     output = Gaussian.diagonal(
         [0.7 + share * (0.4 - m * 0.7)], [0.3 * v / (m**2 * 0.3 + v) + share**2 * 0.6]
     )
-    found = priors.backward_sde_kl(process, law, start)
+    found = elbo.reverse_sde_kl(process, law, start)
     assert found == pytest.approx(kl_divergence(law, output), rel=1e-9)
     assert found < priors.prior_terms(process, start, law, np.zeros((2, 1))).kl
 
@@ -166,7 +166,7 @@ def test_from_p_t_short_steps_lead_to_the_data(name: str) -> None:
         (lambda: priors.mixture_prior(vp(1.0), np.zeros((9, 2)), 3, np.random.default_rng(0)),
          "components = 3: must be at most 2, a quarter of the rows"),
         (lambda: priors.moments_prior(vp(1.0), np.zeros(3)), r"rows has shape \(3,\)"),
-        (lambda: priors.backward_sde_kl(vp(1.0), PLANE, vp(1.0).prior(2)), "dimension = 2"),
+        (lambda: elbo.reverse_sde_kl(vp(1.0), PLANE, vp(1.0).prior(2)), "dimension = 2"),
         (lambda: laws.law_from(
             samplers.ddim(vp(1.0), timegrids.uniform(1.0, 4)),
             scores.exact(vp(1.0), NORMAL), vp(1.0).prior(3)), "start: must have the eigenbasis"),

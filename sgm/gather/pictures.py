@@ -47,6 +47,10 @@ def _dataset(
     schedules = list(dict.fromkeys(schedule for schedule, _ in cells))
     scores = list(dict.fromkeys(score for _, score in cells))
     first = cells[schedules[0], scores[0]]
+
+    def every(name: str) -> Any:
+        return np.stack([np.stack([cells[k, s][name] for s in scores]) for k in schedules])
+
     data: dict[str, Any] = {
         "forward": (
             ("schedule", "time", "row", "coordinate"),
@@ -55,12 +59,7 @@ def _dataset(
         ),
         "backward": (
             ("schedule", "score", "sampler", "time", "row", "coordinate"),
-            np.stack(
-                [
-                    np.stack([cells[schedule, s]["backward"] for s in scores])
-                    for schedule in schedules
-                ]
-            ),
+            every("backward"),
             {"long_name": "generated rows on their way", "units": "1"},
         ),
     }
@@ -74,12 +73,7 @@ def _dataset(
     if "score_error" in first:
         data["score_error"] = (
             ("schedule", "score", "time", *mesh),
-            np.stack(
-                [
-                    np.stack([cells[schedule, s]["score_error"] for s in scores])
-                    for schedule in schedules
-                ]
-            ),
+            every("score_error"),
             {"long_name": "error of the noise that the score predicts", "units": "1"},
         )
     names = first.get("coordinates", np.arange(1, 1 + first["forward"].shape[-1]).astype(str))

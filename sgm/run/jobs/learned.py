@@ -15,9 +15,10 @@ from sgm.processes import Process
 from sgm.random import stream
 from sgm.run.build import build, build_process, build_steps, build_times, known_law, measured
 from sgm.run.jobs.theory import bound_context, chain_context
+from sgm.run.jobs.values import Values
 from sgm.samplers import Steps
 from sgm.scores import GaussianScore
-from sgm.store.cells import read_cells, write_cells
+from sgm.store.cells import read_cells
 
 __all__ = ["learned"]
 
@@ -35,24 +36,8 @@ def learned(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
     law = known_law(spec)
     assert isinstance(law, Gaussian)
     train = read_cells(inputs["data"], ["train"])["train"].astype(np.float64)
-    size = {
-        "schedule": len(spec["schedules"]),
-        "horizon": len(spec["horizons"]),
-        "score": len(spec["scores"]),
-        "sampler": len(spec["samplers"]),
-        "time_grid": len(spec["time_grids"]),
-        "n_steps": len(spec["n_steps"]),
-        "seed": len(seeds),
-    }
-    axes = {
-        name: [axis for axis in owned if axis in size] for name, owned in spec["variables"].items()
-    }
-    values = {name: np.full([size[axis] for axis in own], np.nan) for name, own in axes.items()}
-
-    def put(computed: Mapping[str, Any], **place: int) -> None:
-        for name, value in computed.items():
-            values[name][tuple(place[axis] for axis in axes[name])] = value
-
+    values = Values(spec, seeds)
+    put, size = values.put, values.size
     for s, h in np.ndindex(size["schedule"], size["horizon"]):
         process = build_process(spec["process"], spec["schedules"][s], spec["horizons"][h])
         prior = process.prior(law.dimension)
@@ -80,8 +65,7 @@ def learned(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
                         # it asks whether a score has an eigenbasis
                         told = chain_context(context, scheme, score)  # type: ignore[arg-type]
                         put(measured(spec["chain_bounds"], told), **place, sampler=m)
-    labels = np.array([score["label"] for score in spec["scores"]])
-    write_cells(outputs["learned"], values | {"score": labels}, spec)
+    values.write(outputs["learned"])
 
 
 def _built(

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sgm.densities import Law
+from sgm.elbo import reverse_sde_kl
 from sgm.gaussian import Gaussian, kl_divergence, wasserstein2
 from sgm.laws import law_from
 from sgm.priors import (
     Start,
-    backward_sde_kl,
     mixture_prior,
     moments_optimal_horizon,
     moments_prior,
@@ -23,8 +23,9 @@ from sgm.priors import (
 from sgm.processes import Process
 from sgm.random import stream
 from sgm.run.build import build, build_process, build_steps, build_target, build_times
+from sgm.run.jobs.values import Values
 from sgm.scores import GaussianScore
-from sgm.store.cells import read_cells, write_cells
+from sgm.store.cells import read_cells
 from sgm.targets import Target
 
 __all__ = ["priors"]
@@ -44,24 +45,8 @@ def priors(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str)
     """
     target = build_target(spec["target"])
     held = read_cells(inputs["data"])
-    size = {
-        "schedule": len(spec["schedules"]),
-        "horizon": len(spec["horizons"]),
-        "score": len(spec["scores"]),
-        "sampler": len(spec["samplers"]),
-        "time_grid": len(spec["time_grids"]),
-        "n_steps": len(spec["n_steps"]),
-        "seed": len(seeds),
-    }
-    axes = {
-        name: [axis for axis in owned if axis in size] for name, owned in spec["variables"].items()
-    }
-    values = {name: np.full([size[axis] for axis in own], np.nan) for name, own in axes.items()}
-
-    def put(computed: Mapping[str, Any], **place: int) -> None:
-        for name, value in computed.items():
-            values[name][tuple(place[axis] for axis in axes[name])] = value
-
+    values = Values(spec, seeds)
+    put, size = values.put, values.size
     for s, h in np.ndindex(size["schedule"], size["horizon"]):
         process = build_process(spec["process"], spec["schedules"][s], spec["horizons"][h])
         for r, seed in enumerate(seeds):
@@ -76,8 +61,7 @@ def priors(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str)
         for s, schedule in enumerate(spec["schedules"]):
             for c, score in enumerate(spec["scores"]):
                 put(_optimum(spec, target.law, schedule, score), schedule=s, score=c)
-    labels = np.array([score["label"] for score in spec["scores"]], dtype=np.str_)
-    write_cells(outputs["priors"], values | {"score": labels}, spec)
+    values.write(outputs["priors"])
 
 
 def _rows(
@@ -114,7 +98,7 @@ def _terms(
     }
     if law is not None and law.dimension == 1:
         try:
-            found[f"reverse_sde_kl_{name}"] = backward_sde_kl(process, law, start)
+            found[f"reverse_sde_kl_{name}"] = reverse_sde_kl(process, law, start)
         except ArithmeticError as error:  # next to T = 0, or of a start with other tails
             print(f"T = {process.horizon:g}, seed {seed}, {name}: {error}", flush=True)
     return found

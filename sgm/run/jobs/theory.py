@@ -25,6 +25,7 @@ from sgm.run.build import (
     known_law,
     measured,
 )
+from sgm.run.jobs.values import Values
 from sgm.samplers import Steps
 from sgm.scores import DensityScore, GaussianScore, Score
 from sgm.store.cells import write_cells
@@ -44,23 +45,8 @@ def exact(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) 
     Gaussian target; for another the bounds alone are.
     """
     law = known_law(spec)
-    size = {
-        "schedule": len(spec["schedules"]),
-        "horizon": len(spec["horizons"]),
-        "score": len(spec["scores"]),
-        "sampler": len(spec["samplers"]),
-        "time_grid": len(spec["time_grids"]),
-        "n_steps": len(spec["n_steps"]),
-    }
-    axes = {
-        name: [axis for axis in owned if axis in size] for name, owned in spec["variables"].items()
-    }
-    values = {name: np.full([size[axis] for axis in own], np.nan) for name, own in axes.items()}
-
-    def put(computed: Mapping[str, Any], **place: int) -> None:
-        for name, value in computed.items():
-            values[name][tuple(place[axis] for axis in axes[name])] = value
-
+    values = Values(spec)
+    put = values.put
     for s, schedule in enumerate(spec["schedules"]):
         for h, horizon in enumerate(spec["horizons"]):
             process = build_process(spec["process"], schedule, horizon)
@@ -82,8 +68,7 @@ def exact(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) 
                             if spec["chain_bounds"]:
                                 told = chain_context(context, scheme, score)
                                 put(measured(spec["chain_bounds"], told), **here)
-    labels = np.array([score["label"] for score in spec["scores"]])
-    write_cells(outputs["exact"], values | {"score": labels}, spec)
+    values.write(outputs["exact"])
 
 
 def bound_context(
