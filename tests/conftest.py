@@ -1,5 +1,6 @@
 """One thread a process, as in the workflow's jobs: numbers are then bit-identical. No display.
 
+A `make` that a test calls is one of its own, also where another `make` runs the tests.
 Families that a test registers are gone after it.
 """
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "1"  # before NumPy and torch are imported
 os.environ["MPLBACKEND"] = "agg"
+for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+    os.environ.pop(name, None)
 
 from sgm.registry import use_extensions  # noqa: E402
 
