@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import runpy
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 import yaml
@@ -17,6 +19,7 @@ from PIL import Image
 import sgm
 from sgm import published
 from sgm.cli import main
+from sgm.report.source import of_published, of_results
 from sgm.run.__main__ import main as run
 from sgm.run.publish import publish
 from sgm.store.grid import open_grid, zip_grid
@@ -92,6 +95,22 @@ def test_large_tables_are_left_out(
     publish(Path("study.yaml"), tmp_path)
     kept = {path.name for path in (tmp_path / "tiny/tables").iterdir()}
     assert kept == {name for name, size in sizes.items() if size <= most} < set(sizes)
+
+
+def test_tables_of_some_size_are_compressed_and_read_as_before(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sgm.run.publish.COMPRESSED", 0)
+    publish(Path("study.yaml"), tmp_path)
+    own, packed = Path("results/tiny/tables"), tmp_path / "tiny/tables"
+    names = {f"{path.name}.gz" for path in own.iterdir()} - {"summary.csv.gz"}
+    assert {path.name for path in packed.iterdir()} == names
+    for name in names:
+        assert gzip.decompress((packed / name).read_bytes()) == (own / name[:-3]).read_bytes()
+    monkeypatch.setattr("sgm.report.source.TABLES", {})  # none is made anew from the grid
+    plain, small = of_results(Path("results/tiny")), of_published("tiny", tmp_path)
+    pd.testing.assert_frame_equal(plain.table("ranking"), small.table("ranking"))
 
 
 def test_the_figures_are_drawn_as_the_workflow_drew_them(

@@ -82,8 +82,13 @@ class Source:
     def table(self, name: str) -> pd.DataFrame:
         """A table of the study, from its file if there is one; texts that are empty are ""."""
         path = self.folder / f"tables/{name}.csv"
+        packed = path.with_suffix(".csv.gz")  # of a published study
         try:
-            table = pd.read_csv(path, low_memory=False, dtype=dict.fromkeys(TEXTS, str))
+            table = pd.read_csv(
+                packed if packed.exists() else path,
+                low_memory=False,
+                dtype=dict.fromkeys(TEXTS, str),
+            )
         except (OSError, pd.errors.EmptyDataError):
             table = TABLES[name](self.grid)
         numbers = pd.api.types.is_numeric_dtype

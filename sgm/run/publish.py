@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import platform
@@ -42,6 +43,9 @@ LEFT_OUT = "summary.csv"
 
 #: Bytes; a larger table is left out too.
 LARGEST = 10**6
+
+#: Bytes; a larger table is compressed, to a tenth: libraries open it as it is.
+COMPRESSED = 50_000
 
 
 def publish(config: str | Path, folder: Path, results: Path = Path("results")) -> Path:
@@ -84,10 +88,7 @@ def publish(config: str | Path, folder: Path, results: Path = Path("results")) -
         (new / "config.yaml").write_text(text, encoding="utf-8")
         for stem in plan.figures():
             _reduce(plan.root / f"figures/{stem}.png", new / f"figures/{stem}.png")
-        (new / "tables").mkdir()
-        for path in sorted((plan.root / "tables").iterdir()):
-            if path.name != LEFT_OUT and path.stat().st_size <= LARGEST:
-                shutil.copyfile(path, new / "tables" / path.name)
+        _write_tables(plan.root / "tables", new / "tables")
         files = sorted(path for path in new.rglob("*") if path.is_file())
         lines = [f"{_sha256(path)}  {path.relative_to(new).as_posix()}\n" for path in files]
         (new / SUMS).write_text("".join(lines))
@@ -181,6 +182,19 @@ def _reduce(source: Path, path: Path) -> None:
     # without k-means rare colours win: large grey areas turn pink
     few = small.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=8, dither=Image.Dither.NONE)
     few.save(path, optimize=True)
+
+
+def _write_tables(source: Path, folder: Path) -> None:
+    """Copy the tables that a reader of the study wants, in few bytes."""
+    folder.mkdir()
+    for path in sorted(source.iterdir()):
+        content = path.read_bytes()
+        if path.name == LEFT_OUT or len(content) > LARGEST:
+            continue
+        if len(content) > COMPRESSED:
+            (folder / f"{path.name}.gz").write_bytes(gzip.compress(content, mtime=0))
+        else:
+            (folder / path.name).write_bytes(content)
 
 
 def _sha256(path: Path) -> str:
