@@ -34,6 +34,7 @@ from sgm.samplers import Steps
 __all__ = [
     "ChainError",
     "ScoreErrorMoments",
+    "denoised_rows",
     "denoising_losses",
     "score_error_moments",
     "score_error_within",
@@ -299,6 +300,38 @@ def denoising_losses(
         fitted = np.sum(centred * loss, axis=1) / np.sum(centred**2, axis=1)
         losses[..., k] = loss - fitted[:, None] * noise
     return losses
+
+
+def denoised_rows(
+    score_fn: ScoreFn,
+    process: Process,
+    rows: Array,
+    t: float,
+    study_seed: int,
+    seeds: Sequence[int],
+    stream_axes: Mapping[str, int | str],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Array:
+    """(x + v s_θ(t, x))/m at one draw x of X_t of each row, by Tweedie's formula the row denoised.
+
+    Parameters
+    ----------
+    score_fn, process, rows, study_seed, seeds, stream_axes, dtype, device
+        See `denoising_losses`.
+    t : float
+        Positive.
+
+    Returns
+    -------
+    ndarray, shape (R, n, d)
+    """
+    generators = [stream(study_seed, "denoised", seed=seed, **stream_axes) for seed in seeds]
+    scale, spread = float(process.mean_scale(t)), float(process.kernel_variance(t))
+    z = np.stack([g.standard_normal(rows.shape[1:]) for g in generators])
+    x = scale * rows + np.sqrt(spread) * z
+    score = score_fn(torch.as_tensor(x).to(device, dtype), t).double().cpu().numpy()
+    return np.asarray((x + spread * score) / scale)
 
 
 class ChainError:

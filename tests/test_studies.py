@@ -128,7 +128,7 @@ def test_study(path: Path, tmp_path: Path) -> None:
     )
     says = {
         "summary": True,
-        "ranking": bool(study.bounds),
+        "ranking": any("divergence" in v.about for i in study.bounds for v in i.entry.variables),
         "comparison": compared and len(study.schedules) > 1,
         "horizons": study.likelihood is not None,
         "leaderboard": compared,

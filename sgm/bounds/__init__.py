@@ -1,8 +1,9 @@
 """Upper bounds of what a sampler's output loses against the data's law.
 
-`kl` holds the KL theorem and its sharper forms, `ddpm` the evidence bound of DDPM, `w2` the
-Wasserstein theorem, `one_step` a bound of W₂ that follows a sampler's own steps, `lipschitz` two
-for other laws than Gaussians too, with the constants of `curvature`.
+`kl` holds the KL theorem and its sharper forms, `ddpm` the evidence bound of DDPM and `ddpm_rows`
+that of rows of data, `w2` the Wasserstein theorem, `one_step` a bound of W₂ that follows a
+sampler's own steps, `lipschitz` two for other laws than Gaussians too, with the constants of
+`curvature`.
 """
 
 from sgm.bounds.ddpm import (
@@ -12,6 +13,7 @@ from sgm.bounds.ddpm import (
     ddpm_objection,
     step_losses,
 )
+from sgm.bounds.ddpm_rows import DenoisedRows, RowLosses, level_bins, row_losses
 from sgm.bounds.kl import (
     KL_BOUND_PROVED_FOR,
     BackwardSDEObjection,
@@ -59,12 +61,14 @@ __all__ = [
     "ConfortiKLBound",
     "DDPMBound",
     "DDPMObjection",
+    "DenoisedRows",
     "KLBound",
     "KLObjection",
     "LipschitzBound",
     "LipschitzObjection",
     "OneStepBound",
     "OneStepObjection",
+    "RowLosses",
     "W2Bound",
     "W2Objection",
     "backward_sde_kl",
@@ -78,6 +82,7 @@ __all__ = [
     "gaussian_w2_bound",
     "kl_bound",
     "kl_objection",
+    "level_bins",
     "lipschitz_objection",
     "lipschitz_paper",
     "lipschitz_safe",
@@ -85,6 +90,7 @@ __all__ = [
     "mixture_w2_bound",
     "one_step_objection",
     "one_step_w2_bound",
+    "row_losses",
     "step_losses",
     "w2_objection",
 ]

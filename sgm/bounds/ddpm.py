@@ -111,8 +111,8 @@ def _entropy(law: Law, scale: Array, variance: Array) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
-class _Step:
-    """α, β, ς² and β̃ of steps."""
+class StepVariances:
+    """α, β, ς² and β̃ of steps, each of their shape."""
 
     alpha: Array
     beta: Array
@@ -134,14 +134,17 @@ def _excess(law: Law, m_next: Array, m: Array, v: Array) -> Array:
         return np.asarray(np.where(excess == 0, 0.0, excess * (noise * m_next / v) ** 2))
 
 
-def _steps(process: Process, start: Array, stop: Array, variance: Variance) -> _Step:
+def step_variances(
+    process: Process, start: Array, stop: Array, variance: Variance
+) -> StepVariances:
+    """The numbers of steps from `start` to `stop`, with ς² = β, or β̃ but in a step to 0."""
     clock = process.schedule.integral(start) - process.schedule.integral(stop)
     sigma2 = process.variance
     beta = clock if np.isinf(sigma2) else -sigma2 * np.expm1(-clock / sigma2)
     posterior = beta * process.kernel_variance(stop) / process.kernel_variance(start)
     small = (variance == "small") & (posterior > 0)
     alpha = np.exp(-clock / sigma2)
-    return _Step(alpha, beta, np.where(small, posterior, beta), posterior)
+    return StepVariances(alpha, beta, np.where(small, posterior, beta), posterior)
 
 
 def step_losses(
@@ -166,7 +169,7 @@ def step_losses(
     spreads = m[:, None] ** 2 * law.principal_variances + v[:, None]
     before, after = spreads[place].reshape(*shape, law.dimension)
     (m, m_next), (v, _) = m[place].reshape(shape), v[place].reshape(shape)
-    own, d = _steps(process, start, stop, variance), law.dimension
+    own, d = step_variances(process, start, stop, variance), law.dimension
     # (d β − β² J)/α, whose terms nearly cancel in long steps
     spread = own.beta * np.sum(after / before, axis=-1)
     spread = spread - own.beta**2 * _excess(law, m_next, m, v)
@@ -213,7 +216,7 @@ def ddpm_bound(
     start, stop, d = times[:-1], times[1:], law.dimension
     m, v = process.mean_scale(start), process.kernel_variance(start)
     m_next = process.mean_scale(stop)
-    own = _steps(process, start, stop, variance)
+    own = step_variances(process, start, stop, variance)
     # (d/v − J)/α
     spread = m[:, None] ** 2 * law.principal_variances + v[:, None]
     missing = m_next**2 / v * np.sum(law.principal_variances / spread, axis=-1)

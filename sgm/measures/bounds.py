@@ -15,7 +15,7 @@ from sgm.processes import Process, VPProcess
 from sgm.random import stream
 from sgm.registry import Seed, register
 from sgm.samplers import Steps
-from sgm.targets import LawTarget
+from sgm.targets import LawTarget, Target
 from sgm.variables import GRID, KL_TERMINAL, REPLICATE, SCHEDULE, SOLVER, THEORY, Variable
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "kl_objection",
     "kl_sde",
     "kl_sde_objection",
+    "nll_ddpm",
     "w2_bound",
     "w2_brosse_dalalyan",
     "w2_brosse_dalalyan_objection",
@@ -53,6 +54,11 @@ _LIPSCHITZ: dict[str, Literal["paper", "sharp", "safe", "forward"]] = {
     "w2_bound_sharp": "sharp",
     "w2_bound_safe": "safe",
     "w2_bound_forward": "forward",
+}
+
+_VARIANCES: dict[str, Literal["large", "small"]] = {
+    "nll_ddpm": "large",
+    "nll_ddpm_small": "small",
 }
 
 
@@ -369,6 +375,95 @@ def kl_ddpm_small(process: Process, law: Law, times: Array, score_mse: Array) ->
     """The same with the variance of q(x' | x, x₀), and that of the forward step in the decoder."""
     bound = bounds.ddpm_bound(process, law, times, score_mse, "small")
     return _vae_values("kl_ddpm_small", bound)
+
+
+def _rows_evidence(name: str, chain: str) -> list[Variable]:
+    """The variables of the evidence bound of DDPM on rows."""
+    return [
+        Variable(
+            f"{name}_prior",
+            THEORY,
+            f"L_T, loss at the prior of {chain}, mean over held-out rows",
+            about={"label": "prior"},
+        ),
+        Variable(
+            f"{name}_steps",
+            THEORY,
+            f"sum of the losses L_k of the steps of {chain}, mean over held-out rows",
+            about={"label": "steps"},
+        ),
+        Variable(
+            f"{name}_decoder",
+            THEORY,
+            f"L_0, loss of the decoder of {chain}, of levels if the data have any",
+            about={"label": "decoder"},
+        ),
+        Variable(
+            name,
+            THEORY,
+            f"upper bound on -log probability of held-out rows by {chain}, mean over rows",
+            about={
+                "role": "bound",
+                "label": f"DDPM bound, {chain.partition(' the ')[2]}",
+                "parts": f"{name}_decoder {name}_steps {name}_prior",
+                "standard_error": f"{name}_standard_error",
+            },
+        ),
+        Variable(f"{name}_standard_error", THEORY, f"standard error of {name} over held-out rows"),
+        Variable(
+            f"{name}_bits_per_dimension",
+            THEORY,
+            f"{name} in bits per dimension of the data's own levels",
+            "bit",
+        ),
+        Variable(
+            f"{name}_bits_per_dimension_dequantised",
+            THEORY,
+            f"the bound of {chain} with a decoder of densities, in bits per dimension",
+            "bit",
+        ),
+    ]
+
+
+@register(
+    "bound",
+    needs="data",
+    variables=[
+        *_rows_evidence("nll_ddpm", "ancestral sampling with the large variance"),
+        *_rows_evidence("nll_ddpm_small", "ancestral sampling with the small variance"),
+    ],
+)
+def nll_ddpm(
+    process: Process,
+    times: Array,
+    target: Target,
+    heldout: bounds.DenoisedRows,
+    levelled: bounds.DenoisedRows | None,
+) -> dict[str, Any]:
+    """The evidence bound of DDPM on held-out rows, with both variances."""
+    n, d = heldout.rows.shape[-2:]
+    bins, width = None, np.nan
+    if levelled and target.levels and target.span:
+        _, bins = bounds.level_bins(target, levelled.rows)
+        width = target.span / target.levels
+    values: dict[str, Any] = {}
+    for name, variance in _VARIANCES.items():
+        losses = bounds.row_losses(process, times, levelled or heldout, bins, variance)
+        total = losses.total
+        density = bounds.row_losses(process, times, heldout, None, variance).total
+        nats = {
+            "_bits_per_dimension": total.mean(axis=-1) / d if bins else np.nan,
+            "_bits_per_dimension_dequantised": density.mean(axis=-1) / d - np.log(width),
+        }
+        values |= {
+            f"{name}_prior": losses.prior.mean(axis=-1),
+            f"{name}_steps": losses.steps.mean(axis=-1),
+            f"{name}_decoder": losses.decoder.mean(axis=-1),
+            name: total.mean(axis=-1),
+            f"{name}_standard_error": total.std(axis=-1, ddof=1) / np.sqrt(n),
+            **{name + key: value / np.log(2) for key, value in nats.items()},
+        }
+    return values
 
 
 def w2_objection(law: Law | None, variance: float, sampler: str, total: str) -> bounds.W2Objection:

@@ -222,8 +222,12 @@ def known_law(spec: Mapping[str, Any]) -> Law:
     return law
 
 
-def measured(measures: Sequence[Mapping[str, Any]], context: Mapping[str, Any]) -> dict[str, Any]:
-    """All variables of some divergences or bounds.
+def measured(
+    measures: Sequence[Mapping[str, Any]],
+    context: Mapping[str, Any],
+    replicates: tuple[int, ...] = (),
+) -> dict[str, Any]:
+    """All variables of some divergences or bounds, of shape `replicates` or ().
 
     Raises
     ------
@@ -231,7 +235,6 @@ def measured(measures: Sequence[Mapping[str, Any]], context: Mapping[str, Any]) 
         If one of them raises, or returns other names or shapes than its row promises. Too
         little memory is no fault of a measure.
     """
-    replicates = np.shape(context.get("score_mse", 0.0))[:-1]
     values: dict[str, Any] = {}
     for measure in measures:
         try:

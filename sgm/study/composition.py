@@ -78,8 +78,8 @@ class Composition:
             case "network" | "training":
                 return score.family == "trained" and study.runs(target, score)
             case "bounds":
-                known = target.entry.law_known and bool(study.bounds)
-                return known and score.entry.is_network and study.runs(target, score)
+                bounded = bool(self.measures("bounds", target))
+                return bounded and score.entry.is_network and study.runs(target, score)
             case "samples" | "divergences":
                 return self.is_sampled(target, score)
             case "likelihood":

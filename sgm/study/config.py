@@ -190,7 +190,13 @@ class Study(families.Strict):
         2000
     )
     n_score_error: Annotated[
-        int, Field(ge=2, le=10**7, description="Monte-Carlo points per time, E2; the most of them")
+        int,
+        Field(
+            ge=2,
+            le=10**7,
+            description="Monte-Carlo points per time, E2; the most of them; of a data set the "
+            "held-out rows whose loss is taken",
+        ),
     ] = 500
     score_error_tolerance: Annotated[
         float | None,

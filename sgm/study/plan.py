@@ -273,7 +273,7 @@ class Plan(Composition):
             if stage == "divergences" and self.has_reference(target, score):
                 for s, label in enumerate(own["schedules"].split(",")):
                     needed[f"reference_{s}"] = "reference", {**own, "schedule": label}
-            if stage == "likelihood" and not target.entry.law_known:
+            if stage in ("likelihood", "bounds") and not target.entry.law_known:
                 needed["data"] = "data", own
             shared = self.train_schedule(own)
             if shared is not None and "network" in needed:

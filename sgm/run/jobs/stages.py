@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sgm import laws
+from sgm.bounds.ddpm_rows import DenoisedRows, level_bins
+from sgm.densities import Law
 from sgm.divergences import Control, ReferenceRun
 from sgm.gaussian import Gaussian
 from sgm.processes import Process
@@ -328,7 +330,7 @@ def _chain_bounds(
         context = {"process": process, "law": target.law, "times": times, "steps": steps, **errors}
         context["score_mse_generated"] = along["score_mse_evaluations"][s][:, steps.departing]
         try:
-            rows.append(measured(spec["bounds"], context))
+            rows.append(measured(spec["bounds"], context, (n_seeds,)))
         except MeasureError as error:
             rows.append({})
             messages[s] = _failure(label, error)
@@ -390,64 +392,99 @@ def floors(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str)
 def bounds(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -> None:
     """Bounds for trained networks: their score error by Monte Carlo, the rest exact.
 
-    The errors themselves are kept, for the bounds that depend on the sampler as well.
+    The errors themselves are kept, for the bounds that depend on the sampler as well. Of a law
+    that is not known, the loss of denoising the held-out rows stands in for them.
     """
     import torch
 
-    from sgm import evaluation, networks
+    from sgm import networks
     from sgm.run.jobs.score_fns import bind, for_sampling, load_networks
 
     target = build_target(spec["target"])
-    law = target.law
     place = networks.resolve_device(device)
     trained = load_networks(spec, inputs, target)
-    assert law is not None
     assert trained is not None
     trained = for_sampling(spec, trained, place)
-    errors: dict[str, Any] = {name: [] for name in ERRORS}
+    axes = {"target": spec["target"]["label"]}
+    draws = (spec["study_seed"], list(seeds), axes, torch.float32, place)
+    errors: dict[str, Any] = {name: [] for name in ERRORS if target.law is not None}
     rows: list[dict[str, Any]] = []
     messages = np.full((len(spec["schedules"]), len(seeds)), "", dtype=object)
     for s, (label, process) in enumerate(_processes(spec)):
-        times = build_times(spec["time_grid"], process, spec["n_steps"], law)
+        times = build_times(spec["time_grid"], process, spec["n_steps"], target.law)
         score_fn = bind(spec, trained, process, s, len(seeds))
-        draws = (
-            spec["n_score_error"],
-            spec["study_seed"],
-            list(seeds),
-            {"target": spec["target"]["label"]},
-            torch.float32,
-            place,
-        )
-        if "score_error_tolerance" in spec:
-            moments = evaluation.score_error_within(
-                score_fn,
-                process,
-                law,
-                times[:-1],
-                -np.diff(process.schedule.integral(times)),
-                spec["score_error_tolerance"],
-                *draws,
-                largest=spec["largest_score_error"],
-            )
+        context = {"process": process, "law": target.law, "times": times, "target": target}
+        if target.law is None:
+            context |= _denoised(spec, score_fn, process, times, target, inputs["data"], draws)
         else:
-            moments = evaluation.score_error_moments(score_fn, process, law, times[:-1], *draws)
-        own = {
-            "score_mse": moments.mse,
-            "score_mse_standard_error": moments.mse_standard_error,
-            "score_cross": moments.cross,
-            "score_draws": moments.draws.mean(axis=-1),
-        }
-        unknown = {"score_mse_generated": np.full_like(moments.mse, np.nan)}
-        context = {"process": process, "law": law, "times": times, **own, **unknown}
+            context |= _score_errors(spec, score_fn, process, target.law, times, draws)
         try:
-            rows.append(measured(spec["bounds"], context))
+            rows.append(measured(spec["bounds"], context, (len(seeds),)))
         except MeasureError as error:
             rows.append({})
             messages[s] = _failure(label, error)
-        for name, moment in own.items():
-            errors[name].append(moment)
+        for name, own in errors.items():
+            own.append(context[name])
     values = _stacked(rows, len(seeds)) | errors | _failures(messages)
     write_cells(outputs["bounds"], values, spec)
+
+
+def _score_errors(
+    spec: Spec,
+    score_fn: Any,
+    process: Process,
+    law: Law,
+    times: npt.NDArray[np.float64],
+    draws: tuple[Any, ...],
+) -> dict[str, Any]:
+    """Moments of the networks' error at the departure times."""
+    from sgm import evaluation
+
+    about = (score_fn, process, law, times[:-1])
+    if "score_error_tolerance" in spec:
+        moments = evaluation.score_error_within(
+            *about,
+            -np.diff(process.schedule.integral(times)),
+            spec["score_error_tolerance"],
+            spec["n_score_error"],
+            *draws,
+            largest=spec["largest_score_error"],
+        )
+    else:
+        moments = evaluation.score_error_moments(*about, spec["n_score_error"], *draws)
+    return {
+        "score_mse": moments.mse,
+        "score_mse_standard_error": moments.mse_standard_error,
+        "score_cross": moments.cross,
+        "score_draws": moments.draws.mean(axis=-1),
+        "score_mse_generated": np.full_like(moments.mse, np.nan),
+    }
+
+
+def _denoised(
+    spec: Spec,
+    score_fn: Any,
+    process: Process,
+    times: npt.NDArray[np.float64],
+    target: Target,
+    data: Path,
+    draws: tuple[Any, ...],
+) -> dict[str, Any]:
+    """Held-out rows and how the networks denoise them, one noise a row and departure time."""
+    from sgm import evaluation
+
+    def denoised(rows: npt.NDArray[np.float64]) -> DenoisedRows:
+        about = (score_fn, process, rows)
+        return DenoisedRows(
+            rows,
+            evaluation.denoising_losses(*about, times[:-1], *draws),
+            evaluation.denoised_rows(*about, float(times[-2]), *draws),
+        )
+
+    rows = read_cells(data, ["heldout"])["heldout"][:, : spec["n_score_error"]]
+    rows = np.broadcast_to(rows, (len(draws[1]), *rows.shape[1:])).astype(np.float64)
+    levelled = denoised(level_bins(target, rows)[0]) if target.levels else None
+    return {"heldout": denoised(rows), "levelled": levelled}
 
 
 STAGES: dict[str, Callable[[Spec, range, Files, Files, str], None]] = {

@@ -275,7 +275,7 @@ def takes_several_networks(bound: Bound) -> str:
         keys = [key for key in context if key.startswith(("score_mse", "score_cross"))]
         several = context | {key: factors[:, None] * context[key] for key in keys}
         try:
-            together = measured([bound.spec], several)
+            together = measured([bound.spec], several, (2,))
             for r, factor in enumerate(factors):
                 alone = measured(
                     [bound.spec], context | {key: factor * context[key] for key in keys}
