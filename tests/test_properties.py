@@ -124,6 +124,7 @@ ELSEWHERE = {
     "image_folder",  # reads files of the user's
     "trained", "module_file",  # are no closed form
     "w2_one_step_mixture",  # of no Gaussian: see test_bounds_lipschitz
+    "nll_ddpm",  # of data: see test_bounds_ddpm_rows
     # steps of a fixed size have an error of their own, see below
     "predictor_corrector", "predictor_corrector_snr", "annealed_langevin",
     "langevin",
