@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from scipy import stats
@@ -18,6 +19,8 @@ from sgm.processes import VPProcess
 from sgm.schedules import BetaSchedule
 from sgm.simulation import simulate_reverse
 from sgm.training import Recipe, train_networks
+
+Array = npt.NDArray[np.float64]
 
 D, ROWS, SEEDS = 5, 300, 40
 PROCESS = VPProcess(BetaSchedule(1.0, 0.0, 0.1, 20.0), 1.0)
@@ -52,7 +55,7 @@ class Run:
         rng = np.random.default_rng(0)
         self.references = [LAW.sample(ROWS, rng) for _ in range(SEEDS)]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[tuple[Array, Array, Array]]:
         return iter(zip(self.samples, self.controls, self.references, strict=True))
 
 
