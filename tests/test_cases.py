@@ -68,11 +68,12 @@ def process_of(inputs: dict[str, Any]) -> VPProcess:
 def law_of(inputs: dict[str, Any]) -> Gaussian:
     match inputs.get("target"):
         case "iso":
-            return targets.isotropic(inputs["d"], 1.0, 0.5).law
+            return targets.isotropic(inputs["d"], 1.0, 0.5).law  # type: ignore[return-value]
         case "corr":
-            return targets.correlated(inputs["d"], 1.0, 1.0).law
+            return targets.correlated(inputs["d"], 1.0, 1.0).law  # type: ignore[return-value]
         case None:
             return Gaussian.diagonal(inputs["mu"], inputs["Sigma_diag"])
+    raise AssertionError(inputs["target"])
 
 
 def distances(law: Gaussian, output: Gaussian) -> Found:

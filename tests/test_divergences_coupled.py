@@ -216,7 +216,7 @@ def mixture_estimates() -> dict[str, tuple[np.ndarray, list[float], float, float
     place, double = torch.device("cpu"), torch.float64
 
     def chain(score: object, rows: int, seeds: int, name: str) -> np.ndarray:
-        fn = networks.score_fn(score, double, place)  # type: ignore[arg-type]
+        fn = networks.score_fn(score, double, place)
         seen = list(range(seeds)), {"target": name}
         return simulate_reverse(steps, fn, 1.0, rows, 2, 3, *seen, double, place).numpy()
 

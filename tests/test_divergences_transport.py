@@ -308,7 +308,7 @@ SQUARE = np.eye(3)
             r"projections has shape \(3, 0\)",
         ),
         (
-            lambda: divergences.gaussian_sliced_w2(
+            lambda: divergences.gaussian_sliced_w2(  # type: ignore[call-arg]
                 *(Gaussian.diagonal(np.zeros(d), np.ones(d)) for d in (3, 2)), SQUARE
             ),
             "q: dimension = 2: must be 3, that of p",

@@ -487,7 +487,7 @@ def test_studies_and_their_figures_exist() -> None:
 
 def test_names_of_the_code_exist() -> None:
     for page, name in matches(r"`(sgm(?:\.\w+)+)"):
-        module, attributes = name, []
+        module, attributes = name, list[str]()
         while True:
             try:
                 found = importlib.import_module(module)

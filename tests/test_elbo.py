@@ -40,8 +40,8 @@ def moments(law: Law, m: float, v: float) -> tuple[float, float, Callable[[float
     log_p, s = law.log_density(x[:, None], m, v), law.score(x[:, None], m, v)[:, 0]
     p = weights * np.exp(log_p)
     return (
-        p @ log_p,
-        p @ s**2,
+        float(p @ log_p),
+        float(p @ s**2),
         lambda variance: p @ (log_p + x**2 / (2 * variance) + np.log(2 * np.pi * variance) / 2),
     )
 

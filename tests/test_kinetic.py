@@ -174,7 +174,7 @@ def brute_force(kinetic: KineticProcess, name: str, times: Array) -> Gaussian:
             """A and b of the score of pairs."""
             m, covariance = kinetic.kernel(t)
             slope = -np.linalg.inv(lam * np.outer(m, m) + covariance)
-            return slope, -slope @ m * mu
+            return slope, -slope @ m * mu  # type: ignore[return-value]
 
         center, covariance = np.zeros(2), still
         for start, stop in pairwise(times):

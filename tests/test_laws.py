@@ -166,7 +166,7 @@ def test_weak_order_is_one(name: str, grid: Callable[[float, int], Array]) -> No
     def error(n: int) -> float:
         law = laws.sampler_law(scheme(vp, grid(1.0, n)), score, vp.prior(4))
         gaps = np.concatenate([law.mean - target.mean, law.eigenvalues - target.eigenvalues])
-        return np.linalg.norm(gaps)
+        return float(np.linalg.norm(gaps))
 
     order = np.log2(error(2000) / error(4000))
     assert order == pytest.approx(1.0, abs=0.2)

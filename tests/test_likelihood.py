@@ -137,7 +137,7 @@ def variants() -> Iterator[tuple[str, ScoreEnsemble]]:
     )  # fmt: skip
     yield "relative", NETWORKS
     for output, name in (("score", "vp"), ("noise", "ve"), ("preconditioned", "ve")):
-        architecture = replace(plain, output=output, time_input="log_noise")
+        architecture = replace(plain, output=output, time_input="log_noise")  # type: ignore[call-arg]
         yield output, ScoreEnsemble.initial(architecture, [0, 1]).bind(PROCESSES[name])
     yield "mixer", ScoreEnsemble.initial(mixer, [0, 1]).bind(PROCESSES["ve"])
 

@@ -599,7 +599,7 @@ BEST = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(BEST)
 
 
-def rows_of_the_page() -> list:
+def rows_of_the_page() -> list[Any]:
     """Those of programs take seconds each: they are slow, as the dearer ones of other samplers."""
     found = []
     for sampler, target in itertools.product(BEST.SAMPLERS, BEST.LAWS):

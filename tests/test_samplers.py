@@ -67,6 +67,7 @@ def printed(name: str, vp: VPProcess, times: Array) -> tuple[Array, Array, Array
             return start, r, s2 * (1 - kept) * r, s2 * (1 - kept) * v_next / v
         case "ddim":
             return start, r, r * v - np.sqrt(v_next * v), 0 * r
+    raise AssertionError(name)
 
 
 @pytest.mark.parametrize("grid", [uniform, quadratic])
@@ -244,7 +245,7 @@ def test_weak_order_on_ve_is_one(name: str) -> None:
         steps = SCHEMES[name](EXPLODING, uniform(1.5, n))
         output = laws.sampler_law(steps, score, EXPLODING.prior(2))
         gaps = np.concatenate([output.mean - target.mean, output.eigenvalues - target.eigenvalues])
-        return np.linalg.norm(gaps)
+        return float(np.linalg.norm(gaps))
 
     assert np.log2(error(1000) / error(2000)) == pytest.approx(1.0, abs=0.2)
     assert error(2000) < 0.02

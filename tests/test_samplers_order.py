@@ -55,7 +55,7 @@ def error(
 ) -> float:
     steps = scheme(process, times)
     law = laws.sampler_law(steps, scores.exact(process, LAW), process.prior(4))
-    return np.linalg.norm(np.concatenate([LAW.rotate(law.mean), law.eigenvalues]) - expected)
+    return float(np.linalg.norm(np.concatenate([LAW.rotate(law.mean), law.eigenvalues]) - expected))
 
 
 @pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)

@@ -186,7 +186,8 @@ def dpm_solver_pp_2m(line: Line, times: Times, eta: int = 0) -> Numbers:
 
 def deis(line: Line, times: Times, order: int) -> Numbers:
     """ρAB-DEIS of arXiv 2204.13902 with ρ = σ̃: ∫ of Lagrange's polynomials, by moments."""
-    u, known = line.start() / line.alpha(times[0]), []
+    u = line.start() / line.alpha(times[0])
+    known: list[tuple[mpf, Numbers]] = []
     for t, after in pairwise(times):
         known = [(line.level(t), line.noise(u * line.alpha(t), t)), *known][:order]
         nodes = [node for node, _ in known]
