@@ -6,6 +6,7 @@ import re
 
 import pytest
 import scipy.stats
+from xarray import Dataset
 
 import sgm
 from sgm.answers import MOST, answers, answers_text, findings
@@ -15,11 +16,11 @@ from tests.grids import synthetic_grid
 
 
 @pytest.fixture(scope="module")
-def trained():
+def trained() -> Dataset:
     return sgm.load_published("optimised")
 
 
-def test_each_target_has_its_best_schedule_and_what_each_bound_costs(trained) -> None:
+def test_each_target_has_its_best_schedule_and_what_each_bound_costs(trained: Dataset) -> None:
     found = answers(trained)
     assert [line.partition(":")[0] for line in found] == [
         "isotropic", "heteroscedastic", "correlated",

@@ -1,8 +1,10 @@
 """The KL theorem: its terms against quadrature, and every bound above the exact divergence."""
 
+from collections.abc import Callable
 from itertools import pairwise, product
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from sgm import bounds, laws, samplers, scores, targets
@@ -10,8 +12,16 @@ from sgm.densities import GaussianMixture
 from sgm.gaussian import Gaussian, kl_divergence, relative_fisher_information
 from sgm.measures.bounds import kl_sde
 from sgm.processes import VEProcess, VPProcess
-from sgm.schedules import BetaSchedule, ConstantSchedule, CosineSchedule, NumericalSchedule
+from sgm.schedules import (
+    BetaSchedule,
+    ConstantSchedule,
+    CosineSchedule,
+    NoiseSchedule,
+    NumericalSchedule,
+)
 from sgm.timegrids import quadratic, uniform
+
+Array = npt.NDArray[np.float64]
 
 TARGETS = {
     "isotropic": targets.isotropic(10, 1.0, 0.5).law,
@@ -30,20 +40,28 @@ SCORES = {
 THEOREM = samplers.exponential_integrator_modified
 
 
-def process(variance=1.0, a=0.0):
+def process(variance: float = 1.0, a: float = 0.0) -> VPProcess:
     return VPProcess(BetaSchedule(1.0, a, 0.1, 20.0), variance)
 
 
-def bound(vp, law, score, times):
+def bound(
+    vp: VPProcess, law: Gaussian, score: scores.GaussianScore, times: Array
+) -> bounds.KLBound:
     mse, cross = score.error_moments(law, times[:-1])
     return bounds.gaussian_kl_bound(vp, law, times, mse, cross)
 
 
-def exact_kl(vp, law, score, times, scheme=THEOREM):
+def exact_kl(
+    vp: VPProcess,
+    law: Gaussian,
+    score: scores.GaussianScore,
+    times: Array,
+    scheme: Callable[..., samplers.Steps] = THEOREM,
+) -> Array:
     return kl_divergence(law, laws.sampler_law(scheme(vp, times), score, vp.prior(law.dimension)))
 
 
-def assert_chain(vp, law, score, times):
+def assert_chain(vp: VPProcess, law: Gaussian, score: scores.GaussianScore, times: Array) -> None:
     """KL ≤ path ≤ terminal + E₂ + E₃_refined ≤ E₁ + E₂ + E₃_refined ≤ E₁ + E₂ + E₃."""
     terms = bound(vp, law, score, times)
     chain = [
@@ -58,7 +76,9 @@ def assert_chain(vp, law, score, times):
         assert lower <= upper * (1 + 1e-11) + 1e-13
 
 
-def conforti(vp, law, score, times):
+def conforti(
+    vp: VPProcess, law: Gaussian, score: scores.GaussianScore, times: Array
+) -> bounds.ConfortiKLBound:
     mse, _ = score.error_moments(law, times[:-1])
     return bounds.conforti_kl_bound(
         vp,
@@ -71,7 +91,9 @@ def conforti(vp, law, score, times):
 
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("target", TARGETS)
-def test_the_bound_in_the_clock_lies_between_the_path_and_the_theorem(target, score):
+def test_the_bound_in_the_clock_lies_between_the_path_and_the_theorem(
+    target: str, score: str
+) -> None:
     """It needs no maximum; for the exact score its second term is a quarter of E₃ or less."""
     law = TARGETS[target]
     for variance, a, n in product([0.5, 1.0, 4.0], [-10.0, 0.0, 4.0], [1, 2, 5, 40, 300]):
@@ -85,7 +107,7 @@ def test_the_bound_in_the_clock_lies_between_the_path_and_the_theorem(target, sc
         assert found.score_error == 0 or score != "exact"
 
 
-def test_the_bound_in_the_clock_is_an_ornstein_uhlenbeck_process_s():
+def test_the_bound_in_the_clock_is_an_ornstein_uhlenbeck_process_s() -> None:
     """σ² = 1, β = 2: e^{−2T} KL + hI and no more for the exact score, with N steps of T/N."""
     vp, law, times = VPProcess(ConstantSchedule(1.5, 2.0)), TARGETS["isotropic"], uniform(1.5, 30)
     found = conforti(vp, law, scores.exact(vp, law), times)
@@ -102,7 +124,9 @@ def test_the_bound_in_the_clock_is_an_ornstein_uhlenbeck_process_s():
 @pytest.mark.parametrize("variance", [0.5, 1.0, 4.0])
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("target", TARGETS)
-def test_every_bound_lies_above_the_exact_divergence(target, score, variance):
+def test_every_bound_lies_above_the_exact_divergence(
+    target: str, score: str, variance: float
+) -> None:
     law = TARGETS[target]
     for a, n in product([-10.0, -3.0, 0.0, 4.0, 10.0], [1, 2, 5, 40, 300]):
         vp = process(variance, a)
@@ -121,13 +145,15 @@ def test_every_bound_lies_above_the_exact_divergence(target, score, variance):
     ],
     ids=["cosine", "constant", "decreasing", "oscillating"],
 )
-def test_the_theorem_holds_for_other_schedules_with_the_supremum(schedule, grid, n):
+def test_the_theorem_holds_for_other_schedules_with_the_supremum(
+    schedule: NoiseSchedule, grid: Callable[[float, int], Array], n: int
+) -> None:
     vp = VPProcess(schedule, 2.0)
     for law, score in product(TARGETS.values(), ("exact", "biased")):
         assert_chain(vp, law, SCORES[score](vp, law), grid(2.0, n))
 
 
-def test_the_theorem_names_its_scheme():
+def test_the_theorem_names_its_scheme() -> None:
     assert frozenset({THEOREM.__name__}) == bounds.KL_BOUND_PROVED_FOR
     law = TARGETS["correlated"]
     assert bounds.kl_objection(law, THEOREM.__name__) is bounds.KLObjection.NONE
@@ -137,7 +163,7 @@ def test_the_theorem_names_its_scheme():
     assert bounds.kl_objection(solid, THEOREM.__name__) is bounds.KLObjection.INFORMATION
 
 
-def test_the_theorem_fails_for_samplers_it_does_not_name():
+def test_the_theorem_fails_for_samplers_it_does_not_name() -> None:
     """The probability flow with a wrong score: why the bound is tied to a sampler."""
     vp, law, times = process(), TARGETS["blocks"], uniform(1.0, 5000)
     score = scores.biased(vp, law, 0.5)
@@ -145,7 +171,9 @@ def test_the_theorem_fails_for_samplers_it_does_not_name():
     assert kl > bound(vp, law, score, times).total
 
 
-def direct_girsanov(vp, law, score, times, nodes=60):
+def direct_girsanov(
+    vp: VPProcess, law: Gaussian, score: scores.GaussianScore, times: Array, nodes: int = 60
+) -> float:
     """½ Σ ∫ E|s̃(τ, X_τ) − s̃_θ(τ_k, X_k)|² dB from the joint Gaussian law of (X_k, X_τ).
 
     Laws and scores diagonal in the standard basis. Cov(X_k, X_τ) = e^{−(B_k − B)/(2σ²)} V(τ).
@@ -170,7 +198,7 @@ def direct_girsanov(vp, law, score, times, nodes=60):
 @pytest.mark.parametrize("variance", [0.5, 1.0, 4.0])
 @pytest.mark.parametrize("score", ["exact", "scaled up", "biased", "plugin", "other basis"])
 @pytest.mark.parametrize("target", ["isotropic", "slides"])
-def test_girsanov_matches_the_joint_gaussian_law(target, score, variance):
+def test_girsanov_matches_the_joint_gaussian_law(target: str, score: str, variance: float) -> None:
     law = TARGETS[target]
     for a, n in product([-3.0, 5.0], [3, 30]):
         vp, times = process(variance, a), uniform(1.0, n)
@@ -182,7 +210,7 @@ def test_girsanov_matches_the_joint_gaussian_law(target, score, variance):
 
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("n", [1, 10, 500])
-def test_the_general_form_agrees_with_the_gaussian_one(n, score):
+def test_the_general_form_agrees_with_the_gaussian_one(n: int, score: str) -> None:
     """The route through de Bruijn's identity and the one through closed forms."""
     vp, law, times = process(2.0, 3.0), TARGETS["correlated"], quadratic(1.0, n)
     mse, cross = SCORES[score](vp, law).error_moments(law, times[:-1])
@@ -200,12 +228,14 @@ def test_the_general_form_agrees_with_the_gaussian_one(n, score):
         assert getattr(general, field) == pytest.approx(getattr(closed, field), rel=1e-10), field
 
 
-@pytest.mark.parametrize("score", SCORES.values(), ids=SCORES)
+@pytest.mark.parametrize("build", SCORES.values(), ids=SCORES)
 @pytest.mark.parametrize("law", TARGETS.values(), ids=TARGETS)
-def test_the_bound_of_the_backward_sde_is_what_the_path_tends_to(law, score):
+def test_the_bound_of_the_backward_sde_is_what_the_path_tends_to(
+    law: Gaussian, build: Callable[[VPProcess, Gaussian], scores.GaussianScore]
+) -> None:
     """KL(p_T ‖ π_∞) + ½ ∫ β mse: the limit of `kl_path`, and above the KL of the fine sampler."""
     vp, totals, paths = process(a=2.0), [], []
-    score = score(vp, law)
+    score = build(vp, law)
     for times in (quadratic(1.0, 4_000), quadratic(1.0, 8_000)):
         mse, _ = score.error_moments(law, times[:-1])
         steps = np.sum(bounds.backward_sde_kl(vp, times, mse))
@@ -219,7 +249,7 @@ def test_the_bound_of_the_backward_sde_is_what_the_path_tends_to(law, score):
     assert exact_kl(vp, law, score, times) <= limits[0] * (1 + 1e-3)
 
 
-def test_the_bound_of_the_backward_sde_is_a_theorem_about_no_sampler():
+def test_the_bound_of_the_backward_sde_is_a_theorem_about_no_sampler() -> None:
     law = TARGETS["isotropic"]
     kind = bounds.BackwardSDEObjection
     assert bounds.backward_sde_objection(law) is kind.STEPS
@@ -227,7 +257,7 @@ def test_the_bound_of_the_backward_sde_is_a_theorem_about_no_sampler():
 
 
 @pytest.mark.parametrize("n", [1, 3, 100])
-def test_the_shares_of_the_score_error_add_up(n):
+def test_the_shares_of_the_score_error_add_up(n: int) -> None:
     """By quarters of [0, T]: a step lies where its middle does."""
     vp, law, times = process(), TARGETS["blocks"], uniform(1.0, n)
     mse, _ = scores.scaled(vp, law, 0.3).error_moments(law, times[:-1])
@@ -242,7 +272,7 @@ def test_the_shares_of_the_score_error_add_up(n):
     np.testing.assert_allclose(found["kl_sde"], found["kl_terminal"] + shares.sum(0), rtol=1e-14)
 
 
-def test_girsanov_keeps_its_digits_on_fine_grids():
+def test_girsanov_keeps_its_digits_on_fine_grids() -> None:
     """With the exact score G falls as 1/N: a cancellation would show as noise at N = 10⁶."""
     vp, law = process(), targets.isotropic(1, 1.0, 0.5).law
     zero = [np.zeros(n) for n in (10_000, 1_000_000)]
@@ -253,7 +283,7 @@ def test_girsanov_keeps_its_digits_on_fine_grids():
     assert refined == pytest.approx(100, rel=1e-2)
 
 
-def test_a_huge_step_over_a_tiny_variance_does_not_overflow():
+def test_a_huge_step_over_a_tiny_variance_does_not_overflow() -> None:
     vp, law = process(0.004), Gaussian.diagonal([0.1, 0.2], [0.003, 0.01])
     assert_chain(vp, law, scores.exact(vp, law), uniform(1.0, 1))
     assert_chain(vp, law, scores.scaled(vp, law, 0.1), uniform(1.0, 3))
@@ -261,7 +291,7 @@ def test_a_huge_step_over_a_tiny_variance_does_not_overflow():
 
 @pytest.mark.parametrize("error", [0.0, 0.1])
 @pytest.mark.parametrize("n", [1, 3])
-def test_the_general_bound_of_a_huge_step_is_that_of_the_gaussian(n, error):
+def test_the_general_bound_of_a_huge_step_is_that_of_the_gaussian(n: int, error: float) -> None:
     """Δ/(2σ²) = 1256 in one step: eʰ is no number, the bound is."""
     vp, law, times = process(0.004), Gaussian.diagonal([0.1, 0.2], [0.003, 0.01]), uniform(1.0, n)
     mse, cross = scores.scaled(vp, law, error).error_moments(law, times[:-1])
@@ -284,7 +314,7 @@ def test_the_general_bound_of_a_huge_step_is_that_of_the_gaussian(n, error):
         assert general.path == pytest.approx(closed.path, rel=1e-9)
 
 
-def test_early_stopping_bounds_the_law_at_the_last_time():
+def test_early_stopping_bounds_the_law_at_the_last_time() -> None:
     vp, law = process(), TARGETS["correlated"]
     times = uniform(1.0, 50)[:-3]
     score = scores.scaled(vp, law, 0.1)
@@ -294,7 +324,7 @@ def test_early_stopping_bounds_the_law_at_the_last_time():
     assert terms.terminal <= terms.mixing
 
 
-def test_score_error_is_batched_over_networks():
+def test_score_error_is_batched_over_networks() -> None:
     vp, law, times = process(), TARGETS["isotropic"], uniform(1.0, 20)
     moments = [
         scores.scaled(vp, law, eps).error_moments(law, times[:-1]) for eps in (0.0, 0.1, 0.3)
@@ -308,7 +338,7 @@ def test_score_error_is_batched_over_networks():
         assert together.total[k] == pytest.approx(float(alone.total), rel=1e-14)
 
 
-def test_unknown_terms_are_nan_and_leave_the_others():
+def test_unknown_terms_are_nan_and_leave_the_others() -> None:
     vp, times = process(), uniform(1.0, 5)
     terms = bounds.kl_bound(
         vp,
@@ -334,13 +364,15 @@ def test_unknown_terms_are_nan_and_leave_the_others():
         (np.array([0.0, 1.0]), np.zeros(1), np.zeros(1), "times = .*must decrease"),
     ],
 )
-def test_shapes_that_disagree_are_named(times, mse, cross, message):
+def test_shapes_that_disagree_are_named(
+    times: Array, mse: Array, cross: Array, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         bounds.gaussian_kl_bound(process(), TARGETS["isotropic"], times, mse, cross)
 
 
 @pytest.mark.parametrize("rate", [1300.0, 1450.0, 3000.0])
-def test_the_path_bound_of_a_step_past_the_range_of_the_exponential(rate):
+def test_the_path_bound_of_a_step_past_the_range_of_the_exponential(rate: float) -> None:
     """Not −∞ but still a bound, with and without an error of the score."""
     vp, law = VPProcess(ConstantSchedule(1.0, rate), 1.0), Gaussian.diagonal([1.0], [0.5])
     times = uniform(1.0, 1)
@@ -348,7 +380,7 @@ def test_the_path_bound_of_a_step_past_the_range_of_the_exponential(rate):
         assert_chain(vp, law, SCORES[score](vp, law), times)
 
 
-def test_information_that_is_infinite_at_neighbouring_times():
+def test_information_that_is_infinite_at_neighbouring_times() -> None:
     """∞ − ∞ is not a gain: the bounds that need I at these times are infinite."""
     vp, times, zero = process(), uniform(1.0, 5), np.zeros(5)
     terms = bounds.kl_bound(
@@ -361,7 +393,7 @@ def test_information_that_is_infinite_at_neighbouring_times():
 
 
 @pytest.mark.parametrize("eps", [0.0, 0.1])
-def test_the_general_bound_of_an_unclipped_schedule_is_the_gaussian_one(eps):
+def test_the_general_bound_of_an_unclipped_schedule_is_the_gaussian_one(eps: float) -> None:
     vp, law, times = (
         VPProcess(CosineSchedule(1.0, 1.0, 0.008, np.inf), 1.0),
         TARGETS["isotropic"],
@@ -380,7 +412,7 @@ def test_the_general_bound_of_an_unclipped_schedule_is_the_gaussian_one(eps):
         assert getattr(found, key) == pytest.approx(float(getattr(expected, key)), rel=1e-10)
 
 
-def test_data_that_are_the_prior_have_no_discretization_error():
+def test_data_that_are_the_prior_have_no_discretization_error() -> None:
     """Whatever the largest β: I = 0."""
     vp, times, zero = (
         VPProcess(CosineSchedule(1.0, 1.0, 0.008, np.inf), 1.0),
@@ -395,7 +427,7 @@ def test_data_that_are_the_prior_have_no_discretization_error():
     assert general.total == general.total_refined == general.path == 0
 
 
-def test_a_process_without_a_stationary_law_is_refused():
+def test_a_process_without_a_stationary_law_is_refused() -> None:
     ve, law = VEProcess(ConstantSchedule(1.0, 3.0)), Gaussian.diagonal([1.0], [0.5])
     zero = np.zeros(2)
     with pytest.raises(ValueError, match="must have a stationary law"):
@@ -406,7 +438,7 @@ def test_a_process_without_a_stationary_law_is_refused():
         )
 
 
-def test_the_unclipped_cosine_has_no_finite_discretization_term():
+def test_the_unclipped_cosine_has_no_finite_discretization_term() -> None:
     """sup β = ∞; without an error of the score E₂ is 0 whatever B(T)."""
     vp, law = VPProcess(CosineSchedule(1.0, 1.0, 0.008, np.inf), 1.0), TARGETS["isotropic"]
     terms = bound(vp, law, scores.exact(vp, law), uniform(1.0, 5))

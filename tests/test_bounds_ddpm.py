@@ -95,7 +95,7 @@ def test_a_step_of_a_mixture_is_the_mean_kl_by_quadrature() -> None:
         model = -((y - mean[:, None]) ** 2) / (2 * own) - np.log(2 * np.pi * own) / 2
         log_p = MODES.log_density(x[:, None], m, v)[:, None]
         expected = np.sum(np.exp(log_joint) * (log_joint - log_p - model)) * x_weights**2
-        found = float(step_losses(process, MODES, start, stop, variance))  # type: ignore[arg-type]
+        found = float(step_losses(process, MODES, start, stop, variance))
         assert found == pytest.approx(expected, rel=1e-6)
 
 
@@ -109,7 +109,7 @@ def test_a_step_is_weighted_denoising_to_first_order() -> None:
         for h in (1e-3, 5e-4):
             times = np.array([1.0, t, t - h, 0.0])
             mse = np.full(3, 0.3)
-            found = ddpm_bound(process, MODES, times, mse, variance)  # type: ignore[arg-type]
+            found = ddpm_bound(process, MODES, times, mse, variance)
             beta = float(-np.expm1(-np.diff(process.schedule.integral([t - h, t]))[0]))
             gaps.append(abs(float(found.step_loss[1]) - beta * denoising / 2))
         assert abs(np.log2(gaps[0] / gaps[1]) - 2) < 0.02, variance

@@ -1,10 +1,12 @@
 """The W₂ theorem: its terms against quadrature, and the bounds above the exact distance."""
 
 import json
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from scipy.integrate import quad
 
@@ -12,15 +14,17 @@ from sgm import bounds, divergences, laws, samplers, scores, targets
 from sgm.bounds import W2Objection
 from sgm.densities.product import Product
 from sgm.gaussian import Gaussian, wasserstein2
-from sgm.processes import VEProcess, VPProcess
+from sgm.processes import Process, VEProcess, VPProcess
 from sgm.schedules import BetaSchedule, ConstantSchedule, CosineSchedule, NumericalSchedule
 from sgm.timegrids import quadratic, uniform
+
+Array = npt.NDArray[np.float64]
 
 CURVES = json.loads((Path(__file__).parent / "data" / "slides-figures.json").read_text())["curves"]
 THEOREM = samplers.exponential_integrator_modified
 
 
-def diagonal(*variances, mean=0.0):
+def diagonal(*variances: float, mean: float = 0.0) -> Gaussian:
     return Gaussian.diagonal(np.full(len(variances), mean), variances)
 
 
@@ -51,11 +55,13 @@ SCHEDULES = {
 }
 
 
-def process(variance=1.0, a=0.0, horizon=1.0):
+def process(variance: float = 1.0, a: float = 0.0, horizon: float = 1.0) -> VPProcess:
     return VPProcess(BetaSchedule(horizon, a, 0.1, 20.0), variance)
 
 
-def bound(vp, law, times, score=None):
+def bound(
+    vp: VPProcess, law: Gaussian, times: Array, score: scores.GaussianScore | None = None
+) -> bounds.W2Bound:
     """The bound with the errors of an affine score, the exact one by default."""
     score, prior = score or scores.exact(vp, law), vp.prior(law.dimension)
     return bounds.gaussian_w2_bound(
@@ -67,23 +73,29 @@ def bound(vp, law, times, score=None):
     )
 
 
-def without_score_error(vp, law, times):
+def without_score_error(vp: VPProcess, law: Gaussian, times: Array) -> bounds.W2Bound:
     zero = np.zeros(len(times) - 1)
     return bounds.gaussian_w2_bound(
         vp, law, times, score_mse_generated=zero, score_mse_forward=zero
     )
 
 
-def exact_w2(vp, law, times, score, scheme=THEOREM):
+def exact_w2(
+    vp: VPProcess,
+    law: Gaussian,
+    times: Array,
+    score: scores.GaussianScore,
+    scheme: Callable[..., samplers.Steps] = THEOREM,
+) -> Array:
     data = vp.marginal(law, times[-1])
     return wasserstein2(data, laws.sampler_law(scheme(vp, times), score, vp.prior(law.dimension)))
 
 
-def objection(vp, law, lipschitz="paper"):
+def objection(vp: VPProcess, law: Gaussian, lipschitz: str = "paper") -> W2Objection:
     return bounds.w2_objection(law, vp.variance, THEOREM.__name__, lipschitz)
 
 
-def assert_bounded(vp, law, times):
+def assert_bounded(vp: VPProcess, law: Gaussian, times: Array) -> None:
     """The safe bound for every score, the paper's and the sharp one where nothing objects."""
     affine, prior = [score(vp, law) for score in SCORES.values()], vp.prior(law.dimension)
     steps = THEOREM(vp, times)
@@ -102,7 +114,7 @@ def assert_bounded(vp, law, times):
     "variance", [1.0, *(pytest.param(v, marks=pytest.mark.slow) for v in (0.5, 4.0))]
 )
 @pytest.mark.parametrize("target", TARGETS)
-def test_the_bounds_lie_above_the_exact_distance(target, variance):
+def test_the_bounds_lie_above_the_exact_distance(target: str, variance: float) -> None:
     for schedule, n in product(SCHEDULES.values(), [1, 2, 5, 40]):
         vp = VPProcess(schedule(variance), variance)
         assert_bounded(vp, TARGETS[target], uniform(1.0, n))
@@ -111,12 +123,12 @@ def test_the_bounds_lie_above_the_exact_distance(target, variance):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_the_bounds_lie_above_the_exact_distance_on_fine_grids(target):
+def test_the_bounds_lie_above_the_exact_distance_on_fine_grids(target: str) -> None:
     for a, variance in [(-10.0, 1.0), (0.0, 0.5), (10.0, 4.0)]:
         assert_bounded(process(variance, a), TARGETS[target], uniform(1.0, 1000))
 
 
-def test_the_objections_are_needed():
+def test_the_objections_are_needed() -> None:
     """Where the paper's L_t is negative, or no Lipschitz constant, its bound fails."""
     vp, times = process(), uniform(1.0, 1000)
     large = Gaussian.diagonal(np.zeros(1), np.full(1, 20.0))
@@ -128,7 +140,7 @@ def test_the_objections_are_needed():
     assert exact_w2(vp, wide, times, score) > 1.1 * bound(vp, wide, times, score).total
 
 
-def test_the_error_along_the_forward_process_bounds_nothing():
+def test_the_error_along_the_forward_process_bounds_nothing() -> None:
     """With no score at all the chain leaves the forward process far behind."""
     vp, law, times = process(a=-10.0), TARGETS["isotropic"], uniform(1.0, 300)
     nothing = scores.scaled(vp, law, -1.0)
@@ -136,7 +148,7 @@ def test_the_error_along_the_forward_process_bounds_nothing():
     assert 100 * terms.total_forward < exact_w2(vp, law, times, nothing) < terms.total
 
 
-def test_objections_come_in_order():
+def test_objections_come_in_order() -> None:
     name = THEOREM.__name__
     assert frozenset({name}) == bounds.W2_BOUND_PROVED_FOR
     other = Product((diagonal(1.0), diagonal(2.0)))
@@ -159,7 +171,9 @@ def test_objections_come_in_order():
 
 
 @pytest.mark.parametrize("eigenvalues", [(0.3, 1.2), (0.9, 1.4), (0.5, 2.1), (0.9, 0.9), (1.2, 5)])
-def test_small_lipschitz_is_what_it_says(eigenvalues):
+def test_small_lipschitz_is_what_it_says(
+    eigenvalues: tuple[float, float] | tuple[float, int],
+) -> None:
     """The paper's L_t against the Lipschitz constant of s̃, by a dense grid of times."""
     vp, law = process(a=-10.0), diagonal(*eigenvalues)
     times = np.concatenate([[0.0], np.geomspace(1e-5, 1, 2000)])
@@ -171,7 +185,9 @@ def test_small_lipschitz_is_what_it_says(eigenvalues):
 
 @pytest.mark.parametrize("variance", [0.5, 1.0, 4.0])
 @pytest.mark.parametrize("target", TARGETS)
-def test_curvatures_are_the_extreme_eigenvalues_of_the_hessian(target, variance):
+def test_curvatures_are_the_extreme_eigenvalues_of_the_hessian(
+    target: str, variance: float
+) -> None:
     """−∇s̃ is diagonal with 1/V − 1/σ²; the paper's L_t lies above its largest entry."""
     law, t = TARGETS[target], np.array([0.0, 1e-4, 0.05, 0.3, 1.0])
     vp = process(variance, 2.0)
@@ -190,7 +206,7 @@ def test_curvatures_are_the_extreme_eigenvalues_of_the_hessian(target, variance)
 @pytest.mark.parametrize("stop", [0.0, 0.2])
 @pytest.mark.parametrize("variance", [0.5, 1.0, 4.0])
 @pytest.mark.parametrize("target", TARGETS)
-def test_terms_match_quadrature(target, variance, stop):
+def test_terms_match_quadrature(target: str, variance: float, stop: float) -> None:
     """∫ C_t and each J_k by adaptive quadrature of the pointwise functions."""
     law, vp = TARGETS[target], process(variance, -3.0)
     times = uniform(1.0, 10)[: 11 - int(10 * stop)]
@@ -200,7 +216,7 @@ def test_terms_match_quadrature(target, variance, stop):
     clock = VPProcess(ConstantSchedule(float(integral(1.0)), 1.0), variance)
     levels = integral(times) - base
 
-    def integrate(function, start, end):
+    def integrate(function: Callable[..., npt.ArrayLike], start: float, end: float) -> float:
         value, _ = quad(lambda b: float(function(clock, data, b)), start, end, epsabs=1e-13)
         return value
 
@@ -223,7 +239,9 @@ def test_terms_match_quadrature(target, variance, stop):
 @pytest.mark.parametrize("grid", [uniform, quadratic])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("target", TARGETS)
-def test_regularity_bounds_the_change_of_the_score_within_a_step(target, schedule, grid):
+def test_regularity_bounds_the_change_of_the_score_within_a_step(
+    target: str, schedule: str, grid: Callable[[float, int], Array]
+) -> None:
     """|s̃(t, x) − s̃(τ_k, x)| ≤ M h (1 + |x|), by brute force."""
     law, variance = TARGETS[target], 1.0
     vp = VPProcess(SCHEDULES[schedule](variance), variance)
@@ -238,7 +256,7 @@ def test_regularity_bounds_the_change_of_the_score_within_a_step(target, schedul
         assert max(turn, shift) <= found * (1 + 1e-9)
 
 
-def test_the_time_constant_is_a_derivative_in_the_limit():
+def test_the_time_constant_is_a_derivative_in_the_limit() -> None:
     """M → max |∂s̃/∂t|, its slopes and its constant part, as h → 0."""
     vp, t = process(0.7, 3.0), np.linspace(0, 1, 20_001)
     for law in (TARGETS["isotropic"], TARGETS["correlated"], TARGETS["slides"]):
@@ -253,7 +271,7 @@ def test_the_time_constant_is_a_derivative_in_the_limit():
         )
 
 
-def test_the_score_error_is_a_supremum():
+def test_the_score_error_is_a_supremum() -> None:
     vp, law = process(a=2.0, variance=1.5), TARGETS["isotropic"]
     mse = np.array([[0.04, 0.25, 0.01], [0.0, 0.09, 0.16]])
     terms = bounds.gaussian_w2_bound(
@@ -266,7 +284,7 @@ def test_the_score_error_is_a_supremum():
     np.testing.assert_allclose(terms.total_forward - terms.total, [10.0, 12.0])
 
 
-def test_many_steps_leave_the_mixing_term():
+def test_many_steps_leave_the_mixing_term() -> None:
     """It bounds the limit of the backward process, which starts at π_∞."""
     vp, law = process(a=2.0, variance=1.5), TARGETS["isotropic"]
     fine, finer = (without_score_error(vp, law, uniform(1.0, n)) for n in (2_000, 200_000))
@@ -276,7 +294,7 @@ def test_many_steps_leave_the_mixing_term():
 
 
 @pytest.mark.parametrize("target", ["isotropic", "slides", "blocks", "correlated"])
-def test_discretization_falls_with_n(target):
+def test_discretization_falls_with_n(target: str) -> None:
     """At rate h^½ for the terms of the frozen state, h for the score's regularity."""
     vp, law = process(4.0, 3.0), TARGETS[target]
     terms = [without_score_error(vp, law, uniform(1.0, n)) for n in (50, 800, 12_800, 51_200)]
@@ -287,7 +305,7 @@ def test_discretization_falls_with_n(target):
         assert order == pytest.approx(1.0 if "time" in name else 0.5, abs=0.1), name
 
 
-def test_stationary_data_lose_nothing_but_the_score():
+def test_stationary_data_lose_nothing_but_the_score() -> None:
     """N(0, σ²I) is the start: with the sharp L_t every other term vanishes."""
     vp, law = process(2.0), diagonal(*[2.0] * 4)
     terms = bound(vp, law, uniform(1.0, 7), scores.biased(vp, law, 0.1))
@@ -297,7 +315,7 @@ def test_stationary_data_lose_nothing_but_the_score():
 
 
 @pytest.mark.parametrize("largest", [1.0, 2.0, 4.0, 15.5, 300.0])
-def test_expansion_is_the_largest_growth_of_an_error(largest):
+def test_expansion_is_the_largest_growth_of_an_error(largest: float) -> None:
     """exp ∫(−C_t − 1/(2σ²))₊ dB from any time to 0, by a dense grid of times."""
     vp, law = process(a=-3.0), diagonal(0.2, largest)
     t = np.linspace(0, 1, 200_001)
@@ -310,7 +328,7 @@ def test_expansion_is_the_largest_growth_of_an_error(largest):
     assert found == pytest.approx(grown * max(1.0, last), rel=1e-6)
 
 
-def test_steep_schedules_and_tiny_variances_do_not_overflow():
+def test_steep_schedules_and_tiny_variances_do_not_overflow() -> None:
     for a, sigma in [(-10.0, 0.45), (-700.0, 0.05), (700.0, 3.0)]:
         vp = process(sigma**2, a)
         for law in TARGETS.values():
@@ -319,7 +337,7 @@ def test_steep_schedules_and_tiny_variances_do_not_overflow():
             assert terms.mixing >= 0
 
 
-def test_early_stopping_bounds_the_law_at_the_last_time():
+def test_early_stopping_bounds_the_law_at_the_last_time() -> None:
     """A grid that ends at τ_N is that of the data p_{τ_N}, whatever led there."""
     times = uniform(1.0, 50)[:-5]
     for law in TARGETS.values():
@@ -336,7 +354,7 @@ def test_early_stopping_bounds_the_law_at_the_last_time():
         )
 
 
-def test_an_unknown_error_leaves_its_term_alone_unknown():
+def test_an_unknown_error_leaves_its_term_alone_unknown() -> None:
     vp, law, times = process(), TARGETS["isotropic"], uniform(1.0, 3)
     terms = bounds.gaussian_w2_bound(
         vp, law, times, score_mse_generated=[0.1, np.nan, 0.2], score_mse_forward=np.ones(3)
@@ -354,7 +372,7 @@ def test_an_unknown_error_leaves_its_term_alone_unknown():
         (np.zeros(3), np.zeros((3, 1)), r"score_mse_forward has shape \(3, 1\)"),
     ],
 )
-def test_shapes_that_disagree_are_named(generated, forward, message):
+def test_shapes_that_disagree_are_named(generated: Array, forward: Array, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         bounds.gaussian_w2_bound(
             process(), TARGETS["isotropic"], uniform(1.0, 3),
@@ -362,11 +380,11 @@ def test_shapes_that_disagree_are_named(generated, forward, message):
         )  # fmt: skip
 
 
-def slides_bound(law, a):
+def slides_bound(law: Gaussian, a: float) -> Array:
     return without_score_error(process(1.0, a), law, uniform(1.0, 500)).total
 
 
-def test_the_slides_isotropic_bound_is_ours_and_a_network_error():
+def test_the_slides_isotropic_bound_is_ours_and_a_network_error() -> None:
     """Theirs less ours is 20 ε, ε = 0.28 to 0.80, least at a = 4, where both are least."""
     a, plotted = np.array(CURVES["iso_w2_bound"]).T
     law = targets.isotropic(50, 1.0, 0.5).law
@@ -377,14 +395,14 @@ def test_the_slides_isotropic_bound_is_ours_and_a_network_error():
     assert np.corrcoef(ours, plotted)[0, 1] > 0.998
 
 
-def rescaled_correlated():
+def rescaled_correlated() -> tuple[Gaussian, float]:
     """N(0, Σ/(2λ_max)), and the factor √(2λ_max) back to the original coordinates."""
     law = targets.correlated(50, 1.0, 1.0).law
     factor = 2 * law.eigenvalues.max()
     return Gaussian(np.zeros(50), law.eigenvalues / factor, law.basis), np.sqrt(factor)
 
 
-def test_the_slides_correlated_bound_is_that_of_rescaled_data():
+def test_the_slides_correlated_bound_is_that_of_rescaled_data() -> None:
     """Centred and divided by √(2λ_max): ours without the score's error is 85 to 97 % of
     theirs, which leaves ε between 10 and 15; in the original coordinates it is 1 %."""
     a, plotted = np.array(CURVES["corr_w2_bound"]).T
@@ -398,7 +416,7 @@ def test_the_slides_correlated_bound_is_that_of_rescaled_data():
     assert np.all(plain < 0.011 * plotted)
 
 
-def test_the_slides_correlated_distances_are_those_of_rescaled_data():
+def test_the_slides_correlated_distances_are_those_of_rescaled_data() -> None:
     """Their exact-score curve, flat in a, is the plug-in estimator on 10⁴ draws mapped back;
     unscaled data would be at W₂ > 4 for a = 10, as they start far from π_∞."""
     n, times = 10_000, uniform(1.0, 500)
@@ -420,7 +438,7 @@ def test_the_slides_correlated_distances_are_those_of_rescaled_data():
 
 
 @pytest.mark.parametrize("error", [0.0, 0.1])
-def test_the_unclipped_cosine_has_infinite_terms_and_no_nan(error):
+def test_the_unclipped_cosine_has_infinite_terms_and_no_nan(error: float) -> None:
     """sup β = ∞; without an error of the score E_score is 0 all the same."""
     vp = VPProcess(CosineSchedule(1.0, 1.0, 0.008, np.inf), 1.0)
     law, mse = Gaussian.diagonal([0.5, 0.0], [0.5, 0.7]), np.full(5, error)
@@ -434,7 +452,7 @@ def test_the_unclipped_cosine_has_infinite_terms_and_no_nan(error):
     assert terms.mixing == 0
 
 
-def test_a_law_that_overflowed_has_no_w2_bound():
+def test_a_law_that_overflowed_has_no_w2_bound() -> None:
     vp, lost = VPProcess(ConstantSchedule(1.0, 1.0), 1.0), Gaussian.diagonal([0.0], [np.inf])
     zero = np.zeros(3)
     with pytest.raises(ValueError, match="law: mean and eigenvalues must be finite"):
@@ -447,7 +465,9 @@ def test_a_law_that_overflowed_has_no_w2_bound():
     "curvature",
     [bounds.contraction, bounds.lipschitz_paper, bounds.lipschitz_safe, bounds.lipschitz_sharp],
 )
-def test_the_modified_score_needs_a_stationary_law(curvature):
+def test_the_modified_score_needs_a_stationary_law(
+    curvature: Callable[[Process, Gaussian, float], Array],
+) -> None:
     ve = VEProcess(ConstantSchedule(1.0, 1.0))
     with pytest.raises(ValueError, match=r"process = .*must have a stationary law"):
         curvature(ve, Gaussian.diagonal([0.0], [1.0]), 0.5)
@@ -463,6 +483,8 @@ def test_the_modified_score_needs_a_stationary_law(curvature):
         (Gaussian(np.zeros((3, 2)), np.ones((3, 2)), np.eye(2)), 1.0, "safe", "law has batch"),
     ],
 )  # fmt: skip
-def test_an_objection_to_what_is_no_bound_is_refused(law, variance, total, message):
+def test_an_objection_to_what_is_no_bound_is_refused(
+    law: Gaussian | None, variance: float | str, total: str, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         bounds.w2_objection(law, variance, "exponential_integrator_modified", total)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 import xarray as xr
 
@@ -13,6 +16,8 @@ from sgm.schedules import BetaSchedule
 from sgm.timegrids import quadratic, uniform
 from tests.grids import synthetic_grid
 
+Array = npt.NDArray[np.float64]
+
 HORIZON = 2.0
 LAW = targets.heteroscedastic_slides(dimension=6, mean=1.0).law
 PROCESS = VPProcess(BetaSchedule(HORIZON, 3.0, beta_min=0.1, beta_max=20.0), 1.3)
@@ -21,7 +26,9 @@ PROCESS = VPProcess(BetaSchedule(HORIZON, 3.0, beta_min=0.1, beta_max=20.0), 1.3
 @pytest.mark.parametrize("grid", [uniform, quadratic])
 @pytest.mark.parametrize("sampler", ["euler_maruyama", "heun", "dpm_solver_2s"])
 @pytest.mark.parametrize("n_steps", [1, 2, 7, 40])
-def test_each_share_is_that_of_its_quarter(grid, sampler, n_steps) -> None:
+def test_each_share_is_that_of_its_quarter(
+    grid: Callable[[float, int], Array], sampler: str, n_steps: int
+) -> None:
     times = grid(HORIZON, n_steps)
     steps = getattr(samplers, sampler)(PROCESS, times)
     score = scores.scaled(PROCESS, LAW, eps=0.05)

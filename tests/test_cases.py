@@ -8,8 +8,10 @@ case that is neither checked nor named fails.
 import json
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from sgm import bounds, divergences, elbo, laws, samplers, scores, targets
@@ -17,10 +19,20 @@ from sgm.densities import Funnel, GaussianMixture
 from sgm.gaussian import Gaussian, kl_divergence, relative_fisher_information, wasserstein2
 from sgm.optimal_horizon import optimal_horizon
 from sgm.processes import VEProcess, VPProcess
-from sgm.schedules import BetaSchedule, CosineSchedule, GeometricSchedule, TruncatedSchedule
+from sgm.schedules import (
+    BetaSchedule,
+    CosineSchedule,
+    GeometricSchedule,
+    NoiseSchedule,
+    TruncatedSchedule,
+)
 from sgm.timegrids import uniform
 
+Array = npt.NDArray[np.float64]
+
 DATA = Path(__file__).parent / "data"
+Found = dict[str, Any]  # numbers, or arrays of them, as the case names them
+
 CASES = json.loads((DATA / "cases.json").read_text())["cases"]
 CURVES = json.loads((DATA / "slides-figures.json").read_text())["curves"]
 
@@ -42,28 +54,29 @@ SCHEMES = {
 KINDS = {"scale": scores.scaled, "bias": scores.biased, "plugin": scores.plugin}
 
 
-def schedule_of(inputs):
+def schedule_of(inputs: dict[str, Any]) -> NoiseSchedule:
     if inputs["schedule"] == "cosine":
         clip = inputs.get("clip", np.inf)
         return CosineSchedule(inputs["T"], inputs["s2"], inputs["s"], clip)
     return BetaSchedule(inputs["T"], inputs["a"], inputs["bmin"], inputs["bmax"])
 
 
-def process_of(inputs):
+def process_of(inputs: dict[str, Any]) -> VPProcess:
     return VPProcess(schedule_of(inputs), inputs["s2"])
 
 
-def law_of(inputs):
+def law_of(inputs: dict[str, Any]) -> Gaussian:
     match inputs.get("target"):
         case "iso":
-            return targets.isotropic(inputs["d"], 1.0, 0.5).law
+            return targets.isotropic(inputs["d"], 1.0, 0.5).law  # type: ignore[return-value]
         case "corr":
-            return targets.correlated(inputs["d"], 1.0, 1.0).law
+            return targets.correlated(inputs["d"], 1.0, 1.0).law  # type: ignore[return-value]
         case None:
             return Gaussian.diagonal(inputs["mu"], inputs["Sigma_diag"])
+    raise AssertionError(inputs["target"])
 
 
-def distances(law, output):
+def distances(law: Gaussian, output: Gaussian) -> Found:
     return {
         "mean": output.mean,
         "var": output.eigenvalues,
@@ -73,7 +86,7 @@ def distances(law, output):
     }
 
 
-def check_schedule(inputs):
+def check_schedule(inputs: dict[str, Any]) -> Found:
     if "smin" in inputs:
         process = VEProcess(GeometricSchedule(1.0, inputs["smin"], inputs["smax"]))
         t = inputs["t"]
@@ -90,7 +103,7 @@ def check_schedule(inputs):
     return found
 
 
-def check_marginal(inputs):
+def check_marginal(inputs: dict[str, Any]) -> Found:
     process, t = process_of(inputs), inputs["t"]
     found = {"m": process.mean_scale(t), "v": process.kernel_variance(t)}
     if "x" in inputs:
@@ -100,7 +113,7 @@ def check_marginal(inputs):
     return found
 
 
-def check_target(inputs):
+def check_target(inputs: dict[str, Any]) -> Found:
     if "target" not in inputs:
         matrices = [targets.correlation_matrix(d, offset=0) for d in inputs["d"]]
         return {"lam_min": [np.linalg.eigvalsh(matrix)[0] for matrix in matrices]}
@@ -117,7 +130,7 @@ def check_target(inputs):
     }
 
 
-def check_sampler(inputs):
+def check_sampler(inputs: dict[str, Any]) -> Found:
     process, law = process_of(inputs), law_of(inputs)
     if "kind" in inputs:
         limits = {"sde": laws.reverse_sde_limit, "ode": laws.probability_flow_limit}
@@ -131,7 +144,7 @@ def check_sampler(inputs):
     return distances(law, output)
 
 
-def check_perturbed(inputs):
+def check_perturbed(inputs: dict[str, Any]) -> Found:
     process, law = process_of(inputs), law_of(inputs)
     times = uniform(inputs["T"], inputs["N"])
     if "kind" in inputs:
@@ -147,7 +160,7 @@ def check_perturbed(inputs):
     return distances(law, output) | {"E2": bound.score_error}
 
 
-def girsanov_score(process, law, times):
+def girsanov_score(process: VPProcess, law: Gaussian, times: Array) -> float:
     """G of the integrator that freezes s instead of s̃, from the joint law of (X_k, X_τ)."""
     s2, lam = process.variance, law.eigenvalues
     nodes, weights = np.polynomial.legendre.leggauss(20)
@@ -162,7 +175,7 @@ def girsanov_score(process, law, times):
     return total
 
 
-def check_kl_bound(inputs):
+def check_kl_bound(inputs: dict[str, Any]) -> Found:
     process, law = process_of(inputs), law_of(inputs)
     if "kind" in inputs:  # the losses at one time
         score = KINDS[inputs["kind"]](process, law, inputs["eps"])
@@ -187,7 +200,7 @@ def check_kl_bound(inputs):
     }
 
 
-def check_w2_bound(inputs):
+def check_w2_bound(inputs: dict[str, Any]) -> Found:
     process = process_of(inputs)
     if "lam_min" in inputs:  # the constants at one time
         law = Gaussian.diagonal([0.0, 0.0], [inputs["lam_min"], inputs["lam_max"]])
@@ -220,13 +233,13 @@ def check_w2_bound(inputs):
     }
 
 
-def check_mixture(inputs):
+def check_mixture(inputs: dict[str, Any]) -> Found:
     law = GaussianMixture(inputs["w"], inputs["means"], inputs["vars"])
     noised = inputs["x"], inputs["m"], inputs["v"]
     return {"logp": law.log_density(*noised), "score": law.score(*noised)}
 
 
-def check_funnel(inputs):
+def check_funnel(inputs: dict[str, Any]) -> Found:
     if "x" not in inputs:
         law = Funnel(inputs["d"], inputs["a"], inputs["b"])
         s2 = inputs["s2"]
@@ -241,7 +254,7 @@ def check_funnel(inputs):
     }
 
 
-def check_elbo(inputs):
+def check_elbo(inputs: dict[str, Any]) -> Found:
     law = GaussianMixture([0.3, 0.7], [[1.0], [3.0]], [[0.01], [0.25]])
     whole = VPProcess(BetaSchedule(1.0, 0.0, inputs["b0"], inputs["b1"]), 1.0)
     if "e" in inputs:
@@ -267,7 +280,7 @@ def check_elbo(inputs):
     return found
 
 
-def check_finite(inputs):
+def check_finite(inputs: dict[str, Any]) -> Found:
     n = inputs["n"]
     if "mean_n" not in inputs:
         d, nu = inputs["d"], n - 1
@@ -304,7 +317,7 @@ CHECKERS = {
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['id']}-{case['topic']}")
-def test_case(case):
+def test_case(case: dict[str, Any]) -> None:
     if case["id"] in LATER:
         pytest.skip(LATER[case["id"]])
     found = CHECKERS[case["topic"]](case["inputs"])
@@ -313,7 +326,7 @@ def test_case(case):
         np.testing.assert_allclose(found[name], expected, rtol=case["rtol"], err_msg=name)
 
 
-def test_later_names_existing_cases():
+def test_later_names_existing_cases() -> None:
     assert set(LATER) <= {case["id"] for case in CASES}
 
 
@@ -324,7 +337,7 @@ def test_later_names_existing_cases():
         ("corr_kl_exact", targets.correlated(50, 1.0, 1.0).law),
     ],
 )
-def test_the_slides_exact_score_curves_are_the_plugin_estimator(curve, law):
+def test_the_slides_exact_score_curves_are_the_plugin_estimator(curve: str, law: Gaussian) -> None:
     """One run of 10⁴ draws a point, by the authors' "Euler": within 4.5 standard deviations."""
     n, times = 10_000, uniform(1.0, 500)
     for a, plotted in CURVES[curve]:

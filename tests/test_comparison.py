@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -255,7 +257,9 @@ def test_every_divergence_of_every_setting_has_its_rows() -> None:
         ),
     ],
 )
-def test_a_study_with_nothing_to_compare_has_an_empty_table(options, why) -> None:
+def test_a_study_with_nothing_to_compare_has_an_empty_table(
+    options: dict[str, Any], why: str
+) -> None:
     grid = synthetic_grid(**options, constant=False)
     assert comparison.comparison_table(grid).empty
     assert comparison.comparison_text(grid).startswith(f"Nothing to compare: {why}")

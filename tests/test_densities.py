@@ -1,8 +1,10 @@
 """Laws against finite differences, brute-force quadrature, Monte Carlo and closed forms."""
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,11 +12,13 @@ from scipy.integrate import quad
 from scipy.special import log_ndtr, ndtr
 from scipy.stats import norm
 
-from sgm.densities import Affine, Funnel, GaussianMixture, Product
+from sgm.densities import Affine, Funnel, GaussianMixture, Law, Product
 from sgm.densities.quadrature import DecayCurve, gaussian_panels
 from sgm.gaussian import Gaussian
 from sgm.processes import VPProcess
 from sgm.schedules import BetaSchedule
+
+Array = npt.NDArray[np.float64]
 
 TWO_MODES = GaussianMixture([0.3, 0.7], [[1.0], [3.0]], [[0.01], [0.25]])
 PLANE = GaussianMixture(
@@ -41,26 +45,28 @@ every_law = pytest.mark.parametrize("law", LAWS.values(), ids=LAWS.keys())
 every_noise = pytest.mark.parametrize(("scale", "variance"), NOISES)
 
 
-def draw(law, scale, variance, n, seed=0):
+def draw(law: Law, scale: float, variance: float, n: int, seed: int = 0) -> Array:
     rng = np.random.default_rng(seed)
     return scale * law.sample(n, rng) + np.sqrt(variance) * rng.standard_normal((n, law.dimension))
 
 
-def assert_mean(value, draws, sigmas=4.5):
+def assert_mean(value: npt.ArrayLike, draws: npt.ArrayLike, sigmas: float = 4.5) -> None:
     """`value` is the expectation of which `draws` are independent draws."""
     error = np.std(draws, axis=0) / np.sqrt(len(draws))
     gap = np.abs(np.mean(draws, axis=0) - value)
     assert np.all(gap <= sigmas * error + 1e-12 * np.abs(value)), (gap / error).max()
 
 
-def log_normal(x, variance):
+def log_normal(x: Array, variance: float) -> Array:
     d = x.shape[-1]
     return -0.5 * (np.sum(x**2, axis=-1) / variance + d * np.log(2 * np.pi * variance))
 
 
 @every_law
 @every_noise
-def test_the_score_is_the_gradient_of_the_log_density(law, scale, variance):
+def test_the_score_is_the_gradient_of_the_log_density(
+    law: Law, scale: float, variance: float
+) -> None:
     x, h = draw(law, scale, variance, 40), 1e-5
     gradient = np.stack(
         [
@@ -75,7 +81,7 @@ def test_the_score_is_the_gradient_of_the_log_density(law, scale, variance):
 
 
 @every_law
-def test_noising_is_a_convolution(law):
+def test_noising_is_a_convolution(law: Law) -> None:
     """p_Y(y) = E N(y; m X, v)."""
     scale, variance = 0.8, 0.3
     x = law.sample(400_000, np.random.default_rng(1))
@@ -86,7 +92,7 @@ def test_noising_is_a_convolution(law):
 
 @pytest.mark.parametrize("law", [TWO_MODES, PLANE, Funnel(2)], ids=["1-D", "plane", "funnel"])
 @every_noise
-def test_densities_have_mass_one(law, scale, variance):
+def test_densities_have_mass_one(law: Law, scale: float, variance: float) -> None:
     step = 0.1 if law.dimension == 2 else 0.04
     axis = np.arange(-12, 12, step)
     mesh = np.stack(np.meshgrid(*[axis] * law.dimension, indexing="ij"), axis=-1)
@@ -96,7 +102,7 @@ def test_densities_have_mass_one(law, scale, variance):
 
 
 @every_law
-def test_moments_are_those_of_the_sample(law):
+def test_moments_are_those_of_the_sample(law: Law) -> None:
     x = law.sample(200_000, np.random.default_rng(2))
     assert_mean(law.mean, x)
     centered = x - law.mean
@@ -110,7 +116,9 @@ def test_moments_are_those_of_the_sample(law):
     ("scale", "variance"),
     [NOISES[1], *(pytest.param(*noise, marks=pytest.mark.slow) for noise in NOISES[::2])],
 )
-def test_informations_and_divergences_match_monte_carlo(law, scale, variance):
+def test_informations_and_divergences_match_monte_carlo(
+    law: Law, scale: float, variance: float
+) -> None:
     y = draw(law, scale, variance, 50_000)
     score, s2 = law.score(y, scale, variance), 1.7
     assert_mean(law.fisher_information(scale, variance), np.sum(score**2, axis=1))
@@ -121,7 +129,7 @@ def test_informations_and_divergences_match_monte_carlo(law, scale, variance):
 
 
 @every_law
-def test_de_bruijn(law):
+def test_de_bruijn(law: Law) -> None:
     """dKL(p_γ ‖ φ)/dγ = d/(2s) − J/2: the noise adds its second moment, and entropy."""
     for noise in (0.01, 0.4, 30.0):
         h = 1e-4 * noise
@@ -131,7 +139,7 @@ def test_de_bruijn(law):
 
 
 @every_law
-def test_a_noise_a_row_equals_one_noise_at_a_time(law):
+def test_a_noise_a_row_equals_one_noise_at_a_time(law: Law) -> None:
     scale, variance = np.array([1.0, 0.5, 0.9]), np.array([0.0, 2.0, 1e-4])
     x = law.sample(3, np.random.default_rng(3))
     for function in (law.log_density, law.score):
@@ -149,7 +157,7 @@ def test_a_noise_a_row_equals_one_noise_at_a_time(law):
 
 
 @every_law
-def test_pure_noise_is_gaussian(law):
+def test_pure_noise_is_gaussian(law: Law) -> None:
     x = np.random.default_rng(4).standard_normal((5, law.dimension))
     np.testing.assert_allclose(law.score(x, 0.0, 2.0), -x / 2, rtol=1e-12)
     np.testing.assert_allclose(law.log_density(x, 0.0, 2.0), log_normal(x, 2.0), rtol=1e-12)
@@ -159,18 +167,18 @@ def test_pure_noise_is_gaussian(law):
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.05, 2.0])
-def test_one_dimensional_divergences_match_adaptive_quadrature(noise):
+def test_one_dimensional_divergences_match_adaptive_quadrature(noise: float) -> None:
     law, var = TWO_MODES, float(TWO_MODES.covariance[0, 0]) + noise
 
-    def integral(function):
+    def integral(function: Callable[[float], float]) -> float:
         width = 12 * np.sqrt(0.25 + noise)
         edges = np.linspace(1 - width, 3 + width, 60)
         return sum(quad(function, a, b, epsabs=1e-14)[0] for a, b in pairwise(edges))
 
-    def log_p(y):
+    def log_p(y: float) -> float:
         return float(law.log_density([y], 1.0, noise))
 
-    def squared_score(y):
+    def squared_score(y: float) -> float:
         return float(law.score([y], 1.0, noise)[0] ** 2)
 
     information = integral(lambda y: np.exp(log_p(y)) * squared_score(y))
@@ -179,7 +187,7 @@ def test_one_dimensional_divergences_match_adaptive_quadrature(noise):
     assert law.negentropy(noise) == pytest.approx(gap, rel=1e-9)
 
 
-def test_the_toy_mixture_of_the_elbo():
+def test_the_toy_mixture_of_the_elbo() -> None:
     """Cross-checks of case 77: E log p and KL(p_T ‖ N(0, 1)) of the noised mixture."""
     process = VPProcess(BetaSchedule(0.6, 0.0, 0.1, 12.04), 1.0)
     m, v = float(process.mean_scale(0.6)), float(process.kernel_variance(0.6))
@@ -189,7 +197,7 @@ def test_the_toy_mixture_of_the_elbo():
 
 
 @pytest.mark.parametrize("noise", [0.3, 2.0])
-def test_funnel_divergences_match_brute_force(noise):
+def test_funnel_divergences_match_brute_force(noise: float) -> None:
     """d = 2: p|∇log p|² and p log(p/g) on a plain grid, by the pointwise density and score."""
     law = Funnel(2)
     # heavy tails in x₂ = sinh u
@@ -206,7 +214,7 @@ def test_funnel_divergences_match_brute_force(noise):
 @pytest.mark.parametrize(
     ("d", "a", "b"), [(2, 1.0, 0.5), (50, 1.0, 0.5), (5, 1.5, 0.5), (7, 0.4, 1.3)]
 )
-def test_the_funnel_itself_has_closed_forms(d, a, b):
+def test_the_funnel_itself_has_closed_forms(d: int, a: float, b: float) -> None:
     law, s2, tilt = Funnel(d, a, b), 2.0, np.exp(2 * a**2 * b**2)
     second = a**2 + (d - 1) * tilt
     kl = d / 2 * (np.log(s2) - 1) - np.log(a) + second / (2 * s2)
@@ -222,14 +230,14 @@ def test_the_funnel_itself_has_closed_forms(d, a, b):
     [TWO_MODES, COMB, PLANE, Funnel(2), Funnel(50)],
     ids=["two", "comb", "plane", "f2", "f50"],
 )
-def test_curves_agree_with_quadrature_between_their_nodes(law):
+def test_curves_agree_with_quadrature_between_their_nodes(law: Law) -> None:
     top = 1e4 * law.principal_variances[-1]
     for noise in np.geomspace(1e-5, 0.99 * top, 9):
         assert law.excess_information(noise) == pytest.approx(law._excess_at(noise), rel=1e-8)
 
 
 @pytest.mark.parametrize("noise", [1e4, 1e7])
-def test_tiny_divergences_keep_their_digits(noise):
+def test_tiny_divergences_keep_their_digits(noise: float) -> None:
     """Edgeworth: N ~ κ₃²/(12 V³), the skewness of a sum that forgets its law."""
     w, mu, var = TWO_MODES.weights, TWO_MODES.means[:, 0], TWO_MODES.variances[:, 0]
     shift = mu - w @ mu
@@ -239,7 +247,7 @@ def test_tiny_divergences_keep_their_digits(noise):
     assert TWO_MODES.excess_information(noise) == pytest.approx(third**2 / (2 * total**4), rel=2e-3)
 
 
-def test_products_add_up():
+def test_products_add_up() -> None:
     comb = GaussianMixture([0.3, 0.2, 0.5], [[-1.0], [0.0], [1.5]], [[0.1], [0.2], [0.1]])
     rest = Gaussian.diagonal(np.zeros(3), np.full(3, 0.1))
     law = Product((comb, comb, rest))
@@ -266,7 +274,7 @@ def test_products_add_up():
     ("first", "radius"),
     [(0.3, 7.0), (-2.0, 7.0), (2.5, 1e-3), (-3.0, 0.0), (0.0, 40.0), (4.0, 60.0), (-6.0, 0.4)],
 )
-def test_funnel_scores_at_hard_points(first, radius, v):
+def test_funnel_scores_at_hard_points(first: float, radius: float, v: float) -> None:
     """Against the trapezoidal rule with 10⁶ nodes in z, and the first component in the form
     −(x₁ − m E z)/v: d = 50, typical points, and points in conflict with each other."""
     law, m, n = Funnel(50), np.sqrt(1 - v / 1.01), 49
@@ -291,7 +299,7 @@ def test_funnel_scores_at_hard_points(first, radius, v):
     assert score[0] == pytest.approx(-drift, rel=1e-6, abs=1e-6 * (1 + np.sqrt(1 / v)) * 1e-4)
 
 
-def test_the_funnel_itself():
+def test_the_funnel_itself() -> None:
     law = Funnel(4, 1.5, 0.7)
     x = law.sample(20, np.random.default_rng(0))
     precision = np.exp(-1.4 * x[:, :1])
@@ -313,7 +321,9 @@ def test_the_funnel_itself():
     st.floats(0.05, 1.0),
 )
 @settings(max_examples=200, deadline=None)
-def test_funnel_scores_are_finite_and_pull_inwards_everywhere(first, radius, v, n, m):
+def test_funnel_scores_are_finite_and_pull_inwards_everywhere(
+    first: float, radius: float, v: float, n: int, m: float
+) -> None:
     law = Funnel(n + 1)
     x = np.array([first, *[radius / np.sqrt(n)] * n])
     score = law.score(x, m, v)
@@ -324,7 +334,7 @@ def test_funnel_scores_are_finite_and_pull_inwards_everywhere(first, radius, v, 
     assert np.all(np.abs(score[1:]) <= np.abs(x[1:]) / v * (1 + 1e-12))
 
 
-def test_marginals():
+def test_marginals() -> None:
     rng = np.random.default_rng(0)
     for law, chosen in [
         (TILTED, [1, 0]),
@@ -346,7 +356,7 @@ def test_marginals():
 
 
 @every_law
-def test_partitions_have_the_stated_probabilities(law):
+def test_partitions_have_the_stated_probabilities(law: Law) -> None:
     part, n = law.partition(), 100_000
     labels = part.label(law.sample(n, np.random.default_rng(5)))
     p = part.probabilities
@@ -358,7 +368,7 @@ def test_partitions_have_the_stated_probabilities(law):
     assert np.all(np.abs(counts - n * p) <= 4.5 * error + 5)
 
 
-def test_partitions_of_known_probabilities():
+def test_partitions_of_known_probabilities() -> None:
     # equal variances: the cut is where w₁ N₁ = w₂ N₂
     law = GaussianMixture([0.3, 0.7], [[-1.0], [1.0]], [[0.5], [0.5]])
     cut = 0.25 * np.log(0.3 / 0.7)
@@ -380,7 +390,7 @@ def test_partitions_of_known_probabilities():
     assert set(law.partition().label(np.zeros((3, 1)))) == {0}
 
 
-def test_partitions_of_products_and_images():
+def test_partitions_of_products_and_images() -> None:
     part = GRID.partition()
     assert part.name == "modes"
     np.testing.assert_allclose(part.probabilities, 0.04, rtol=1e-12)
@@ -398,7 +408,7 @@ def test_partitions_of_products_and_images():
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.7, 1e9])
-def test_gaussians_in_disguise_have_no_excess(noise):
+def test_gaussians_in_disguise_have_no_excess(noise: float) -> None:
     for law in (
         Funnel(1, 2.0),
         GaussianMixture([0.5, 0.5], np.ones((2, 3)), np.full((2, 3), 2.0)),
@@ -408,7 +418,7 @@ def test_gaussians_in_disguise_have_no_excess(noise):
         assert law.negentropy(np.full(3, noise)).tolist() == [0.0] * 3
 
 
-def test_a_decay_curve_of_closed_form():
+def test_a_decay_curve_of_closed_form() -> None:
     curve = DecayCurve.fit(lambda noise: (2 + noise) ** -3, 0.5, 1e4)
     noise = np.array([0.0, 1e-9, 0.3, 50.0, 1e4, 1e7])
     np.testing.assert_allclose(curve(noise[:5]), (2 + noise[:5]) ** -3, rtol=1e-8)
@@ -420,7 +430,7 @@ def test_a_decay_curve_of_closed_form():
         DecayCurve.fit(lambda noise: 1.0 + (noise > 3), 0.5, 1e4)
 
 
-def test_panels_integrate_bumps_of_any_scale():
+def test_panels_integrate_bumps_of_any_scale() -> None:
     means, stds = np.array([0.0, 0.1, 7.0]), np.array([1.0, 1e-3, 0.2])
     nodes, weights = gaussian_panels(means, stds)
     for mean, std in zip(means, stds, strict=True):
@@ -454,12 +464,12 @@ def test_panels_integrate_bumps_of_any_scale():
         (lambda: LAWS["product"].marginal([1, 0, 2]), "must not interleave"),
     ],
 )
-def test_values_out_of_range_are_named(build, message):
+def test_values_out_of_range_are_named(build: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
 
 
-def _solid():
+def _solid() -> GaussianMixture:
     return GaussianMixture([0.5, 0.5], np.eye(2, 3), np.ones((2, 3)))
 
 
@@ -471,7 +481,7 @@ def test_what_is_not_known_of_a_mixture_in_space_is_nan() -> None:
     assert np.isfinite(law.score(np.zeros(3), 0.5, 0.1)).all()
 
 
-def _by_brute_force(law, x, m, v):
+def _by_brute_force(law: Funnel, x: Array, m: float, v: float) -> tuple[float, float, float]:
     """log p, ∂₁log p and E[1/q] by the trapezoidal rule with 4·10⁵ nodes in z."""
     n, a, b = law.dimension - 1, law.spread, law.slope
     rho, total = np.sum(x[1:] ** 2), m**2 * a**2 + v
@@ -492,7 +502,7 @@ def _by_brute_force(law, x, m, v):
 @pytest.mark.parametrize(
     ("d", "a", "b"), [(2, 3.0, 0.5), (50, 3.0, 0.5), (2, 3.0, 1.0), (10, 2.0, 2.0), (400, 1.0, 1.0)]
 )
-def test_steep_funnels_have_posteriors_of_two_scales(d, a, b):
+def test_steep_funnels_have_posteriors_of_two_scales(d: int, a: float, b: float) -> None:
     """Neal's own funnel has a = 3: nodes as wide as the prior miss the narrow mode."""
     law, rng = Funnel(d, a, b), np.random.default_rng(d)
     for v in (1e-4, 0.03, 0.5, 0.99):
@@ -508,17 +518,17 @@ def test_steep_funnels_have_posteriors_of_two_scales(d, a, b):
             np.testing.assert_allclose(score[1:], -x[1:] * precision, rtol=1e-7)
 
 
-def test_a_steep_funnel_at_one_point():
+def test_a_steep_funnel_at_one_point() -> None:
     score = Funnel(2, 3.0, 1.0).score([[0.0, 5.6]], np.exp(-2.355), -np.expm1(-4.71))
     np.testing.assert_allclose(score, [[0.399029709, -0.293892349]], rtol=1e-7)
 
 
 @pytest.mark.parametrize(("d", "a", "b"), [(2, 3.0, 0.5), (3, 1.0, 1.5)])
-def test_the_negentropy_of_steep_funnels_is_the_closed_form(d, a, b):
+def test_the_negentropy_of_steep_funnels_is_the_closed_form(d: int, a: float, b: float) -> None:
     assert Funnel(d, a, b).negentropy(0.0) == pytest.approx((d - 1) * (a * b) ** 2, rel=1e-6)
 
 
-def test_what_is_not_resolved_of_a_funnel_is_refused(monkeypatch):
+def test_what_is_not_resolved_of_a_funnel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from sgm.densities import posterior
 
     # next to a Gaussian the excess is below rounding errors
@@ -533,7 +543,7 @@ def test_what_is_not_resolved_of_a_funnel_is_refused(monkeypatch):
         Funnel(2, 5.0, 2.0)
 
 
-def test_rows_of_a_funnel_that_are_not_finite_stay_alone():
+def test_rows_of_a_funnel_that_are_not_finite_stay_alone() -> None:
     law, x = Funnel(3), np.ones((3, 3))
     x[1, 2], x[2, 0] = np.nan, np.inf
     found = law.score(x, 0.8, 0.3)
@@ -541,7 +551,7 @@ def test_rows_of_a_funnel_that_are_not_finite_stay_alone():
     assert not np.all(np.isfinite(found[1]))
 
 
-def test_a_funnel_s_rows_as_far_as_an_unstable_sampler_goes():
+def test_a_funnel_s_rows_as_far_as_an_unstable_sampler_goes() -> None:
     """Beyond all exponents of float64 the other coordinates' law no longer pulls inwards."""
     law, x = Funnel(50, 2.5, 2.9), np.full((2, 50), 1e5)
     x[:, 0] = 1e3, 9e5

@@ -1,21 +1,26 @@
 """MMD against its definition, its Fourier form and its closed form between Gaussians."""
 
+from collections.abc import Callable
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from sgm import divergences
 from sgm.divergences import kernels
 from sgm.gaussian import Gaussian
 
+Array = npt.NDArray[np.float64]
 
-def draws(n, d, seed, *, shift=0.0, scale=1.0):
+
+def draws(n: int, d: int, seed: int, *, shift: float = 0.0, scale: float = 1.0) -> Array:
     return shift + scale * np.random.default_rng(seed).standard_normal((n, d))
 
 
-def test_mmd_is_its_definition():
+def test_mmd_is_its_definition() -> None:
     x, y, bandwidth = draws(7, 3, 1), draws(5, 3, 2, shift=1.0), 0.8
 
-    def kernel(a, b):
+    def kernel(a: Array, b: Array) -> Array:
         return np.exp(-np.sum((a[:, None] - b) ** 2, axis=-1) / (2 * bandwidth**2))
 
     apart = [np.mean(kernel(a, a)[~np.eye(len(a), dtype=bool)]) for a in (x, y)]
@@ -24,7 +29,7 @@ def test_mmd_is_its_definition():
     assert divergences.mmd(y, x, bandwidth) == pytest.approx(expected, rel=1e-12)
 
 
-def test_mmd_depends_on_neither_chunks_nor_origin(monkeypatch):
+def test_mmd_depends_on_neither_chunks_nor_origin(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = draws(70, 3, 1), draws(50, 3, 2, shift=0.5)
     expected = divergences.mmd(x, y, 1.5)
     assert divergences.mmd(x + 1e6, y + 1e6, 1.5) == pytest.approx(expected, rel=1e-8)
@@ -32,14 +37,14 @@ def test_mmd_depends_on_neither_chunks_nor_origin(monkeypatch):
     assert divergences.mmd(x, y, 1.5) == pytest.approx(expected, rel=1e-12)
 
 
-def pair(d):
+def pair(d: int) -> tuple[Gaussian, Gaussian]:
     half = np.random.default_rng(d).standard_normal((d, d)) / np.sqrt(d)
     p = Gaussian.diagonal(np.zeros(d), np.geomspace(0.5, 2, d))
     return p, Gaussian.from_covariance(np.full(d, 0.3), half @ half.T + 0.5 * np.eye(d))
 
 
 @pytest.mark.parametrize("bandwidth", [0.7, 1.0, 5.0])
-def test_gaussian_mmd_is_the_distance_of_characteristic_functions(bandwidth):
+def test_gaussian_mmd_is_the_distance_of_characteristic_functions(bandwidth: float) -> None:
     """E|φ_p(ω) − φ_q(ω)|², ω from N(0, I/h²), by trapezia in the plane."""
     p, q = pair(2)
     nodes = np.linspace(-9, 9, 301)
@@ -47,7 +52,7 @@ def test_gaussian_mmd_is_the_distance_of_characteristic_functions(bandwidth):
     omega = np.stack(np.meshgrid(nodes, nodes), axis=-1).reshape(-1, 2) / bandwidth
     mass = np.outer(weights, weights).ravel() / np.sum(weights) ** 2
 
-    def characteristic(law):
+    def characteristic(law: Gaussian) -> npt.NDArray[np.complex128]:
         quadratic = np.sum((omega @ law.covariance) * omega, axis=-1)
         return np.exp(1j * (omega @ law.mean) - quadratic / 2)
 
@@ -57,7 +62,7 @@ def test_gaussian_mmd_is_the_distance_of_characteristic_functions(bandwidth):
 
 
 @pytest.mark.parametrize("d", [2, 10, 50])
-def test_mmd_is_unbiased(d):
+def test_mmd_is_unbiased(d: int) -> None:
     p, q = pair(d)
     rng, replicates = np.random.default_rng(d), 200
     bandwidth = divergences.median_bandwidth(p.sample(500, rng))
@@ -74,7 +79,7 @@ def test_mmd_is_unbiased(d):
         assert (np.mean(values < 0) > 0.3) == (other is p)
 
 
-def test_median_bandwidth_is_the_median_distance():
+def test_median_bandwidth_is_the_median_distance() -> None:
     """|X − X′|² = 2 σ² χ²_d: median σ √(2 · 1.3863) in the plane."""
     x = draws(1000, 2, 0, shift=5.0, scale=3.0)
     # half a million dependent pairs of 1000 rows: 2 %
@@ -84,7 +89,7 @@ def test_median_bandwidth_is_the_median_distance():
 
 
 @pytest.mark.parametrize("lost", [np.nan, np.inf, 1e200])
-def test_lost_samples_are_infinitely_far(lost):
+def test_lost_samples_are_infinitely_far(lost: float) -> None:
     x, y = draws(20, 3, 1), draws(20, 3, 2)
     x[3, 1] = lost
     assert divergences.mmd(x, y, 1.0) == np.inf
@@ -113,12 +118,12 @@ def test_lost_samples_are_infinitely_far(lost):
         (lambda: divergences.median_bandwidth(np.full((4, 2), np.nan)), "sample must be finite"),
     ],
 )
-def test_values_out_of_range_are_named(call, message):
+def test_values_out_of_range_are_named(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
 
 
-def test_gaussian_mmd_of_a_law_that_overflowed_is_infinite():
+def test_gaussian_mmd_of_a_law_that_overflowed_is_infinite() -> None:
     law, lost = (
         Gaussian.diagonal(np.full(2, m), np.full(2, v)) for m, v in ((0, 1), (np.inf,) * 2)
     )

@@ -1,6 +1,9 @@
 """Likelihood-based divergences on laws whose value is known, and their floors by simulation."""
 
+from collections.abc import Callable
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 from scipy.stats import chi2, kstest, norm
 
@@ -8,15 +11,17 @@ from sgm import divergences
 from sgm.divergences import likelihood
 from sgm.gaussian import Gaussian, kl_divergence
 
+Array = npt.NDArray[np.float64]
 
-def log_density(law, x):
+
+def log_density(law: Gaussian, x: Array) -> Array:
     white = law.rotate(x - law.mean) / np.sqrt(law.eigenvalues)
     constant = np.sum(np.log(2 * np.pi * law.eigenvalues))
     return -(constant + np.sum(white**2, axis=-1)) / 2
 
 
 @pytest.mark.parametrize("d", [2, 10, 50])
-def test_cross_entropy_is_that_of_gaussians(d):
+def test_cross_entropy_is_that_of_gaussians(d: int) -> None:
     """H(q, p) = KL(q ‖ p) + H(q), and its standard error is the spread over samples."""
     p = Gaussian.diagonal(np.zeros(d), np.geomspace(0.5, 2, d))
     q = Gaussian.diagonal(np.full(d, 0.2), np.full(d, 1.1))
@@ -34,7 +39,7 @@ def test_cross_entropy_is_that_of_gaussians(d):
     assert np.sqrt(np.mean(errors**2)) == pytest.approx(spread, rel=0.16)
 
 
-def test_cross_entropy_rewards_a_collapse():
+def test_cross_entropy_rewards_a_collapse() -> None:
     """Documented: a sampler that keeps to the mode has less than the entropy."""
     p = Gaussian.diagonal([0.0, 0.0], [1.0, 1.0])
     result = divergences.cross_entropy(log_density(p, np.zeros((9, 2))))
@@ -44,7 +49,7 @@ def test_cross_entropy_rewards_a_collapse():
 
 
 @pytest.mark.parametrize("lost", [np.nan, -np.inf])
-def test_cross_entropy_of_a_lost_row_is_infinite(lost):
+def test_cross_entropy_of_a_lost_row_is_infinite(lost: float) -> None:
     result = divergences.cross_entropy([-1.0, lost, -2.0])
     assert result.value == np.inf
     assert np.isnan(result.standard_error)
@@ -53,14 +58,14 @@ def test_cross_entropy_of_a_lost_row_is_infinite(lost):
 CELLS = np.array([0.05, 0.1, 0.15, 0.3, 0.4])
 
 
-def test_partition_kl_of_counts_by_hand():
+def test_partition_kl_of_counts_by_hand() -> None:
     result = divergences.partition_kl([0, 2, 2, 2], [0.25, 0.25, 0.5])
     assert result.value == pytest.approx(0.75 * np.log(0.75 / 0.5), rel=1e-14)
     assert (result.floor, result.floor_sd) == (2 / 8, 2 / 8)
 
 
 @pytest.mark.parametrize("n", [200, 5000])
-def test_partition_kl_of_a_perfect_sampler_is_chi_squared(n):
+def test_partition_kl_of_a_perfect_sampler_is_chi_squared(n: int) -> None:
     rng, replicates = np.random.default_rng(n), 2000
     results = [
         divergences.partition_kl(rng.choice(5, size=n, p=CELLS), CELLS) for _ in range(replicates)
@@ -76,7 +81,7 @@ def test_partition_kl_of_a_perfect_sampler_is_chi_squared(n):
 
 
 @pytest.mark.parametrize("d", [2, 10, 50])
-def test_partition_kl_sees_a_known_shift(d):
+def test_partition_kl_sees_a_known_shift(d: int) -> None:
     """Twenty equiprobable bins of x₁, and a sampler that is off by .3 in every coordinate."""
     n, replicates, bins = 2000, 300, 20
     cuts = norm.ppf(np.arange(1, bins) / bins)
@@ -96,7 +101,7 @@ def test_partition_kl_sees_a_known_shift(d):
     assert np.mean(values) == pytest.approx(truth + bias, abs=4.5 * error + 0.02 * bias)
 
 
-def test_partition_kl_of_forbidden_cells_is_infinite():
+def test_partition_kl_of_forbidden_cells_is_infinite() -> None:
     certain = [0.5, 0.5, 0.0]
     assert divergences.partition_kl([0, 1, 1], certain).value < np.inf
     assert divergences.partition_kl([0, 1, 2], certain).value == np.inf
@@ -131,7 +136,7 @@ def test_partition_kl_of_forbidden_cells_is_infinite():
         (lambda: gap(generated=np.zeros(9)), r"generated has shape \(9,\)"),
     ],
 )
-def test_values_out_of_range_are_named(call, message):
+def test_values_out_of_range_are_named(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
 
@@ -139,12 +144,17 @@ def test_values_out_of_range_are_named(call, message):
 MODES = np.array([[-2.0, 0.0], [2.0, 0.0], [0.0, 2.0]])
 
 
-def mixture(n, seed, modes=MODES, width=0.3):
+def mixture(n: int, seed: int, modes: Array = MODES, width: float = 0.3) -> Array:
     rng = np.random.default_rng(seed)
     return modes[rng.integers(len(modes), size=n)] + width * rng.standard_normal((n, 2))
 
 
-def gap(generated=None, heldout=None, components=3, regularisation=1e-3):
+def gap(
+    generated: Array | None = None,
+    heldout: Array | None = None,
+    components: int = 3,
+    regularisation: float = 1e-3,
+) -> divergences.HeldoutGap:
     generated = mixture(200, 3) if generated is None else generated
     heldout = mixture(300, 2) if heldout is None else heldout
     return divergences.heldout_nll_gap(
@@ -156,13 +166,13 @@ def gap(generated=None, heldout=None, components=3, regularisation=1e-3):
     )
 
 
-def test_heldout_gap_of_a_perfect_sampler_is_within_its_noise():
+def test_heldout_gap_of_a_perfect_sampler_is_within_its_noise() -> None:
     result = gap(generated=mixture(400, 4))
     assert abs(result.value) < 4.5 * (result.standard_error + result.floor)
     assert 0 < result.floor < 0.1
 
 
-def test_heldout_gap_sees_what_moments_do_not():
+def test_heldout_gap_sees_what_moments_do_not() -> None:
     """A Gaussian with the mixture's own moments, and a lost mode with the right mean."""
     train = mixture(400, 1)
     rng = np.random.default_rng(5)
@@ -173,7 +183,7 @@ def test_heldout_gap_sees_what_moments_do_not():
         assert result.value > 5 * result.standard_error
 
 
-def test_heldout_gap_estimates_a_known_divergence():
+def test_heldout_gap_estimates_a_known_divergence() -> None:
     """One component, many rows: the gap tends to KL(data ‖ output) of Gaussian laws."""
     data, output = Gaussian.diagonal([0, 0], [1, 1]), Gaussian.diagonal([0.5, 0], [1, 2])
     rng = np.random.default_rng(0)
@@ -186,12 +196,12 @@ def test_heldout_gap_estimates_a_known_divergence():
     )
 
 
-def test_heldout_gap_is_blind_to_memorisation():
+def test_heldout_gap_is_blind_to_memorisation() -> None:
     """Documented: returning the training rows scores as well as the truth."""
     assert gap(generated=mixture(400, 1)).value == 0.0
 
 
-def test_heldout_gap_of_a_lost_sample_is_infinite():
+def test_heldout_gap_of_a_lost_sample_is_infinite() -> None:
     generated = mixture(200, 3)
     generated[0, 0] = np.nan
     result = gap(generated=generated)
@@ -199,7 +209,7 @@ def test_heldout_gap_of_a_lost_sample_is_infinite():
     assert np.isfinite(result.floor)
 
 
-def test_heldout_gap_fits_the_true_rows_once(monkeypatch):
+def test_heldout_gap_fits_the_true_rows_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seven of the eight fits are of true rows, which the samples of all schedules share."""
     fits, fit = [], likelihood._mixture_nll
     monkeypatch.setattr(likelihood, "_FITTED", {})

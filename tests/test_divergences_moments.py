@@ -1,6 +1,9 @@
 """Estimators of KL and W₂ from moments: exact expectations, by Monte Carlo with derived errors."""
 
+from collections.abc import Callable
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 from scipy.special import gammaln
 
@@ -21,7 +24,9 @@ PAIRS = {
 REPLICATES = 1500
 
 
-def replicate(sampled, n, seed=0, number=REPLICATES):
+def replicate(
+    sampled: Gaussian, n: int, seed: int = 0, number: int = REPLICATES
+) -> list[divergences.Moments]:
     """Moments of independent samples, all at once."""
     rng, d = np.random.default_rng(seed), sampled.dimension
     x = sampled.sample(number * n, rng).reshape(number, n, d)
@@ -32,32 +37,36 @@ def replicate(sampled, n, seed=0, number=REPLICATES):
 
 
 @pytest.fixture(scope="module")
-def replicates():
+def replicates() -> dict[str, list[divergences.Moments]]:
     return {name: replicate(sampled, n) for name, (_, sampled, n) in PAIRS.items()}
 
 
-def assert_mean(draws, expected):
+def assert_mean(draws: npt.ArrayLike, expected: float) -> None:
     draws = np.asarray(draws)
     error = draws.std(ddof=1) / np.sqrt(len(draws))
     assert draws.mean() == pytest.approx(expected, abs=4.5 * error)
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_plugin_kl_has_the_expected_mean(replicates, name):
+def test_plugin_kl_has_the_expected_mean(
+    replicates: dict[str, list[divergences.Moments]], name: str
+) -> None:
     law, sampled, n = PAIRS[name]
     estimates = [divergences.plugin_kl(law, moments) for moments in replicates[name]]
     assert_mean(estimates, divergences.plugin_kl_moments(law, sampled, n)[0])
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_unbiased_kl_is_unbiased(replicates, name):
+def test_unbiased_kl_is_unbiased(
+    replicates: dict[str, list[divergences.Moments]], name: str
+) -> None:
     law, sampled, _ = PAIRS[name]
     estimates = [divergences.unbiased_kl(law, moments) for moments in replicates[name]]
     assert_mean(estimates, float(kl_divergence(law, sampled)))
 
 
 @pytest.mark.parametrize("n", [12, 40])
-def test_floor_is_the_mean_and_deviation_of_a_perfect_sampler(n):
+def test_floor_is_the_mean_and_deviation_of_a_perfect_sampler(n: int) -> None:
     law = Gaussian.diagonal(np.zeros(2), np.ones(2))
     estimates = np.array([divergences.plugin_kl(law, m) for m in replicate(law, n, seed=3)])
     mean, sd = divergences.plugin_kl_floor(2, n)
@@ -70,20 +79,22 @@ def test_floor_is_the_mean_and_deviation_of_a_perfect_sampler(n):
 
 
 @pytest.mark.parametrize(("d", "n"), [(1, 10**5), (10, 10**6), (50, 10**7)])
-def test_floor_tends_to_its_leading_terms(d, n):
+def test_floor_tends_to_its_leading_terms(d: int, n: int) -> None:
     mean, sd = divergences.plugin_kl_floor(d, n)
     assert mean == pytest.approx(d * (d + 3) / (4 * n), rel=1e-3)
     assert sd == pytest.approx(np.sqrt(d * (d + 3)) / (2 * n), rel=1e-3)
 
 
-def test_expected_at_the_law_itself_is_the_floor():
+def test_expected_at_the_law_itself_is_the_floor() -> None:
     floor, _ = divergences.plugin_kl_floor(5, 100)
     expected = divergences.plugin_kl_moments(CORRELATED, CORRELATED, 100)[0]
     assert expected == pytest.approx(floor, rel=1e-12)
 
 
 @pytest.mark.parametrize("name", ["near", "far"])
-def test_standard_error_is_the_spread_of_the_estimator(replicates, name):
+def test_standard_error_is_the_spread_of_the_estimator(
+    replicates: dict[str, list[divergences.Moments]], name: str
+) -> None:
     law, _, _ = PAIRS[name]
     estimates = np.array([divergences.plugin_kl(law, m) for m in replicates[name]])
     errors = np.array([divergences.kl_standard_error(law, m) for m in replicates[name]])
@@ -91,7 +102,7 @@ def test_standard_error_is_the_spread_of_the_estimator(replicates, name):
     assert np.sqrt(np.mean(errors**2)) == pytest.approx(estimates.std(), rel=0.1)
 
 
-def test_standard_error_of_a_perfect_sampler_is_the_floors():
+def test_standard_error_of_a_perfect_sampler_is_the_floors() -> None:
     law, n = ISO, 2000
     errors = [divergences.kl_standard_error(law, m) for m in replicate(law, n, number=300)]
     _, sd = divergences.plugin_kl_floor(5, n)
@@ -101,7 +112,7 @@ def test_standard_error_of_a_perfect_sampler_is_the_floors():
     assert np.sqrt(np.mean(np.square(errors))) < 1.25 * sd
 
 
-def test_plugin_kl_is_the_divergence_of_the_fitted_gaussian():
+def test_plugin_kl_is_the_divergence_of_the_fitted_gaussian() -> None:
     moments = Moments.of(CORRELATED.sample(50, np.random.default_rng(1)))
     fitted = Gaussian.from_covariance(moments.mean, moments.covariance)
     for law in (ISO, CORRELATED):
@@ -111,7 +122,7 @@ def test_plugin_kl_is_the_divergence_of_the_fitted_gaussian():
         assert divergences.w2_plugin(law, moments) == pytest.approx(expected, rel=1e-9)
 
 
-def test_moments_are_numpys():
+def test_moments_are_numpys() -> None:
     x = CORRELATED.sample(50, np.random.default_rng(1))
     moments = Moments.of(x.astype(np.float32))
     np.testing.assert_allclose(moments.mean, x.mean(axis=0), rtol=1e-5)
@@ -119,7 +130,7 @@ def test_moments_are_numpys():
     assert (moments.n, moments.dimension) == (50, 5)
 
 
-def wishart_moments(sampled, n, number, seed):
+def wishart_moments(sampled: Gaussian, n: int, number: int, seed: int) -> list[divergences.Moments]:
     """Moments of samples of a Gaussian, drawn from their own law: n rows cost nothing."""
     d, rng = sampled.dimension, np.random.default_rng(seed)
     lower = np.tril(rng.standard_normal((number, d, d)), -1)  # Bartlett's decomposition
@@ -131,7 +142,7 @@ def wishart_moments(sampled, n, number, seed):
     return [Moments(m, s, n) for m, s in zip(means, covariances, strict=True)]
 
 
-def shifted(d, shift, scale):
+def shifted(d: int, shift: float, scale: float) -> tuple[Gaussian, Gaussian]:
     """A law with unequal variances, and one at a known small distance in another basis."""
     rng = np.random.default_rng(d)
     variances = np.geomspace(0.25, 2, d)
@@ -147,7 +158,7 @@ SIZES = [(2, 200), (10, 1000), (50, 2500)]
 
 @pytest.mark.parametrize(("shift", "scale"), [(0.0, 0.0), (0.1, 0.0), (0.0, 0.1), (0.2, 0.2)])
 @pytest.mark.parametrize(("d", "n"), SIZES)
-def test_w2_unbiased_is_unbiased_in_squares(d, n, shift, scale):
+def test_w2_unbiased_is_unbiased_in_squares(d: int, n: int, shift: float, scale: float) -> None:
     law, sampled = shifted(d, shift, scale)
     roots = np.array(
         [divergences.w2_unbiased(law, m) for m in wishart_moments(sampled, n, 400, seed=1)]
@@ -163,7 +174,7 @@ def test_w2_unbiased_is_unbiased_in_squares(d, n, shift, scale):
 
 
 @pytest.mark.parametrize(("d", "n"), SIZES)
-def test_w2_floor_is_the_level_of_a_perfect_sampler(d, n):
+def test_w2_floor_is_the_level_of_a_perfect_sampler(d: int, n: int) -> None:
     law, _ = shifted(d, 0, 0)
     squares = [divergences.w2_plugin(law, m) ** 2 for m in wishart_moments(law, n, 400, seed=2)]
     error = np.std(squares, ddof=1) / np.sqrt(len(squares))
@@ -172,7 +183,7 @@ def test_w2_floor_is_the_level_of_a_perfect_sampler(d, n):
 
 
 @pytest.mark.parametrize("n", [50, 1000])
-def test_w2_floor_of_one_dimension_is_exact_to_first_order(n):
+def test_w2_floor_of_one_dimension_is_exact_to_first_order(n: int) -> None:
     """E(m_n − μ)² + E(s_n − σ)² = σ²(1/n + 2 − 2 c₄), c₄ = E s_n/σ."""
     c4 = np.sqrt(2 / (n - 1)) * np.exp(gammaln(n / 2) - gammaln((n - 1) / 2))
     law = Gaussian.diagonal([3.0], [4.0])
@@ -182,7 +193,9 @@ def test_w2_floor_of_one_dimension_is_exact_to_first_order(n):
 
 @pytest.mark.parametrize(("shift", "scale"), [(0.0, 0.0), (0.1, 0.0), (0.0, 0.1), (0.5, 0.5)])
 @pytest.mark.parametrize(("d", "n"), SIZES)
-def test_w2_standard_error_is_the_spread_of_the_estimator(d, n, shift, scale):
+def test_w2_standard_error_is_the_spread_of_the_estimator(
+    d: int, n: int, shift: float, scale: float
+) -> None:
     law, sampled = shifted(d, shift, scale)
     moments = wishart_moments(sampled, n, 400, seed=3)
     values = np.array([divergences.w2_plugin(law, m) for m in moments])
@@ -192,7 +205,7 @@ def test_w2_standard_error_is_the_spread_of_the_estimator(d, n, shift, scale):
     assert 0.84 < ratio < 1.16 * {2: 1.25, 10: 1.1, 50: 1.06}[d]
 
 
-def test_w2_standard_error_of_a_shift_is_that_of_a_mean():
+def test_w2_standard_error_of_a_shift_is_that_of_a_mean() -> None:
     """Equal covariances: W₂ ≈ |m_n − μ|, known to √(uᵀSu/n) along the shift u."""
     law, n = CORRELATED, 10**6
     for axis in range(5):
@@ -202,7 +215,7 @@ def test_w2_standard_error_of_a_shift_is_that_of_a_mean():
         assert error == pytest.approx(np.sqrt(law.eigenvalues[axis] / n), rel=1e-4)
 
 
-def test_degenerate_samples_are_infinitely_far_but_not_in_w2():
+def test_degenerate_samples_are_infinitely_far_but_not_in_w2() -> None:
     x = ISO.sample(100, np.random.default_rng(0))
     x[:, 2] = 1.0
     flat = Moments.of(x)
@@ -220,7 +233,7 @@ def test_degenerate_samples_are_infinitely_far_but_not_in_w2():
 W2_ESTIMATES = (divergences.w2_plugin, divergences.w2_unbiased, divergences.w2_standard_error)
 
 
-def test_a_point_mass_is_at_its_known_distance():
+def test_a_point_mass_is_at_its_known_distance() -> None:
     """KL = +∞, never −∞, and W₂² = |shift|² + tr Σ, whose error comes from no row."""
     point = Moments(ISO.mean + 2, np.zeros((5, 5)), 100)
     assert divergences.plugin_kl(ISO, point) == np.inf
@@ -232,7 +245,7 @@ def test_a_point_mass_is_at_its_known_distance():
 
 
 @pytest.mark.parametrize("n", [3, 7])
-def test_too_few_rows_are_named(n):
+def test_too_few_rows_are_named(n: int) -> None:
     moments = Moments.of(ISO.sample(n, np.random.default_rng(0)))
     for call in (
         lambda: divergences.plugin_kl(ISO, moments),
@@ -245,7 +258,7 @@ def test_too_few_rows_are_named(n):
             call()
 
 
-def test_deviation_is_infinite_where_the_second_moment_is():
+def test_deviation_is_infinite_where_the_second_moment_is() -> None:
     mean, sd = divergences.plugin_kl_floor(5, 9)
     assert np.isfinite(mean)
     assert sd == np.inf
@@ -292,12 +305,12 @@ LOST = Gaussian(np.full(5, np.inf), np.full(5, np.inf), np.eye(5))
         (lambda: divergences.w2_floor(ISO, 1), "n = 1: must be an integer, at least 2"),
     ],
 )
-def test_values_out_of_range_are_named(call, message):
+def test_values_out_of_range_are_named(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
 
 
-def test_integers_are_numbers_and_a_degenerate_law_is_infinitely_far():
+def test_integers_are_numbers_and_a_degenerate_law_is_infinitely_far() -> None:
     whole = np.random.default_rng(0).integers(-9, 9, (50, 2))
     found, expected = Moments.of(whole), Moments.of(whole.astype(float))
     np.testing.assert_array_equal(found.covariance, expected.covariance)

@@ -1,6 +1,9 @@
 """Transport between samples against the assignment problem, POT and closed forms."""
 
+from collections.abc import Callable
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 from scipy.optimize import linear_sum_assignment
 from scipy.special import betaln, log_ndtr
@@ -9,24 +12,26 @@ from sgm import divergences
 from sgm.divergences import SlicedW2, transport
 from sgm.gaussian import Gaussian, wasserstein2
 
+Array = npt.NDArray[np.float64]
 
-def draws(n, d, seed, *, shift=0.0, scale=1.0):
+
+def draws(n: int, d: int, seed: int, *, shift: float = 0.0, scale: float = 1.0) -> Array:
     return shift + scale * np.random.default_rng(seed).standard_normal((n, d))
 
 
-def assigned_w2(x, y):
+def assigned_w2(x: Array, y: Array) -> float:
     """W₂ of samples of equal size is a permutation's cost (Birkhoff)."""
     cost = np.sum((x[:, None] - y) ** 2, axis=-1)
     return np.sqrt(np.mean(cost[linear_sum_assignment(cost)]))
 
 
 @pytest.mark.parametrize("d", [1, 2, 10, 50])
-def test_sample_w2_solves_the_assignment_problem(d):
+def test_sample_w2_solves_the_assignment_problem(d: int) -> None:
     x, y = draws(120, d, 1), draws(120, d, 2, shift=0.5, scale=1.3)
     assert divergences.sample_w2(x, y) == pytest.approx(assigned_w2(x, y), rel=1e-12)
 
 
-def test_sample_w2_of_unequal_sizes_splits_the_rows():
+def test_sample_w2_of_unequal_sizes_splits_the_rows() -> None:
     x, y = draws(30, 3, 1), draws(75, 3, 2)
     # 150 rows a side with the same weights
     expected = assigned_w2(np.repeat(x, 5, axis=0), np.repeat(y, 2, axis=0))
@@ -35,7 +40,7 @@ def test_sample_w2_of_unequal_sizes_splits_the_rows():
 
 
 @pytest.mark.parametrize("d", [2, 10, 50])
-def test_sample_w2_of_a_shift_is_exact_above_the_floor(d):
+def test_sample_w2_of_a_shift_is_exact_above_the_floor(d: int) -> None:
     """W₂²(x, y + c) = W₂²(x, y) + |c|² + 2 c·(ȳ − x̄): the floor of squares is the whole bias."""
     shift, replicates, n = np.full(d, 0.5), 20, 60
     excess = []
@@ -51,7 +56,7 @@ def test_sample_w2_of_a_shift_is_exact_above_the_floor(d):
 
 
 @pytest.mark.parametrize("d", [2, 10, 50])
-def test_sample_w2_is_biased_upwards(d):
+def test_sample_w2_is_biased_upwards(d: int) -> None:
     """By convexity E W₂² is at least the truth, here √d·.2, and far above it in d = 50."""
     values = np.array(
         [
@@ -64,7 +69,9 @@ def test_sample_w2_is_biased_upwards(d):
         assert np.mean(values) > 5 * np.sqrt(d) * 0.2
 
 
-def centred(d, *, shift=0.0, scale=1.0, n=120, replicates=60):
+def centred(
+    d: int, *, shift: float = 0.0, scale: float = 1.0, n: int = 120, replicates: int = 60
+) -> Array:
     """Squares, standard errors and visible shares over independent pairs of samples."""
     pairs = (
         (draws(n, d, 2 * seed, shift=shift, scale=scale), draws(n, d, 2 * seed + 1))
@@ -74,7 +81,7 @@ def centred(d, *, shift=0.0, scale=1.0, n=120, replicates=60):
     return np.array([(one.square, one.standard_error, one.visible) for one in found]).T
 
 
-def test_centred_w2_takes_off_what_samples_of_one_law_show():
+def test_centred_w2_takes_off_what_samples_of_one_law_show() -> None:
     x, y = draws(41, 3, 1), draws(30, 3, 2, shift=0.3, scale=1.2)
     halves, others = (x[:20], x[20:40]), (y[:15], y[15:])
     between = [divergences.sample_w2(a, b) ** 2 for a in halves for b in others]
@@ -86,7 +93,7 @@ def test_centred_w2_takes_off_what_samples_of_one_law_show():
 
 
 @pytest.mark.parametrize("d", [2, 10, 50])
-def test_centred_w2_of_equal_laws_is_zero_within_its_standard_error(d):
+def test_centred_w2_of_equal_laws_is_zero_within_its_standard_error(d: int) -> None:
     squares, errors, _ = centred(d)
     sd = squares.std(ddof=1)
     assert abs(squares.mean()) < 4 * sd / np.sqrt(len(squares))
@@ -97,7 +104,9 @@ def test_centred_w2_of_equal_laws_is_zero_within_its_standard_error(d):
 
 @pytest.mark.parametrize("d", [2, 10, 50])
 @pytest.mark.parametrize(("shift", "scale"), [(0.2, 1.0), (0.0, 0.8), (0.1, 1.3)])
-def test_centred_w2_shows_a_shift_whole_and_of_a_scale_the_visible_share(d, shift, scale):
+def test_centred_w2_shows_a_shift_whole_and_of_a_scale_the_visible_share(
+    d: int, shift: float, scale: float
+) -> None:
     squares, errors, visible = centred(d, shift=shift, scale=scale)
     expected = d * (shift**2 + (scale - 1) ** 2 * visible.mean())
     sd = squares.std(ddof=1)
@@ -112,7 +121,7 @@ def test_centred_w2_shows_a_shift_whole_and_of_a_scale_the_visible_share(d, shif
         assert abs(expected - truth**2) < 0.1 * (plain**2 - truth**2)
 
 
-def test_signed_roots_carry_the_error_of_their_square():
+def test_signed_roots_carry_the_error_of_their_square() -> None:
     assert divergences.signed_root(4.0, 0.4) == (2.0, 0.1)
     assert divergences.signed_root(-4.0, 0.4) == (-2.0, 0.1)
     assert divergences.signed_root(0.0, 0.25) == (0.0, 0.5)
@@ -122,14 +131,14 @@ def test_signed_roots_carry_the_error_of_their_square():
         assert back == pytest.approx((square, error), rel=1e-14)
 
 
-def test_sample_w2_that_did_not_converge_is_no_number(monkeypatch):
+def test_sample_w2_that_did_not_converge_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "MAX_PIVOTS", 3)
     with pytest.raises(RuntimeError, match="exact W2 of 50 and 50 rows: numItermax"):
         divergences.sample_w2(draws(50, 2, 1), draws(50, 2, 2))
 
 
 @pytest.mark.parametrize("d", [1, 3, 50])
-def test_projections_are_orthonormal_blocks(d):
+def test_projections_are_orthonormal_blocks(d: int) -> None:
     directions = divergences.projections(d, 120, seed=4)
     assert directions.shape == (d, 120)
     for start in range(0, 120, d):
@@ -141,7 +150,7 @@ def test_projections_are_orthonormal_blocks(d):
     assert not np.allclose(directions, divergences.projections(d, 120, seed=5))
 
 
-def test_projections_are_uniform():
+def test_projections_are_uniform() -> None:
     """Every column alike: E θ_1² = 1/d, E θ_1⁴ = 3/(d(d + 2)), and no preferred sign."""
     d, count = 4, 40_000
     theta = divergences.projections(d, count, seed=0)
@@ -155,7 +164,7 @@ def test_projections_are_uniform():
 
 
 @pytest.mark.parametrize(("n", "m"), [(300, 300), (300, 200), (300, 7), (2, 301)])
-def test_sliced_w2_is_pots(n, m):
+def test_sliced_w2_is_pots(n: int, m: int) -> None:
     import ot
 
     x, y = draws(n, 5, 1), draws(m, 5, 2, shift=0.2, scale=0.8)
@@ -167,14 +176,14 @@ def test_sliced_w2_is_pots(n, m):
     assert result.largest == pytest.approx(float(largest), rel=1e-9)
 
 
-def test_sliced_w2_on_the_line_is_w2():
+def test_sliced_w2_on_the_line_is_w2() -> None:
     x, y = draws(80, 1, 1), draws(50, 1, 2, shift=1.0)
     expected = divergences.sample_w2(x, y)
     result = divergences.sliced_w2(x, y, np.ones((1, 1)))
     assert [result.value, result.largest] == pytest.approx([expected] * 2, rel=1e-12)
 
 
-def test_sliced_w2_does_not_depend_on_the_chunks(monkeypatch):
+def test_sliced_w2_does_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = draws(80, 3, 1), draws(50, 3, 2)
     directions = divergences.projections(3, 40, seed=0)
     whole = divergences.sliced_w2(x, y, directions)
@@ -184,7 +193,7 @@ def test_sliced_w2_does_not_depend_on_the_chunks(monkeypatch):
     assert parts.largest == pytest.approx(whole.largest, rel=1e-13)
 
 
-def laws(d):
+def laws(d: int) -> tuple[Gaussian, Gaussian]:
     rng = np.random.default_rng(d)
     half = rng.standard_normal((d, d)) / np.sqrt(d)
     p = Gaussian.diagonal(np.zeros(d), np.geomspace(0.5, 2, d))
@@ -192,7 +201,7 @@ def laws(d):
 
 
 @pytest.mark.parametrize("d", [1, 2, 10, 50])
-def test_sliced_w2_is_below_w2(d):
+def test_sliced_w2_is_below_w2(d: int) -> None:
     """SW₂² ≤ W₂²/d over orthonormal bases, with equality for a shift; every direction ≤ W₂."""
     p, q = laws(d)
     directions = divergences.projections(d, 4 * d, seed=1)
@@ -209,7 +218,7 @@ def test_sliced_w2_is_below_w2(d):
     assert sliced.value * np.sqrt(d) <= divergences.sample_w2(x, y) * (1 + 1e-12)
 
 
-def test_gaussian_sliced_w2_is_w2_of_the_marginals():
+def test_gaussian_sliced_w2_is_w2_of_the_marginals() -> None:
     p, q = laws(3)
     directions = divergences.projections(3, 5, seed=2)
     squares = [
@@ -225,7 +234,7 @@ def test_gaussian_sliced_w2_is_w2_of_the_marginals():
     assert result.largest == pytest.approx(np.sqrt(np.max(squares)), rel=1e-12)
 
 
-def mean_square_score(n):
+def mean_square_score(n: int) -> float:
     """Σ m_i²/n, m_i = E of the i-th order statistic of n standard normal numbers."""
     z, i = np.linspace(-9, 9, 2001), np.arange(1, n + 1)[:, None]
     logarithm = (i - 1) * log_ndtr(z) + (n - i) * log_ndtr(-z) - z**2 / 2 - betaln(i, n - i + 1)
@@ -234,7 +243,7 @@ def mean_square_score(n):
 
 
 @pytest.mark.parametrize("d", [2, 10, 50])
-def test_sliced_w2_has_the_expected_mean(d):
+def test_sliced_w2_has_the_expected_mean(d: int) -> None:
     """Truth + 2 σ_x σ_y (1 − Σ m_i²/n) along each direction, both laws and the null."""
     n, replicates = 100, 200
     p, q = laws(d)
@@ -254,7 +263,7 @@ def test_sliced_w2_has_the_expected_mean(d):
 
 
 @pytest.mark.parametrize("lost", [np.nan, np.inf, 1e200])
-def test_lost_samples_are_infinitely_far(lost):
+def test_lost_samples_are_infinitely_far(lost: float) -> None:
     x, y = draws(20, 3, 1), draws(20, 3, 2)
     x[3, 1] = lost
     directions = divergences.projections(3, 6, seed=0)
@@ -299,19 +308,19 @@ SQUARE = np.eye(3)
             r"projections has shape \(3, 0\)",
         ),
         (
-            lambda: divergences.gaussian_sliced_w2(
+            lambda: divergences.gaussian_sliced_w2(  # type: ignore[call-arg]
                 *(Gaussian.diagonal(np.zeros(d), np.ones(d)) for d in (3, 2)), SQUARE
             ),
             "q: dimension = 2: must be 3, that of p",
         ),
     ],
 )
-def test_values_out_of_range_are_named(call, message):
+def test_values_out_of_range_are_named(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
 
 
-def test_gaussian_sliced_w2_of_a_law_that_overflowed_is_infinite():
+def test_gaussian_sliced_w2_of_a_law_that_overflowed_is_infinite() -> None:
     law, lost = (
         Gaussian.diagonal(np.full(3, m), np.full(3, v)) for m, v in ((0, 1), (np.inf,) * 2)
     )

@@ -217,12 +217,12 @@ def test_a_finished_model_is_read(mine: dict[str, Any]) -> None:
     check(Study.parse(config))
 
 
-@pytest.fixture
-def default_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the default study's config, and a grid that has its labels."""
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(ROOT / "config", "config")
-    plan = Plan(Study.parse(yaml.safe_load(Path("config/config.yaml").read_text())), tmp_path)
+@pytest.fixture(scope="module")
+def default_grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A grid that has the labels of the default study."""
+    folder = tmp_path_factory.mktemp("default")
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    plan = Plan(Study.parse(config), folder)
     labels = {"score": ["exact", "explicit"], "sampler": ["exponential_integrator_modified"]}
     grid = synthetic_grid(a=[-10, 0, 5, 10], targets=["isotropic", "correlated"], n_steps=[100])
     grid = grid.assign_coords(labels)
@@ -230,7 +230,16 @@ def default_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         assert set(grid[axis].values.tolist()) <= set(plan.axes[axis]), axis
     texts = [name for name, values in grid.coords.items() if values.dtype.kind in "OU"]
     grid = grid.assign_coords({name: grid[name].astype(object) for name in texts})
-    write_grid(grid.assign_attrs(failures="[]"), "results/quick/grid.zarr")
+    write_grid(grid.assign_attrs(failures="[]"), folder / "grid.zarr")
+    return folder / "grid.zarr"
+
+
+@pytest.fixture
+def default_study(default_grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the default study's config, and a grid that has its labels."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "config", "config")
+    shutil.copytree(default_grid, "results/quick/grid.zarr")
     return tmp_path
 
 
@@ -487,7 +496,7 @@ def test_studies_and_their_figures_exist() -> None:
 
 def test_names_of_the_code_exist() -> None:
     for page, name in matches(r"`(sgm(?:\.\w+)+)"):
-        module, attributes = name, []
+        module, attributes = name, list[str]()
         while True:
             try:
                 found = importlib.import_module(module)

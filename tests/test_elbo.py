@@ -1,16 +1,20 @@
 """The evidence bound's terms against direct quadrature, closed forms and each other."""
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from numpy.polynomial.legendre import leggauss
 
 from sgm import elbo, laws, samplers, scores
-from sgm.densities import GaussianMixture
+from sgm.densities import GaussianMixture, Law
 from sgm.gaussian import Gaussian, kl_divergence
-from sgm.processes import VEProcess, VPProcess
+from sgm.processes import Process, VEProcess, VPProcess
 from sgm.schedules import BetaSchedule, CosineSchedule, GeometricSchedule, TruncatedSchedule
+
+Array = npt.NDArray[np.float64]
 
 TOY = GaussianMixture([0.3, 0.7], [[1.0], [3.0]], [[0.01], [0.25]])
 LAW = Gaussian.from_covariance([1.0, -0.5], [[1.0, 0.3], [0.3, 0.2]])
@@ -21,7 +25,7 @@ PROCESSES = {
 }
 
 
-def panels(low, high, n):
+def panels(low: float, high: float, n: int) -> tuple[Array, Array]:
     """Nodes and weights of n panels of 10."""
     nodes, weights = leggauss(10)
     edges = np.linspace(low, high, n + 1)
@@ -29,21 +33,21 @@ def panels(low, high, n):
     return (edges[:-1, None] + half * (1 + nodes)).ravel(), (half * weights).ravel()
 
 
-def moments(law, m, v):
+def moments(law: Law, m: float, v: float) -> tuple[float, float, Callable[[float], float]]:
     """E log p, J and ∫ p log p/φ₁ of a noised law on the line, straight from its density."""
     center, std = m * law.mean[0], np.sqrt(m**2 * law.covariance[0, 0] + v)
     x, weights = panels(center - 9 * std, center + 9 * std, 200)
     log_p, s = law.log_density(x[:, None], m, v), law.score(x[:, None], m, v)[:, 0]
     p = weights * np.exp(log_p)
     return (
-        p @ log_p,
-        p @ s**2,
+        float(p @ log_p),
+        float(p @ s**2),
         lambda variance: p @ (log_p + x**2 / (2 * variance) + np.log(2 * np.pi * variance) / 2),
     )
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_terms_are_the_integrals_over_the_density(name):
+def test_terms_are_the_integrals_over_the_density(name: str) -> None:
     process = PROCESSES[name]
     bound = elbo.evidence_bound(
         process, TOY, np.zeros(24), elbo.time_quadrature(process, 24, smallest_variance=0.01)
@@ -57,7 +61,7 @@ def test_terms_are_the_integrals_over_the_density(name):
 
 @pytest.mark.parametrize("cutoff", [0.0, 1e-5, 0.2])
 @pytest.mark.parametrize("name", PROCESSES)
-def test_de_bruijn_between_two_times(name, cutoff):
+def test_de_bruijn_between_two_times(name: str, cutoff: float) -> None:
     """½ ∫ (g² J + 2 d f) dt with J from the density at each time, the clock in log t."""
     process = PROCESSES[name]
     quadrature = elbo.time_quadrature(process, 48, smallest_variance=0.01, cutoff=cutoff)
@@ -86,7 +90,7 @@ def test_de_bruijn_between_two_times(name, cutoff):
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_de_bruijn_is_exact_for_gaussians(name):
+def test_de_bruijn_is_exact_for_gaussians(name: str) -> None:
     """To rounding, with J in closed form, from a cutoff to the horizon."""
     process, cutoff = PROCESSES[name], 1e-3
     quadrature = elbo.time_quadrature(process, 64, smallest_variance=0.0, cutoff=cutoff)
@@ -96,7 +100,7 @@ def test_de_bruijn_is_exact_for_gaussians(name):
     assert score == pytest.approx(quadrature.integrate(kernel_less_fisher) / 2, abs=1e-11)
 
 
-def test_the_terms_diverge_separately_by_half_log_ten_a_decade():
+def test_the_terms_diverge_separately_by_half_log_ten_a_decade() -> None:
     process = PROCESSES["vp"]
     (r, k), (r_next, k_next) = (elbo.denoising_terms(process, TOY, c) for c in (1e-8, 1e-9))
     assert r_next - r == pytest.approx(np.log(10) / 2, rel=1e-6)
@@ -104,7 +108,7 @@ def test_the_terms_diverge_separately_by_half_log_ten_a_decade():
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_gap_of_affine_errors_is_a_closed_form(name):
+def test_gap_of_affine_errors_is_a_closed_form(name: str) -> None:
     """s + ε 1: G = ½ ε² d B(T); (1 + ε) s: G = ½ ε² ∫ J dB, by de Bruijn."""
     process, law, eps = PROCESSES[name], LAW, 0.3
     quadrature = elbo.time_quadrature(process, 64, smallest_variance=law.eigenvalues.min())
@@ -123,7 +127,7 @@ def test_gap_of_affine_errors_is_a_closed_form(name):
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_denoising_loss_gives_the_same_bound(name):
+def test_denoising_loss_gives_the_same_bound(name: str) -> None:
     process, cutoff = PROCESSES[name], 1e-4
     quadrature = elbo.time_quadrature(process, 64, smallest_variance=0.0, cutoff=cutoff)
     score = scores.biased(process, LAW, 0.2)
@@ -137,7 +141,7 @@ def test_denoising_loss_gives_the_same_bound(name):
 
 @pytest.mark.parametrize("eps", [0.0, 0.1, -0.3])
 @pytest.mark.parametrize("name", PROCESSES)
-def test_bound_is_below_the_likelihood_of_the_sde(name, eps):
+def test_bound_is_below_the_likelihood_of_the_sde(name: str, eps: float) -> None:
     """Against the exact law of a fine discretisation, whose own error is 1/N."""
     process = PROCESSES[name]
     score = scores.biased(process, LAW, eps)
@@ -154,7 +158,7 @@ def test_bound_is_below_the_likelihood_of_the_sde(name, eps):
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_exact_score_of_the_sde_does_not_attain_the_bound(name):
+def test_exact_score_of_the_sde_does_not_attain_the_bound(name: str) -> None:
     """KL(π_data ‖ q) from r(x₀), against the closed-form Gaussian output and the bound."""
     process = PROCESSES[name]
     law = Gaussian.diagonal([0.7], [0.3])
@@ -170,7 +174,7 @@ def test_exact_score_of_the_sde_does_not_attain_the_bound(name):
 @pytest.mark.parametrize(
     ("horizon", "sde", "terminal"), [(0.6, 0.0020238, 0.0754560), (0.2, 1.16752, 1.92003)]
 )
-def test_reverse_sde_of_the_toy_mixture(horizon, sde, terminal):
+def test_reverse_sde_of_the_toy_mixture(horizon: float, sde: float, terminal: float) -> None:
     process = VPProcess(TruncatedSchedule(horizon, BetaSchedule(1.0, 0.0, 0.1, 20.0)), 1.0)
     assert elbo.reverse_sde_kl(process, TOY) == pytest.approx(sde, rel=3e-5)
     quadrature = elbo.time_quadrature(process, 24, smallest_variance=0.01)
@@ -206,18 +210,18 @@ def test_reverse_sde_of_the_toy_mixture(horizon, sde, terminal):
         (lambda p: elbo.reverse_sde_kl(p, LAW), "dimension = 2: must be 1"),
     ],
 )
-def test_values_out_of_range_are_named(build, message):
+def test_values_out_of_range_are_named(build: Callable[[Process], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(PROCESSES["vp"])
 
 
-def test_a_law_too_fine_for_the_panels_is_refused():
+def test_a_law_too_fine_for_the_panels_is_refused() -> None:
     narrow = GaussianMixture([0.5, 0.5], [[-1.0], [1.0]], [[1e-6], [1e-6]])
     with pytest.raises(ArithmeticError, match="has mass"):
         elbo.reverse_sde_kl(PROCESSES["vp"], narrow)
 
 
-def test_the_mean_over_rows_is_that_of_the_law_with_less_noise():
+def test_the_mean_over_rows_is_that_of_the_law_with_less_noise() -> None:
     """E_p log q = E log p − KL(p ‖ q), for Gaussians in closed form."""
     wide = Gaussian.from_covariance([0.9, -0.5], [[1.2, 0.3], [0.3, 0.25]])
     x = LAW.sample(4000, np.random.default_rng(0))

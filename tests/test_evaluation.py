@@ -47,7 +47,7 @@ def torch_score(score: GaussianScore) -> ScoreFn:
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
 @pytest.mark.parametrize("perturb", [scores.scaled, scores.biased, scores.plugin])
 def test_moments_are_the_closed_forms(perturb: object, law: Gaussian) -> None:
-    score = perturb(PROCESS, law, 0.3)  # type: ignore[operator]
+    score = perturb(PROCESS, law, 0.3)
     moments = estimate(torch_score(score), law, [0, 1])
     mse, cross = score.error_moments(law, TIMES[:-1])
     increments = -np.diff(PROCESS.schedule.integral(TIMES))

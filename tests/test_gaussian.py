@@ -1,7 +1,10 @@
 """Gaussian divergences against matrix formulas, 50 digits and Monte Carlo."""
 
+from collections.abc import Callable
+
 import mpmath as mp
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,14 +18,16 @@ from sgm.gaussian import (
     wasserstein2,
 )
 
+Array = npt.NDArray[np.float64]
 
-def random_law(seed, d=4, spread=1.0):
+
+def random_law(seed: int, d: int = 4, spread: float = 1.0) -> Gaussian:
     rng = np.random.default_rng(seed)
     root = rng.standard_normal((d, d + 2))
     return Gaussian.from_covariance(rng.standard_normal(d), spread * root @ root.T / (d + 2))
 
 
-def log_density(law, x):
+def log_density(law: Gaussian, x: Array) -> Array:
     centered = x - law.mean
     precision = np.linalg.inv(law.covariance)
     _, log_determinant = np.linalg.slogdet(2 * np.pi * law.covariance)
@@ -30,7 +35,7 @@ def log_density(law, x):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_kl_of_matrices_matches_the_textbook_formula(seed):
+def test_kl_of_matrices_matches_the_textbook_formula(seed: int) -> None:
     p, q = random_law(seed), random_law(seed + 100)
     precision, shift = np.linalg.inv(q.covariance), p.mean - q.mean
     _, log_p = np.linalg.slogdet(p.covariance)
@@ -41,7 +46,7 @@ def test_kl_of_matrices_matches_the_textbook_formula(seed):
     assert kl_divergence(p, q) == pytest.approx(expected, rel=1e-11)
 
 
-def test_kl_matches_monte_carlo():
+def test_kl_matches_monte_carlo() -> None:
     p, q = random_law(0), random_law(1)
     x = p.sample(100_000, np.random.default_rng(5))
     ratio = log_density(p, x) - log_density(q, x)
@@ -50,7 +55,7 @@ def test_kl_matches_monte_carlo():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_two_routes_agree_when_bases_coincide(seed):
+def test_two_routes_agree_when_bases_coincide(seed: int) -> None:
     p = random_law(seed)
     q = Gaussian(p.mean + 0.1, p.eigenvalues * 1.7, p.basis)
     turned = Gaussian(q.mean, q.eigenvalues[::-1], np.ascontiguousarray(q.basis[:, ::-1]))
@@ -60,7 +65,7 @@ def test_two_routes_agree_when_bases_coincide(seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_wasserstein_matches_matrix_square_roots(seed):
+def test_wasserstein_matches_matrix_square_roots(seed: int) -> None:
     p, q = random_law(seed), random_law(seed + 50)
     root = sqrtm(p.covariance).real
     cross = sqrtm(root @ q.covariance @ root).real
@@ -69,7 +74,7 @@ def test_wasserstein_matches_matrix_square_roots(seed):
 
 
 @pytest.mark.parametrize("variance", [0.5, 1.0, 4.0])
-def test_fisher_information_matches_monte_carlo(variance):
+def test_fisher_information_matches_monte_carlo(variance: float) -> None:
     p = random_law(3)
     x = p.sample(100_000, np.random.default_rng(6))
     score = -(x - p.mean) @ np.linalg.inv(p.covariance) + x / variance
@@ -81,13 +86,13 @@ def test_fisher_information_matches_monte_carlo(variance):
 
 @given(st.floats(-0.999999, 1e6).filter(lambda r: abs(r) > 1e-150))
 @settings(max_examples=200, deadline=None)
-def test_log_excess_keeps_relative_precision(r):
+def test_log_excess_keeps_relative_precision(r: float) -> None:
     with mp.workdps(400):
         expected = float(mp.mpf(r) - mp.log1p(mp.mpf(r)))
     assert log_excess(r) == pytest.approx(expected, rel=5e-15)
 
 
-def test_tiny_divergences_keep_their_digits():
+def test_tiny_divergences_keep_their_digits() -> None:
     law = random_law(0)
     near = Gaussian(law.mean, law.eigenvalues * (1 + 2.0**-40), law.basis)
     r = np.expm1(-np.log1p(2.0**-40))
@@ -95,7 +100,7 @@ def test_tiny_divergences_keep_their_digits():
 
 
 @pytest.mark.parametrize("factor", [1e-30, 1e-17, 1e17, 1e30])
-def test_laws_of_very_different_scales_are_finitely_far(factor):
+def test_laws_of_very_different_scales_are_finitely_far(factor: float) -> None:
     """Σ_q = Σ/f: d (f − 1 − log f)/2, also for f below the rounding error of 1."""
     law = random_law(0)
     wide = Gaussian(law.mean, law.eigenvalues / factor, law.basis)
@@ -105,7 +110,7 @@ def test_laws_of_very_different_scales_are_finitely_far(factor):
     assert kl_divergence(law, turned) == pytest.approx(expected, rel=1e-12)
 
 
-def test_degenerate_and_overflowed_laws_are_infinitely_far():
+def test_degenerate_and_overflowed_laws_are_infinitely_far() -> None:
     law = Gaussian.diagonal(np.zeros(2), np.ones(2))
     turn = np.array([[0.6, -0.8], [0.8, 0.6]])
     lost = np.full(2, np.inf)
@@ -120,7 +125,7 @@ def test_degenerate_and_overflowed_laws_are_infinitely_far():
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_batches_equal_their_members(turned):
+def test_batches_equal_their_members(turned: bool) -> None:
     p, other = random_law(0), random_law(9)
     basis = other.basis if turned else p.basis
     factors = np.array([[0.5], [1.0], [3.0]])
@@ -132,7 +137,7 @@ def test_batches_equal_their_members(turned):
             assert together[k] == pytest.approx(float(alone), rel=1e-12)
 
 
-def test_covariance_and_sample_moments():
+def test_covariance_and_sample_moments() -> None:
     law = random_law(2)
     x = law.sample(200_000, np.random.default_rng(0))
     again = Gaussian.from_covariance(law.mean, law.covariance)
@@ -152,7 +157,9 @@ def test_covariance_and_sample_moments():
         ([0, 0], np.diag([1.0, 0.0]), "not positive definite"),
     ],
 )
-def test_bad_covariances_are_refused(mean, covariance, message):
+def test_bad_covariances_are_refused(
+    mean: npt.ArrayLike, covariance: npt.ArrayLike, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         Gaussian.from_covariance(mean, covariance)
 
@@ -166,13 +173,15 @@ def test_bad_covariances_are_refused(mean, covariance, message):
         np.diag([1.0, np.nan, 1.0]),
     ],
 )
-def test_a_basis_that_is_not_orthogonal_is_refused(basis):
+def test_a_basis_that_is_not_orthogonal_is_refused(basis: npt.ArrayLike) -> None:
     with pytest.raises(ValueError, match="basis: must be orthogonal"):
         Gaussian(np.zeros(3), np.ones(3), basis)
 
 
 @pytest.mark.parametrize(("scale", "variance"), [(1.0, 0.0), (0.6, 0.7), (0.0, 2.0)])
-def test_the_noised_law_is_the_gaussian_of_the_noised_moments(scale, variance):
+def test_the_noised_law_is_the_gaussian_of_the_noised_moments(
+    scale: float, variance: float
+) -> None:
     law = random_law(4)
     noised = Gaussian(scale * law.mean, scale**2 * law.eigenvalues + variance, law.basis)
     x = np.random.default_rng(1).standard_normal((5, 4))
@@ -190,7 +199,7 @@ def test_the_noised_law_is_the_gaussian_of_the_noised_moments(scale, variance):
     assert law.fisher_information(scale, variance) == pytest.approx(precision, rel=1e-12)
 
 
-def test_marginals_are_submatrices_in_the_order_asked():
+def test_marginals_are_submatrices_in_the_order_asked() -> None:
     law = random_law(5)
     marginal = law.marginal([2, 0])
     np.testing.assert_allclose(marginal.mean, law.mean[[2, 0]])
@@ -209,12 +218,14 @@ def test_marginals_are_submatrices_in_the_order_asked():
         (["a"], [1.0], "mean = |could not convert"),
     ],
 )
-def test_laws_that_are_none_are_refused(mean, variances, message):
+def test_laws_that_are_none_are_refused(
+    mean: list[float] | list[int] | list[str], variances: list[float], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         Gaussian.diagonal(mean, variances)
 
 
-def test_wasserstein_has_no_floor_in_different_bases():
+def test_wasserstein_has_no_floor_in_different_bases() -> None:
     p = random_law(3)
     turned = Gaussian(p.mean, p.eigenvalues[::-1], np.ascontiguousarray(p.basis[:, ::-1]))
     assert wasserstein2(p, turned) < 1e-14
@@ -222,7 +233,9 @@ def test_wasserstein_has_no_floor_in_different_bases():
 
 @pytest.mark.parametrize("basis", [np.eye(2), np.array([[0.6, -0.8], [0.8, 0.6]])])
 @pytest.mark.parametrize("which", ["mean", "eigenvalues", "both"])
-def test_a_law_that_overflowed_is_infinitely_far_in_every_divergence(which, basis):
+def test_a_law_that_overflowed_is_infinitely_far_in_every_divergence(
+    which: str, basis: Array
+) -> None:
     mean = np.array([[0.0, 0.0], [0.0, np.inf if which != "eigenvalues" else 0.0]])
     spread = np.array([[1.0, 1.0], [1.0, np.inf if which != "mean" else 1.0]])
     batch, law = Gaussian(mean, spread, basis), Gaussian(np.zeros(2), np.ones(2), np.eye(2))
@@ -238,7 +251,9 @@ def test_a_law_that_overflowed_is_infinitely_far_in_every_divergence(which, basi
 
 
 @pytest.mark.parametrize("divergence", [kl_divergence, wasserstein2])
-def test_laws_of_different_dimension_have_no_divergence(divergence):
+def test_laws_of_different_dimension_have_no_divergence(
+    divergence: Callable[[Gaussian, Gaussian], Array],
+) -> None:
     line, plane = (Gaussian.diagonal(np.zeros(d), np.ones(d)) for d in (1, 2))
     with pytest.raises(ValueError, match="q: dimension = 2: must be 1"):
         divergence(line, plane)

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import yaml
 from scipy import integrate
 
 from sgm import guidance, laws, samplers, scores, targets, timegrids
 from sgm.gaussian import Gaussian, kl_divergence
-from sgm.processes import VEProcess, VPProcess
+from sgm.processes import Process, VEProcess, VPProcess
 from sgm.run.build import build, build_target
 from sgm.run.check import check
 from sgm.schedules import BetaSchedule, GeometricSchedule
 from sgm.study import Study
 from sgm.study.config import json_schema
 from sgm.study.specs import _addresses, files
+from sgm.targets import LawTarget
+
+Array = npt.NDArray[np.float64]
 
 PRIOR = targets.correlated(dimension=4, mean=1.0, offset=1.0)
 MIXED = [[1.0, 0.5, 0.0, -0.3], [0.0, 1.0, 2.0, 0.7]]
@@ -44,7 +50,9 @@ def posterior(observed: Any = (0, 2), **keys: Any) -> targets.LawTarget:
 
 
 @pytest.mark.parametrize("observed", [[0, 2], MIXED], ids=["coordinates", "matrix"])
-def test_a_gaussian_posterior_is_that_of_the_joint_precision(observed):
+def test_a_gaussian_posterior_is_that_of_the_joint_precision(
+    observed: list[int] | list[list[float]],
+) -> None:
     y = [0.3, -1.2]
     law = posterior(observed, observation=y).law
     h = np.eye(4)[observed] if np.ndim(observed) == 1 else np.array(observed)
@@ -56,7 +64,9 @@ def test_a_gaussian_posterior_is_that_of_the_joint_precision(observed):
 
 
 @pytest.mark.parametrize("observed", [[1], [[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]])
-def test_a_mixture_posterior_is_prior_times_likelihood(observed):
+def test_a_mixture_posterior_is_prior_times_likelihood(
+    observed: list[int] | list[list[float]],
+) -> None:
     mixture = targets.mixture(
         [0.3, 0.5, 0.2], [[0, 1, 2, 3], [1, 0, 1, 0], [2, 2, 2, 2]], [0.2, 1.0, 0.5]
     )
@@ -67,7 +77,7 @@ def test_a_mixture_posterior_is_prior_times_likelihood(observed):
     np.testing.assert_allclose(np.ptp(law.log_density(x) - bayes), 0.0, atol=1e-10)
 
 
-def test_one_observation_after_another_is_both_at_once():
+def test_one_observation_after_another_is_both_at_once() -> None:
     y = [0.3, -1.2]
     at_once = posterior(observation=y).law
     first = targets.posterior(PRIOR, [0], 0.2, y[:1])
@@ -76,7 +86,7 @@ def test_one_observation_after_another_is_both_at_once():
     np.testing.assert_allclose(after.covariance, at_once.covariance, rtol=1e-10, atol=1e-14)
 
 
-def test_products_and_rescaled_mixtures_are_mixtures():
+def test_products_and_rescaled_mixtures_are_mixtures() -> None:
     grid = targets.grid_mixture(dimension=4, side=3, variance=0.02, rest_variance=0.3)
     small = grid.rescaled(center=True, scale=2.0)
     law = targets.posterior(small, [0, 3], 0.1, [0.2, 0.1]).law
@@ -85,7 +95,7 @@ def test_products_and_rescaled_mixtures_are_mixtures():
     np.testing.assert_allclose(np.ptp(law.log_density(x) - bayes), 0.0, atol=1e-9)
 
 
-def test_what_is_drawn_is_an_observation_of_the_prior():
+def test_what_is_drawn_is_an_observation_of_the_prior() -> None:
     """Over many seeds, y has mean Hμ and covariance HΣHᵀ + r."""
     drawn = np.array([posterior(observation_seed=k).law.observation.value for k in range(400)])
     spread = PRIOR.law.covariance[np.ix_([0, 2], [0, 2])] + 0.2 * np.eye(2)
@@ -112,7 +122,7 @@ def test_what_is_drawn_is_an_observation_of_the_prior():
         ({"prior": RING, "observed": [[1.0, 1.0]]}, "must be coordinates, or lists with a single"),
     ],
 )
-def test_what_is_no_observation_is_refused(keys, said):
+def test_what_is_no_observation_is_refused(keys: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         targets.posterior(**{"prior": PRIOR, "observed": [0, 2], "noise": 0.1} | keys)
 
@@ -122,7 +132,9 @@ def test_what_is_no_observation_is_refused(keys, said):
 
 @pytest.mark.parametrize("observed", [[0, 2], MIXED], ids=["coordinates", "matrix"])
 @pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
-def test_moment_guidance_is_exact_for_a_gaussian_prior(process, observed):
+def test_moment_guidance_is_exact_for_a_gaussian_prior(
+    process: Process, observed: list[int] | list[list[float]]
+) -> None:
     law = posterior(observed).law
     guided, exact = guidance.moment_guidance(process, law), scores.exact(process, law)
     x = 3 * np.random.default_rng(0).standard_normal((7, 4))
@@ -136,13 +148,13 @@ def test_moment_guidance_is_exact_for_a_gaussian_prior(process, observed):
 
 @pytest.mark.parametrize("prior", [PRIOR, RING], ids=["gaussian", "mixture"])
 @pytest.mark.parametrize("t", [0.02, 0.3, 0.9])
-def test_dps_is_the_gradient_of_the_likelihood_of_the_denoised(prior, t):
+def test_dps_is_the_gradient_of_the_likelihood_of_the_denoised(prior: LawTarget, t: float) -> None:
     """Differences of log N(y; H x̂₀(x), r), x̂₀ by Tweedie from the prior's score alone."""
     law = targets.posterior(prior, [0], 0.2, [0.7]).law
     vp, h = PROCESSES["vp"], 1e-4
     m, v = vp.mean_scale(t), vp.kernel_variance(t)
 
-    def likelihood(x):
+    def likelihood(x: Array) -> Array:
         denoised = (x + v * prior.law.score(x, m, v)) / m
         return -((0.7 - denoised[..., 0]) ** 2) / 0.4
 
@@ -154,7 +166,7 @@ def test_dps_is_the_gradient_of_the_likelihood_of_the_denoised(prior, t):
 
 
 @pytest.mark.parametrize("t", [0.05, 0.5])
-def test_the_covariance_of_a_denoised_mixture_is_that_by_quadrature(t):
+def test_the_covariance_of_a_denoised_mixture_is_that_by_quadrature(t: float) -> None:
     """`moment_guidance` = ∇log p_t + J Hᵀ(H C Hᵀ + r)⁻¹(y − H x̂₀), moments on a grid of x₀."""
     vp, y, r = PROCESSES["vp"], 0.7, 0.2
     law = targets.posterior(RING, [0], r, [y]).law
@@ -173,7 +185,7 @@ def test_the_covariance_of_a_denoised_mixture_is_that_by_quadrature(t):
     np.testing.assert_allclose(found, score + gain * (y - mean[0]), rtol=1e-7)
 
 
-def test_pigdm_is_exact_for_an_isotropic_prior():
+def test_pigdm_is_exact_for_an_isotropic_prior() -> None:
     """Its own assumption: the paper's r_t² = σ²/(1 + σ²) at s = 1, for any s here."""
     law = targets.posterior(targets.isotropic(3, 0.5, 2.0), MIXED_3, 0.2).law
     vp, x = PROCESSES["vp"], np.random.default_rng(0).standard_normal((5, 3))
@@ -185,7 +197,7 @@ def test_pigdm_is_exact_for_an_isotropic_prior():
 MIXED_3 = [[1.0, 0.5, -0.3]]
 
 
-def test_replacement_is_exact_where_coordinates_are_independent():
+def test_replacement_is_exact_where_coordinates_are_independent() -> None:
     law = targets.posterior(targets.isotropic(3, 0.5, 2.0), [1], 0.2).law
     vp, x = PROCESSES["vp"], np.random.default_rng(0).standard_normal((5, 3))
     found, exact = guidance.replacement(vp, law), scores.exact(vp, law)
@@ -198,7 +210,7 @@ def test_replacement_is_exact_where_coordinates_are_independent():
     assert guidance.replacement(vp, correlated).error_moments(correlated, np.array(0.3))[0] > 0.1
 
 
-def test_weight_zero_samples_the_prior():
+def test_weight_zero_samples_the_prior() -> None:
     law, vp = posterior(MIXED).law, PROCESSES["vp"]
     x = np.random.default_rng(0).standard_normal((5, 4))
     for method in ("dps", "pigdm", "moment_guidance"):
@@ -212,7 +224,7 @@ def test_weight_zero_samples_the_prior():
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
-def test_affine_scores_are_their_coefficients_at_all_times(process, method):
+def test_affine_scores_are_their_coefficients_at_all_times(process: Process, method: str) -> None:
     score = METHODS[method](process, posterior().law)
     times = np.array([0.0, 1e-9, 0.2, 1.0])
     matrix, offset = score.coefficients(times)
@@ -226,7 +238,7 @@ def test_affine_scores_are_their_coefficients_at_all_times(process, method):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("prior", [PRIOR, RING], ids=["gaussian", "mixture"])
-def test_scores_stay_finite_where_no_signal_is_left(method, prior):
+def test_scores_stay_finite_where_no_signal_is_left(method: str, prior: LawTarget) -> None:
     """m = e^{-1000} is 0 in float64, v/m infinite; the score is that of the noise."""
     far = VPProcess(BetaSchedule(1.0, 0.0, 0.1, 2000.0), 1.0)
     law = targets.posterior(prior, [0], 0.2).law
@@ -236,7 +248,7 @@ def test_scores_stay_finite_where_no_signal_is_left(method, prior):
 
 @pytest.mark.parametrize("method", ["dps", "replacement", "classifier_free"])
 @pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
-def test_error_moments_are_those_of_draws(process, method):
+def test_error_moments_are_those_of_draws(process: Process, method: str) -> None:
     law, times = posterior([0] if method == "replacement" else MIXED[:1]).law, [0.05, 0.6]
     rng = np.random.default_rng(0)
     score, exact = METHODS[method](process, law), scores.exact(process, law)
@@ -250,7 +262,7 @@ def test_error_moments_are_those_of_draws(process, method):
             assert abs(stated - drawn.mean()) < 5 * drawn.std() / 200
 
 
-def test_the_error_of_a_guided_mixture_is_not_known():
+def test_the_error_of_a_guided_mixture_is_not_known() -> None:
     law = targets.posterior(RING, [0], 0.2).law
     score = guidance.dps(PROCESSES["vp"], law)
     assert np.isnan(score.error_moments(law, np.array([0.1, 0.2]))[0]).all()
@@ -277,7 +289,7 @@ def test_the_error_of_a_guided_mixture_is_not_known():
         ),
     ],
 )
-def test_what_is_no_guidance_is_refused(score, said):
+def test_what_is_no_guidance_is_refused(score: Callable[[], object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         score()
 
@@ -286,7 +298,7 @@ def test_what_is_no_guidance_is_refused(score, said):
 
 
 @pytest.mark.parametrize("prior", [PRIOR, RING], ids=["gaussian", "mixture"])
-def test_guidance_claims_the_target_whatever_its_weight(prior):
+def test_guidance_claims_the_target_whatever_its_weight(prior: LawTarget) -> None:
     """At t = 0 its score is the target's; at w = 0 at all times; in between it is not."""
     law, vp = targets.posterior(prior, [0], 0.2, [0.7]).law, PROCESSES["vp"]
     x = np.random.default_rng(0).standard_normal((5, prior.dimension))
@@ -299,7 +311,7 @@ def test_guidance_claims_the_target_whatever_its_weight(prior):
 
 
 @pytest.mark.parametrize("gamma", [1.0, 2.0, 3.5])
-def test_guided_variances_are_those_of_bradley_and_nakkiran(gamma):
+def test_guided_variances_are_those_of_bradley_and_nakkiran(gamma: float) -> None:
     """arXiv 2408.09000: x ~ N(0, 2), x | c = 0 ~ N(0, 1), VE with no end to the noise.
 
     The flow ends at variance 2^{1−γ}, the SDE at (2 − 2^{2−2γ})/(2γ − 1), the tilted law has
@@ -312,7 +324,7 @@ def test_guided_variances_are_those_of_bradley_and_nakkiran(gamma):
     score = guidance.classifier_free(ve, law, gamma - 1)
     times = timegrids.uniform(1.0, 600)
 
-    def variance(steps):
+    def variance(steps: samplers.Steps) -> float:
         return laws.affine_law(steps, score.coefficients, ve.prior(1)).eigenvalues[0]
 
     flow = variance(samplers.heun(ve, times))
@@ -322,18 +334,18 @@ def test_guided_variances_are_those_of_bradley_and_nakkiran(gamma):
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0, 5.0])
-def test_a_tilted_class_is_its_density_noised_by_quadrature(weight):
+def test_a_tilted_class_is_its_density_noised_by_quadrature(weight: float) -> None:
     """p(x | c) p(c | x)^w of two modes, convolved with the noise of every size, by `quad`."""
     prior = targets.two_modes()
     law = targets.tilted(prior, 0, weight).law
     component = targets.isotropic(1, 1.0, 0.01).law
 
-    def tilted(x):
+    def tilted(x: float) -> float:
         own = component.log_density(np.array([[x]]))[0]
         mixture = prior.law.log_density(np.array([[x]]))[0]
         return np.exp(own + weight * (np.log(0.3) + own - mixture))
 
-    def integral(f, *points):
+    def integral(f: Callable[[float], float], *points: float) -> float:
         limits = {"epsabs": 1e-14, "epsrel": 1e-11, "limit": 400}
         return integrate.quad(f, 0.0, 2.2, points=sorted({0.8, 1.0, 1.2, *points}), **limits)[0]
 
@@ -345,7 +357,7 @@ def test_a_tilted_class_is_its_density_noised_by_quadrature(weight):
     assert law.covariance[0, 0] == pytest.approx(variance, rel=1e-9)
     switch = (0.8 * law._step) ** 2  # from nearby sums to those of the grid
 
-    def joint(z, y, m, v):
+    def joint(z: float, y: float, m: float, v: float) -> float:
         return tilted(z) * np.exp(-((y - m * z) ** 2) / (2 * v))
 
     for m, v in ((1.0, 1e-6), (0.8, 0.99 * switch), (0.8, 1.01 * switch), (0.5, 0.3), (1e-3, 1.0)):
@@ -362,7 +374,7 @@ def test_a_tilted_class_is_its_density_noised_by_quadrature(weight):
     np.testing.assert_array_equal(law.score(x, np.full(2, m), np.full(2, v)), law.score(x, m, v))
 
 
-def test_a_tilted_class_without_a_rival_along_one_axis_is_its_product():
+def test_a_tilted_class_without_a_rival_along_one_axis_is_its_product() -> None:
     """In the plane: two modes that differ in x₁ alone leave x₂ as it is, and independent."""
     line = targets.mixture([0.5, 0.5], [-1.0, 1.0], [0.25, 0.25])
     plane = targets.mixture([0.5, 0.5], [[-1.0, 0.3], [1.0, 0.3]], [0.25, 0.25])
@@ -379,7 +391,7 @@ def test_a_tilted_class_without_a_rival_along_one_axis_is_its_product():
     np.testing.assert_allclose(two.mean, [one.mean[0], 0.3], rtol=1e-9)
 
 
-def test_class_guidance_is_the_target_at_the_start_alone():
+def test_class_guidance_is_the_target_at_the_start_alone() -> None:
     law, vp = targets.tilted(targets.two_modes(), 1, 2.0).law, PROCESSES["vp"]
     guided, exact = guidance.class_guidance(vp, law), scores.exact(vp, law)
     x = np.array([[2.0], [2.7], [3.4]])
@@ -408,7 +420,7 @@ def test_class_guidance_is_the_target_at_the_start_alone():
         ),
     ],
 )
-def test_what_is_no_tilted_class_is_refused(keys, said):
+def test_what_is_no_tilted_class_is_refused(keys: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         targets.tilted(**{"prior": targets.two_modes(), "component": 0, "weight": 1.0} | keys)
     with pytest.raises(ValueError, match="must be that of a target `tilted`"):
@@ -419,14 +431,14 @@ def test_what_is_no_tilted_class_is_refused(keys, said):
 
 
 @pytest.mark.parametrize("scheme", ["exponential_integrator_modified", "heun", "unipc", "ddim"])
-def test_the_affine_law_is_that_of_a_score_with_a_basis(scheme):
+def test_the_affine_law_is_that_of_a_score_with_a_basis(scheme: str) -> None:
     vp, law = PROCESSES["vp"], posterior(MIXED).law
     times = timegrids.uniform(horizon=1.0, n_steps=12)
     keys = {"eta": 0.5} if scheme == "ddim" else {}
     steps = getattr(samplers, scheme)(vp, times, **keys)
     score = scores.scaled(vp, law, 0.1)
 
-    def coefficients(t):
+    def coefficients(t: Array) -> tuple[Array, Array]:
         slope, offset = score.coefficients(t)
         return (law.basis * slope[:, None, :]) @ law.basis.T, offset @ law.basis.T
 
@@ -437,7 +449,7 @@ def test_the_affine_law_is_that_of_a_score_with_a_basis(scheme):
 
 
 @pytest.mark.parametrize("method", ["dps", "replacement"])
-def test_the_affine_law_is_that_of_simulated_rows(method):
+def test_the_affine_law_is_that_of_simulated_rows(method: str) -> None:
     torch = pytest.importorskip("torch")
     from sgm import networks, simulation
 
@@ -455,12 +467,12 @@ def test_the_affine_law_is_that_of_simulated_rows(method):
     assert np.max(np.abs(np.cov(z, rowvar=False) - np.eye(4))) < 5 * np.sqrt(2 / n)
 
 
-def test_laws_without_variance_or_bounds_are_infinitely_far():
+def test_laws_without_variance_or_bounds_are_infinitely_far() -> None:
     vp, law = PROCESSES["vp"], posterior().law
     steps = samplers.ddim(vp, timegrids.uniform(1.0, 5), eta=0.0)
 
-    def law_of(slope):
-        def coefficients(t):
+    def law_of(slope: float) -> Gaussian:
+        def coefficients(t: Array) -> tuple[Array, Array]:
             first = np.diag([slope, 0.0, 0.0, 0.0])
             return np.broadcast_to(first, (len(t), 4, 4)), np.zeros((len(t), 4))
 
@@ -492,7 +504,7 @@ n_steps: [20]
 """
 
 
-def test_a_nested_target_goes_from_the_config_to_the_job():
+def test_a_nested_target_goes_from_the_config_to_the_job() -> None:
     study = Study.parse(yaml.safe_load(CONFIG))
     check(study)
     half = study.targets[0]
@@ -508,14 +520,14 @@ def test_a_nested_target_goes_from_the_config_to_the_job():
     assert again.digest == study.digest
 
 
-def test_the_schema_of_a_nested_target_is_that_of_targets_each_time_it_is_asked_for():
+def test_the_schema_of_a_nested_target_is_that_of_targets_each_time_it_is_asked_for() -> None:
     for schema in (json_schema(), json_schema()):
         prior = schema["$defs"]["target_posterior"]["properties"]["prior"]
         assert prior["$ref"] == "#/$defs/target"
         assert "type" not in prior
 
 
-def test_files_and_mistakes_of_a_nested_target_are_found(tmp_path):
+def test_files_and_mistakes_of_a_nested_target_are_found(tmp_path: Path) -> None:
     path = tmp_path / "law.npz"
     np.savez(path, mean=np.zeros(2), covariance=np.eye(2))
     config = yaml.safe_load(CONFIG)

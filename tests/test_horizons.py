@@ -1,6 +1,9 @@
 """The set of horizons that runs allow: its coverage; and the table of horizons."""
 
+from collections.abc import Callable
+
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pytest
 
@@ -11,10 +14,12 @@ from sgm.schedules import BetaSchedule
 from tests.grids import synthetic_grid
 from tests.grids_horizon import HORIZONS, fail_runs, horizon_grid
 
+Array = npt.NDArray[np.float64]
+
 TOY = GaussianMixture([0.3, 0.7], [[1.0], [3.0]], [[0.01], [0.25]])
 
 
-def runs(seed, reps, n_seeds, means, noise):
+def runs(seed: int, reps: int, n_seeds: int, means: Array, noise: float) -> Array:
     """Losses with noise shared by a seed's runs, shape (reps, n_seeds, K)."""
     rng = np.random.default_rng(seed)
     shared = rng.standard_normal((reps, n_seeds, 1))
@@ -25,7 +30,7 @@ def runs(seed, reps, n_seeds, means, noise):
 GRID = np.round(np.arange(0.2, 1.25, 0.1), 2)
 
 
-def curve():
+def curve() -> Array:
     """KL(p_T ‖ π_∞) + ½ e B(T) of the toy mixture at e = 0.1, whose optimum is 0.6333."""
     at = VPProcess(BetaSchedule(1.0, 0.0, 0.1, 20.0), 1.0)
     stops = np.minimum(GRID, 1.0)
@@ -36,7 +41,7 @@ def curve():
 
 
 @pytest.mark.parametrize("n_seeds", [3, 5, 10])
-def test_the_best_horizon_is_kept(n_seeds):
+def test_the_best_horizon_is_kept(n_seeds: int) -> None:
     """Most often lost when all horizons are equal, and then at most at the nominal rate."""
     reps = 2000
     level = runs(0, reps, n_seeds, np.zeros(len(GRID)), 1.0)
@@ -46,7 +51,7 @@ def test_the_best_horizon_is_kept(n_seeds):
 
 
 @pytest.mark.parametrize("noise", [0.003, 0.03])
-def test_the_set_holds_the_optimum_and_sheds_the_rest(noise):
+def test_the_set_holds_the_optimum_and_sheds_the_rest(noise: float) -> None:
     means, reps = curve(), 200
     assert GRID[np.argmin(means)] == 0.6
     sets = [horizon_set(GRID, losses) for losses in runs(1, reps, 8, means, noise)]
@@ -61,7 +66,7 @@ def test_the_set_holds_the_optimum_and_sheds_the_rest(noise):
     assert width < (3 if noise < 0.01 else 7)
 
 
-def test_pairing_removes_what_the_seeds_share():
+def test_pairing_removes_what_the_seeds_share() -> None:
     losses = runs(2, 1, 8, curve(), 0.003)[0]
     shifted = losses + 100 * np.arange(8)[:, None]
     np.testing.assert_array_equal(
@@ -69,7 +74,7 @@ def test_pairing_removes_what_the_seeds_share():
     )
 
 
-def test_bracket_is_open_beyond_the_grid():
+def test_bracket_is_open_beyond_the_grid() -> None:
     losses = np.array([[3.0, 2.0, 1.0], [3.1, 2.2, 1.1], [3.3, 2.1, 1.0]])
     found = horizon_set([0.5, 1.0, 2.0], losses)
     assert (found.best, found.low, found.high) == (2.0, 2.0, 2.0)
@@ -89,12 +94,12 @@ def test_bracket_is_open_beyond_the_grid():
         (lambda: horizon_set([0.5, 1.0], np.eye(2), confidence=1.0), "confidence = 1.0: must"),
     ],
 )
-def test_values_out_of_range_are_named(build, message):
+def test_values_out_of_range_are_named(build: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
 
 
-def test_the_table_says_what_the_grid_was_built_from():
+def test_the_table_says_what_the_grid_was_built_from() -> None:
     grid = horizon_grid(a=(0.0, 5.0), cosine=True, scores=("exact", "large", "small"))
     table = horizons_table(grid)
     assert len(table) == 3 * 3 * len(HORIZONS)
@@ -126,7 +131,7 @@ def test_the_table_says_what_the_grid_was_built_from():
         assert not part["plausible"].all()
 
 
-def test_the_loss_is_the_first_likelihood_with_a_number():
+def test_the_loss_is_the_first_likelihood_with_a_number() -> None:
     grid = horizon_grid(n_seeds=3)
     assert likelihood_loss(grid).name == "flow_log_likelihood"
     assert likelihood_loss(grid.assign(flow_log_likelihood=np.nan * grid.elbo)).name == "elbo"
@@ -138,7 +143,7 @@ def test_the_loss_is_the_first_likelihood_with_a_number():
     np.testing.assert_allclose(unknown.values, 8 - likelihood / np.log(2))
 
 
-def test_a_run_without_every_horizon_does_not_vote():
+def test_a_run_without_every_horizon_does_not_vote() -> None:
     grid = horizon_grid(scores=("small",), n_seeds=4).squeeze(["target", "schedule", "score"])
     whole = best_horizon(-grid.elbo)
     assert (whole.n_runs, whole.best, whole.allowed.best) == (4, 0.3, 0.3)
@@ -160,7 +165,7 @@ def test_a_run_without_every_horizon_does_not_vote():
     assert np.isnan(none.best)
 
 
-def test_failed_runs_and_runs_that_are_too_few_show_in_the_table():
+def test_failed_runs_and_runs_that_are_too_few_show_in_the_table() -> None:
     grid = fail_runs(horizon_grid(scores=("small",), n_seeds=3), seed=[1], horizon=[0.8])
     table = horizons_table(grid).set_index("horizon")
     assert table["runs"].tolist() == [3] * 6 + [2, 3]
@@ -170,7 +175,7 @@ def test_failed_runs_and_runs_that_are_too_few_show_in_the_table():
     assert one["best"].sum() == 1
 
 
-def test_a_grid_without_likelihoods_has_an_empty_table_with_headers():
+def test_a_grid_without_likelihoods_has_an_empty_table_with_headers() -> None:
     table = horizons_table(synthetic_grid(a=(0, 5)))
     assert table.empty
     assert {"horizon", "bits_per_dimension_mean", "plausible"} <= set(table)

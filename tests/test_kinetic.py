@@ -1,9 +1,11 @@
 """The kinetic process: its kernel, its sufficient statistic, and the exact laws of its schemes."""
 
 from itertools import pairwise
+from typing import Any
 
 import mpmath
 import numpy as np
+import numpy.typing as npt
 import pytest
 from scipy.integrate import solve_ivp
 from scipy.linalg import expm
@@ -19,15 +21,21 @@ from sgm.schedules import BetaSchedule
 from sgm.schedules.levels import EDMSchedule
 from sgm.study import Study
 
+Array = npt.NDArray[np.float64]
+
 PARAMETERS = [(2.0, 0.0, 2**0.5, 0.01), (0.5, 0.3, 2.8, 0.1), (1.0, 1.0, 1.0, 1.0)]
 SCHEMES = {name: getattr(samplers, name) for name in samplers.kinetic.__all__}
 
 
-def process(parameters=PARAMETERS[1], a=1.5, horizon=1.3):
+def process(
+    parameters: tuple[float, float, float, float] = PARAMETERS[1],
+    a: float = 1.5,
+    horizon: float = 1.3,
+) -> KineticProcess:
     return KineticProcess(BetaSchedule(horizon, a, 0.1, 6.0), *parameters)
 
 
-def forward(kinetic):
+def forward(kinetic: KineticProcess) -> tuple[Array, Array]:
     """A and D, as the SDE has them."""
     a = kinetic.damping
     noise = np.diag([kinetic.position_noise**2, kinetic.velocity_noise**2])
@@ -35,7 +43,9 @@ def forward(kinetic):
 
 
 @pytest.mark.parametrize("parameters", PARAMETERS)
-def test_the_kernel_solves_the_moment_equations(parameters):
+def test_the_kernel_solves_the_moment_equations(
+    parameters: tuple[float, float, float, float],
+) -> None:
     """m is a matrix exponential, C solves C′ = A C + C Aᵀ + D in the clock, from diag(0, v₀)."""
     kinetic = process(parameters)
     drift, noise = forward(kinetic)
@@ -45,7 +55,7 @@ def test_the_kernel_solves_the_moment_equations(parameters):
         np.testing.assert_allclose(m[place], expm(clock * drift)[:, 0], rtol=1e-12)
         start = np.diag([0.0, kinetic.velocity_variance]).ravel()
 
-        def slope(_, y):
+        def slope(_: float, y: Array) -> Array:
             c = y.reshape(2, 2)
             return (drift @ c + c @ drift.T + noise).ravel()
 
@@ -55,14 +65,14 @@ def test_the_kernel_solves_the_moment_equations(parameters):
     np.testing.assert_allclose(drift @ still + still @ drift.T, -noise, atol=1e-15)
 
 
-def test_dockhorns_convention():
+def test_dockhorns_convention() -> None:
     """Mass 1/a², critical friction 2/a: positions N(0, 1), velocities N(0, mass)."""
     kinetic = process((2.0, 0.0, 2**0.5, 0.01))
     np.testing.assert_allclose(kinetic.stationary, np.diag([1.0, 0.25]), rtol=1e-15)
 
 
 @pytest.mark.parametrize("parameters", PARAMETERS)
-def test_the_reversed_stationary_process(parameters):
+def test_the_reversed_stationary_process(parameters: tuple[float, float, float, float]) -> None:
     kinetic = process(parameters)
     still, (drift, _) = kinetic.stationary, forward(kinetic)
     for clock in (1e-3, 0.4, 3.0):
@@ -74,7 +84,9 @@ def test_the_reversed_stationary_process(parameters):
 
 
 @pytest.mark.parametrize("parameters", PARAMETERS)
-def test_the_score_of_pairs_is_that_of_the_statistic(parameters):
+def test_the_score_of_pairs_is_that_of_the_statistic(
+    parameters: tuple[float, float, float, float],
+) -> None:
     """Against differences of the density of the pairs, a mixture of Gaussians in the plane."""
     kinetic = process(parameters)
     weights, means, variances = np.array([0.3, 0.7]), np.array([-1.0, 1.5]), np.array([0.2, 0.5])
@@ -82,7 +94,7 @@ def test_the_score_of_pairs_is_that_of_the_statistic(parameters):
     t = 0.4
     m, covariance = kinetic.kernel(t)
 
-    def log_density(u):
+    def log_density(u: Array) -> float:
         parts = []
         for weight, mean, variance in zip(weights, means, variances, strict=True):
             total, gap = variance * np.outer(m, m) + covariance, u - mean * m
@@ -101,7 +113,9 @@ def test_the_score_of_pairs_is_that_of_the_statistic(parameters):
 
 @pytest.mark.parametrize("parameters", PARAMETERS)
 @pytest.mark.parametrize("clock", [1e-8, 1e-3, 1.0, 40.0, 900.0])
-def test_the_statistic_keeps_its_digits(parameters, clock):
+def test_the_statistic_keeps_its_digits(
+    parameters: tuple[float, float, float, float], clock: float
+) -> None:
     """m̃, ṽ and c against 60 digits: C is singular at first, m vanishes at last."""
     kinetic = KineticProcess(BetaSchedule(clock, 0.0, 1.0, 1.0), *parameters)
     with mpmath.workdps(600):
@@ -130,7 +144,7 @@ def test_the_statistic_keeps_its_digits(parameters, clock):
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
-def test_at_time_zero_the_statistic_is_the_position():
+def test_at_time_zero_the_statistic_is_the_position() -> None:
     c, rest = process().projection(0.0)
     np.testing.assert_array_equal(c, [1.0, 0.0])
     np.testing.assert_allclose(rest, [[0.0, 0.0], [0.0, 1 / 0.1]], rtol=1e-14)
@@ -140,7 +154,7 @@ def test_at_time_zero_the_statistic_is_the_position():
 LAW = Gaussian.diagonal(np.array([0.8, -0.3]), np.array([0.05, 2.0]))
 
 
-def test_the_mixing_error_is_that_of_two_gaussians():
+def test_the_mixing_error_is_that_of_two_gaussians() -> None:
     kinetic = process()
     mean, covariance = kinetic.joint_law(LAW, kinetic.horizon)
     prior = Gaussian.from_covariance([0.0, 0.0], kinetic.stationary)
@@ -149,18 +163,18 @@ def test_the_mixing_error_is_that_of_two_gaussians():
     assert kinetic.terminal_kl(LAW) == pytest.approx(expected, rel=1e-10)
 
 
-def brute_force(kinetic, name, times):
+def brute_force(kinetic: KineticProcess, name: str, times: Array) -> Gaussian:
     """The law of x by a loop over full pairs, from the SDE and the exact score alone."""
     drift, noise = forward(kinetic)
     still = kinetic.stationary
     means, variances = [], []
     for mu, lam in zip(LAW.mean, LAW.eigenvalues, strict=True):
 
-        def score(t, mu=mu, lam=lam):
+        def score(t: float, mu: float = mu, lam: float = lam) -> tuple[Array, Array]:
             """A and b of the score of pairs."""
             m, covariance = kinetic.kernel(t)
             slope = -np.linalg.inv(lam * np.outer(m, m) + covariance)
-            return slope, -slope @ m * mu
+            return slope, -slope @ m * mu  # type: ignore[return-value]
 
         center, covariance = np.zeros(2), still
         for start, stop in pairwise(times):
@@ -204,7 +218,9 @@ def brute_force(kinetic, name, times):
 
 @pytest.mark.parametrize("parameters", PARAMETERS)
 @pytest.mark.parametrize("name", SCHEMES)
-def test_exact_laws_are_those_of_a_loop_over_pairs(name, parameters):
+def test_exact_laws_are_those_of_a_loop_over_pairs(
+    name: str, parameters: tuple[float, float, float, float]
+) -> None:
     kinetic, times = process(parameters), timegrids.quadratic(1.3, 15)
     steps = SCHEMES[name](kinetic, times)
     assert (steps.n_steps, steps.nfe) == (15, 15)
@@ -215,7 +231,7 @@ def test_exact_laws_are_those_of_a_loop_over_pairs(name, parameters):
 
 
 @pytest.mark.parametrize("name", SCHEMES)
-def test_every_scheme_tends_to_the_backward_sde(name):
+def test_every_scheme_tends_to_the_backward_sde(name: str) -> None:
     """To X₀ given pairs of the stationary law at T, with weak order 1."""
     kinetic = process()
     m, covariance = kinetic.kernel(kinetic.horizon)
@@ -234,7 +250,7 @@ def test_every_scheme_tends_to_the_backward_sde(name):
 
 
 @pytest.mark.parametrize("name", SCHEMES)
-def test_damping_and_clock_are_one_choice(name):
+def test_damping_and_clock_are_one_choice(name: str) -> None:
     """β → cβ is a → ca, σ/√c, ε√c, v₀/c²."""
     c, (a, eps, sigma, v0) = 3.0, PARAMETERS[1]
     faster = KineticProcess(BetaSchedule(1.0, 2.0, 0.1 * c, 6.0 * c), a, eps, sigma, v0)
@@ -246,7 +262,7 @@ def test_damping_and_clock_are_one_choice(name):
     np.testing.assert_allclose(one.eigenvalues, other.eigenvalues, rtol=1e-10)
 
 
-def test_hybrid_score_matching_is_a_weighted_loss_of_the_statistic():
+def test_hybrid_score_matching_is_a_weighted_loss_of_the_statistic() -> None:
     """|s_v/ℓ + ε_v|² of a network of pairs, row by row, with what it says of y alone."""
     kinetic, rng = process(), np.random.default_rng(0)
     t = np.array([1e-4, 0.03, 0.5, 1.3])
@@ -264,7 +280,7 @@ def test_hybrid_score_matching_is_a_weighted_loss_of_the_statistic():
     np.testing.assert_allclose(hybrid, denoising, rtol=1e-8)
 
 
-def test_huge_and_tiny_numbers_are_laws_or_refused():
+def test_huge_and_tiny_numbers_are_laws_or_refused() -> None:
     law = targets.isotropic(dimension=2, mean=1.0, variance=0.5)
     for parameters in ((1e-6, 0.0, 1.0, 1.0), (1e6, 0.0, 1.0, 1e-15), (1.0, 1e4, 1e-4, 1e6)):
         kinetic = process(parameters)
@@ -277,12 +293,12 @@ def test_huge_and_tiny_numbers_are_laws_or_refused():
 
 
 @pytest.mark.parametrize("key", ["damping", "velocity_noise", "velocity_variance"])
-def test_parameters_must_be_positive(key):
+def test_parameters_must_be_positive(key: str) -> None:
     with pytest.raises(ValueError, match=key):
         KineticProcess(BetaSchedule(1.0, 0.0, 0.1, 20.0), **{key: 0.0})
 
 
-def test_what_is_of_another_process_is_refused():
+def test_what_is_of_another_process_is_refused() -> None:
     kinetic = process()
     with pytest.raises(ValueError, match="must be kinetic"):
         samplers.sscs(sgm.processes.VPProcess(kinetic.schedule, 1.0), [1.0, 0.0])
@@ -309,7 +325,7 @@ STUDY = {
 PICTURES = {"schedules": ["beta_a=0"], "rows": 2, "times": [1.0], "coordinates": [0]}
 
 
-def trained(**recipe):
+def trained(**recipe: Any) -> dict[str, Any]:
     return {"scores": [{"family": "trained", "recipe": {"output": "noise"} | recipe}]}
 
 
@@ -338,7 +354,7 @@ def trained(**recipe):
         ),
     ],
 )
-def test_a_study_says_what_does_not_fit(change, message):
+def test_a_study_says_what_does_not_fit(change: dict[str, Any], message: str) -> None:
     check(Study.parse(STUDY))
     with pytest.raises(ValueError, match=message):
         check(Study.parse(STUDY | change))

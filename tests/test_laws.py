@@ -1,8 +1,10 @@
 """Exact laws against full-matrix recursions, simulation and the limit of small steps."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from mpmath import mp, mpf
 from scipy.integrate import solve_ivp
@@ -12,6 +14,8 @@ from sgm.gaussian import Gaussian, kl_divergence, wasserstein2
 from sgm.processes import VPProcess
 from sgm.schedules import BetaSchedule, ConstantSchedule, CosineSchedule
 from sgm.timegrids import quadratic, uniform
+
+Array = npt.NDArray[np.float64]
 
 STOCHASTIC = {
     "exponential_integrator_modified": samplers.exponential_integrator_modified,
@@ -34,11 +38,13 @@ CORRELATED = targets.correlated(4, 1.0, 1.0).law
 DIAGONAL = Gaussian.diagonal([1.0, -1.0, 0.5, 0.0], [0.1, 1.0, 10.0, 0.5])
 
 
-def process(variance=2.5, a=2.0):
+def process(variance: float = 2.5, a: float = 2.0) -> VPProcess:
     return VPProcess(BetaSchedule(1.0, a, 0.1, 20.0), variance)
 
 
-def matrix_recursion(steps, vp, law, scale, bias, prior):
+def matrix_recursion(
+    steps: samplers.Steps, vp: VPProcess, law: Gaussian, scale: float, bias: float, prior: Gaussian
+) -> tuple[Array, Array]:
     """Mean and covariance of all registers together, by inverses of full covariance matrices."""
     n, r, d = len(steps), steps.registers, law.dimension
     mean, covariance = np.zeros(r * d), np.zeros((r * d, r * d))
@@ -61,7 +67,7 @@ def matrix_recursion(steps, vp, law, scale, bias, prior):
     return mean[:d], covariance[:d, :d]
 
 
-def random_program(n, r, seed):
+def random_program(n: int, r: int, seed: int) -> samplers.Steps:
     """A scheme that means nothing, but has every kind of stage."""
     rng = np.random.default_rng(seed)
     score_time = rng.uniform(0.05, 1.0, n)
@@ -81,7 +87,9 @@ def random_program(n, r, seed):
 
 @pytest.mark.parametrize("law", [CORRELATED, DIAGONAL], ids=["correlated", "diagonal"])
 @pytest.mark.parametrize("registers", [1, 2, 4])
-def test_law_of_registers_matches_an_independent_matrix_recursion(registers, law):
+def test_law_of_registers_matches_an_independent_matrix_recursion(
+    registers: int, law: Gaussian
+) -> None:
     vp, score = process(), scores.GaussianScore(process(), law, scale=1.1, bias=-0.2)
     for seed in range(5):
         steps = random_program(12, registers, seed)
@@ -97,7 +105,7 @@ def test_law_of_registers_matches_an_independent_matrix_recursion(registers, law
 
 
 @pytest.mark.parametrize("registers", [2, 4])
-def test_laws_of_the_points_are_those_of_runs_that_end_there(registers):
+def test_laws_of_the_points_are_those_of_runs_that_end_there(registers: int) -> None:
     """A run to stage k, and then the point as the sample."""
     vp, score = process(), scores.biased(process(), CORRELATED, 0.3)
     steps = random_program(9, registers, 3)
@@ -122,7 +130,7 @@ def test_laws_of_the_points_are_those_of_runs_that_end_there(registers):
 
 @pytest.mark.parametrize("law", [CORRELATED, DIAGONAL], ids=["correlated", "diagonal"])
 @pytest.mark.parametrize("name", SCHEMES)
-def test_law_matches_an_independent_matrix_recursion(name, law):
+def test_law_matches_an_independent_matrix_recursion(name: str, law: Gaussian) -> None:
     vp = VPProcess(CosineSchedule(1.0, 2.5, 0.008, 20.0), 2.5)
     score = scores.GaussianScore(vp, law, scale=1.1, bias=-0.2)
     for times in (uniform(1.0, 30), quadratic(1.0, 7)):
@@ -133,7 +141,7 @@ def test_law_matches_an_independent_matrix_recursion(name, law):
         np.testing.assert_allclose(found.covariance, covariance, rtol=1e-10, atol=1e-12)
 
 
-def test_law_matches_a_simulation():
+def test_law_matches_a_simulation() -> None:
     vp, n = process(), 40_000
     score = scores.biased(vp, CORRELATED, 0.3)
     steps, rng = samplers.exponential_integrator(vp, uniform(1.0, 12)), np.random.default_rng(0)
@@ -149,16 +157,16 @@ def test_law_matches_a_simulation():
 
 @pytest.mark.parametrize("grid", [uniform, quadratic])
 @pytest.mark.parametrize("name", [*STOCHASTIC, *DETERMINISTIC])
-def test_weak_order_is_one(name, grid):
+def test_weak_order_is_one(name: str, grid: Callable[[float, int], Array]) -> None:
     """Mean and variances approach the law of the continuous process at rate 1/N."""
     vp, scheme = process(), SCHEMES[name]
     limit = laws.reverse_sde_limit if name in STOCHASTIC else laws.probability_flow_limit
     target, score = limit(vp, CORRELATED), scores.exact(vp, CORRELATED)
 
-    def error(n):
+    def error(n: int) -> float:
         law = laws.sampler_law(scheme(vp, grid(1.0, n)), score, vp.prior(4))
         gaps = np.concatenate([law.mean - target.mean, law.eigenvalues - target.eigenvalues])
-        return np.linalg.norm(gaps)
+        return float(np.linalg.norm(gaps))
 
     order = np.log2(error(2000) / error(4000))
     assert order == pytest.approx(1.0, abs=0.2)
@@ -166,12 +174,12 @@ def test_weak_order_is_one(name, grid):
 
 
 @pytest.mark.parametrize("variance", [0.5, 1.0, 4.0])
-def test_limits_solve_the_backward_equations(variance):
+def test_limits_solve_the_backward_equations(variance: float) -> None:
     """Against the moment equations of the SDE and of the flow, integrated numerically."""
     vp = process(variance, a=-3.0)
     lam, mu = DIAGONAL.eigenvalues, DIAGONAL.mean
 
-    def slope(elapsed, state, noise):
+    def slope(elapsed: float, state: Array, noise: bool) -> Array:
         mean, var = state.reshape(2, 4)
         t = max(1.0 - elapsed, 0.0)
         m, v, beta = vp.mean_scale(t), vp.kernel_variance(t), vp.schedule.beta(t)
@@ -191,14 +199,14 @@ def test_limits_solve_the_backward_equations(variance):
         np.testing.assert_allclose(found.eigenvalues, solved.y[4:, -1], rtol=1e-7)
 
 
-def test_started_at_the_marginal_the_limit_is_the_data():
+def test_started_at_the_marginal_the_limit_is_the_data() -> None:
     """A long horizon forgets the start: both limits tend to the data's law."""
     vp = VPProcess(BetaSchedule(1.0, 0.0, 0.1, 200.0), 1.0)
     for limit in (laws.reverse_sde_limit, laws.probability_flow_limit):
         assert kl_divergence(CORRELATED, limit(vp, CORRELATED)) < 1e-20
 
 
-def test_many_steps_underflow_quietly():
+def test_many_steps_underflow_quietly() -> None:
     vp = VPProcess(BetaSchedule(1.0, 0.0, 0.1, 2000.0), 0.5)
     for scheme in SCHEMES.values():
         steps = scheme(vp, uniform(1.0, 20_000))
@@ -207,7 +215,7 @@ def test_many_steps_underflow_quietly():
         assert kl_divergence(DIAGONAL, law) < 1
 
 
-def test_an_unstable_step_size_gives_an_infinite_law_without_nan():
+def test_an_unstable_step_size_gives_an_infinite_law_without_nan() -> None:
     vp = VPProcess(BetaSchedule(1.0, 0.0, 0.1, 20.0), 0.002)
     target = targets.isotropic(4, 1.0, 0.002).law
     steps = samplers.exponential_integrator(vp, uniform(1.0, 500))
@@ -217,7 +225,7 @@ def test_an_unstable_step_size_gives_an_infinite_law_without_nan():
     assert wasserstein2(target, law) == np.inf
 
 
-def test_overflow_of_a_suffix_alone_falls_back_to_the_recursion():
+def test_overflow_of_a_suffix_alone_falls_back_to_the_recursion() -> None:
     """A stage with P = 0 forgets what came before, however large the products are."""
     vp, n = process(1.0, 0.0), 400
     score = scores.exact(vp, Gaussian.diagonal([0.0], [1.0]))
@@ -233,7 +241,7 @@ def test_overflow_of_a_suffix_alone_falls_back_to_the_recursion():
     assert law.eigenvalues == 0
 
 
-def test_prior_must_be_isotropic():
+def test_prior_must_be_isotropic() -> None:
     vp = process()
     steps = samplers.ancestral(vp, uniform(1.0, 3))
     with pytest.raises(ValueError, match="prior must be isotropic"):
@@ -267,12 +275,14 @@ PAIR, BATCH = VP.prior(2), Gaussian(np.zeros((3, 4)), np.ones((3, 4)), np.eye(4)
         (lambda: laws.probability_flow_limit(None, DIAGONAL), "process = None: must be a Process"),
     ],
 )
-def test_what_is_no_law_or_of_another_dimension_is_refused(call, message):
+def test_what_is_no_law_or_of_another_dimension_is_refused(
+    call: Callable[[], object], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         call()
 
 
-def test_a_prior_with_a_mean_is_carried():
+def test_a_prior_with_a_mean_is_carried() -> None:
     vp, law = process(), CORRELATED
     prior = Gaussian(np.array([1.0, 2.0, 3.0, 4.0]), np.full(4, 2.5), np.eye(4))
     steps = samplers.ddim(vp, uniform(1.0, 3))
@@ -282,7 +292,7 @@ def test_a_prior_with_a_mean_is_carried():
 
 
 @pytest.mark.parametrize("name", SCHEMES)
-def test_chain_laws_are_those_of_shorter_runs(name):
+def test_chain_laws_are_those_of_shorter_runs(name: str) -> None:
     """The law before stage k is the output's law after the first k stages, and the prior's."""
     vp, score = process(), scores.biased(process(), CORRELATED, 0.3)
     steps = SCHEMES[name](vp, quadratic(1.0, 6))
@@ -303,7 +313,7 @@ def test_chain_laws_are_those_of_shorter_runs(name):
     [(CORRELATED, CORRELATED), (CORRELATED, DIAGONAL), (DIAGONAL, CORRELATED)],
     ids=["same basis", "correlated", "diagonal"],
 )
-def test_chain_error_matches_full_matrices(believed, true):
+def test_chain_error_matches_full_matrices(believed: Gaussian, true: Gaussian) -> None:
     """E|Gx + g|² = tr(G C Gᵀ) + |G c + g|², G and g by evaluating both scores."""
     vp = process(a=-1.0)
     score = scores.GaussianScore(vp, believed, scale=1.1, bias=-0.2)
@@ -318,7 +328,7 @@ def test_chain_error_matches_full_matrices(believed, true):
         assert found[k] == pytest.approx(expected, rel=1e-10)
 
 
-def test_chain_error_matches_a_simulation():
+def test_chain_error_matches_a_simulation() -> None:
     """Within 4.5 standard errors of the mean of |s_θ − s|² over 40 000 chains."""
     vp, n, rng = process(), 40_000, np.random.default_rng(1)
     score, exact = scores.plugin(vp, CORRELATED, 0.3), scores.exact(vp, CORRELATED)
@@ -332,7 +342,7 @@ def test_chain_error_matches_a_simulation():
         x = alpha * x + gamma * score(x, tau) + rho * rng.standard_normal(x.shape)
 
 
-def test_the_chain_follows_the_forward_process_as_steps_shrink():
+def test_the_chain_follows_the_forward_process_as_steps_shrink() -> None:
     """With a long horizon the errors along both agree; the exact score has none."""
     vp = VPProcess(BetaSchedule(1.0, 0.0, 0.1, 60.0), 1.0)
     # an error that vanishes leaves the chain on the forward process
@@ -345,7 +355,7 @@ def test_the_chain_follows_the_forward_process_as_steps_shrink():
     assert np.all(exact == 0)
 
 
-def test_a_chain_that_overflows_has_an_infinite_error():
+def test_a_chain_that_overflows_has_an_infinite_error() -> None:
     vp = VPProcess(BetaSchedule(1.0, 0.0, 0.1, 20.0), 0.002)
     target = targets.isotropic(4, 1.0, 0.002).law
     steps = samplers.exponential_integrator(vp, uniform(1.0, 500))
@@ -356,7 +366,9 @@ def test_a_chain_that_overflows_has_an_infinite_error():
     assert np.all(np.diff(lost.astype(int), axis=0) >= 0)
 
 
-def in_many_digits(name, rate, variance, times, spread, center):
+def in_many_digits(
+    name: str, rate: float, variance: float, times: Array, spread: float, center: float
+) -> tuple[float, float]:
     """Mean and variance of the output on the line, stage by stage as the papers print it."""
     mp.dps = 60 + int(rate / variance)  # P loses e^{2h}
     sigma, beta = mpf(variance), mpf(rate)
@@ -396,7 +408,7 @@ def in_many_digits(name, rate, variance, times, spread, center):
 
 
 @pytest.mark.parametrize("name", SCHEMES)
-def test_laws_keep_their_digits_at_the_edges(name):
+def test_laws_keep_their_digits_at_the_edges(name: str) -> None:
     """Against 60 digits: σ² and β over decades, few and many steps, narrow and wide data.
 
     σ² = ¼, β = 20 in one step had variance 256 with the ancestral sampler, for ¼.
@@ -426,7 +438,7 @@ def test_laws_keep_their_digits_at_the_edges(name):
 
 
 @pytest.mark.parametrize("name", ["ancestral", "ancestral_small", "ddim"])
-def test_one_step_from_pure_noise_onto_the_data(name):
+def test_one_step_from_pure_noise_onto_the_data(name: str) -> None:
     """h = 10⁶: eʰ is no number, but the output is E X₀, with noise or without."""
     vp, law = VPProcess(ConstantSchedule(1.0, 200.0), 1e-4), Gaussian.diagonal([2.0], [0.5])
     found = laws.sampler_law(SCHEMES[name](vp, [1.0, 0.0]), scores.exact(vp, law), vp.prior(1))
@@ -436,7 +448,7 @@ def test_one_step_from_pure_noise_onto_the_data(name):
 
 
 @pytest.mark.parametrize(("scale", "bias"), [(1.0, 0.0), (1.3, -0.4)])
-def test_a_perturbed_denoiser_is_that_of_its_score(scale, bias):
+def test_a_perturbed_denoiser_is_that_of_its_score(scale: float, bias: float) -> None:
     vp = process()
     score, t = scores.GaussianScore(vp, CORRELATED, scale, bias), np.array([0.01, 0.4, 1.0])
     slope, offset, error_slope, error_offset = score.denoiser(t)
@@ -449,7 +461,9 @@ def test_a_perturbed_denoiser_is_that_of_its_score(scale, bias):
 
 @pytest.mark.parametrize(("scale", "bias"), [(1.1, 0.0), (0.3, 0.2)])
 @pytest.mark.parametrize("variance", [0.004, 0.02, 1.0])
-def test_a_perturbed_score_over_a_huge_step_keeps_its_law(variance, scale, bias):
+def test_a_perturbed_score_over_a_huge_step_keeps_its_law(
+    variance: float, scale: float, bias: float
+) -> None:
     """h up to 1250, where m underflows and v/m overflows: against 60 digits."""
     vp, times = VPProcess(ConstantSchedule(1.0, 10.0), variance), uniform(1.0, 3)
     law = Gaussian.diagonal([0.2], [0.01])

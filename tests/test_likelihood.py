@@ -1,8 +1,10 @@
 """Likelihoods of the probability flow against closed forms, quadrature and autograd."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from scipy.integrate import solve_ivp
@@ -15,6 +17,8 @@ from sgm.likelihood import bits_per_dimension, flow_likelihood, network_field, s
 from sgm.networks import ScoreEnsemble
 from sgm.processes import VEProcess, VPProcess
 from sgm.schedules import BetaSchedule, GeometricSchedule, TruncatedSchedule
+
+Array = npt.NDArray[np.float64]
 
 PROCESSES = {
     "vp": VPProcess(BetaSchedule(1.0, 2.0, 0.1, 20.0), 2.5),
@@ -40,7 +44,7 @@ NETWORKS = (
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_exact_score_of_a_gaussian_gives_the_flows_law(name):
+def test_exact_score_of_a_gaussian_gives_the_flows_law(name: str) -> None:
     process = PROCESSES[name]
     rows = 1.5 * LAW.sample(10, np.random.default_rng(0)).reshape(2, 5, 4)
     found = flow_likelihood(process, score_field(scores.exact(process, LAW)), rows, **TIGHT)
@@ -49,7 +53,7 @@ def test_exact_score_of_a_gaussian_gives_the_flows_law(name):
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_errors_follow_the_tolerance(name):
+def test_errors_follow_the_tolerance(name: str) -> None:
     process, rows = PROCESSES[name], LAW.sample(10, np.random.default_rng(1))
     expected = laws.probability_flow_limit(process, LAW).log_density(rows)
     field, errors, costs = score_field(scores.exact(process, LAW)), [], []
@@ -63,7 +67,7 @@ def test_errors_follow_the_tolerance(name):
     assert costs[0] < costs[1]
 
 
-def test_perturbed_affine_score_with_a_cutoff():
+def test_perturbed_affine_score_with_a_cutoff() -> None:
     """The map of an affine flow is affine: q is Gaussian, of mass one, with its mean where the
     flow from the prior's mean arrives."""
     process, cutoff = PROCESSES["vp"], 0.1
@@ -80,7 +84,7 @@ def test_perturbed_affine_score_with_a_cutoff():
 
     score = scores.GaussianScore(process, law, scale=1.2, bias=-0.3)
 
-    def velocity(t, state):
+    def velocity(t: float, state: Array) -> Array:
         return process.drift(t) * state - process.schedule.beta(t) / 2 * score(state[None], t)[0]
 
     arrived = solve_ivp(velocity, (1.0, cutoff), [0.0], "RK45", rtol=1e-10, atol=1e-12).y[:, -1]
@@ -88,7 +92,7 @@ def test_perturbed_affine_score_with_a_cutoff():
 
 
 @pytest.mark.parametrize("name", ["vp", "ve"])
-def test_flow_of_a_mixture_attains_the_terminal_divergence(name):
+def test_flow_of_a_mixture_attains_the_terminal_divergence(name: str) -> None:
     """Mass one, and KL(π_data ‖ q) = KL(p_T ‖ p_noise), by quadrature on the line."""
     law = GaussianMixture([0.3, 0.7], [[1.0], [3.0]], [[0.01], [0.25]])
     process = {
@@ -111,7 +115,7 @@ def test_flow_of_a_mixture_attains_the_terminal_divergence(name):
     assert weights @ (np.exp(log_p) * (log_p - log_q)) == pytest.approx(terminal, abs=1e-6)
 
 
-def test_differences_give_the_divergence_of_an_affine_score():
+def test_differences_give_the_divergence_of_an_affine_score() -> None:
     """Of a mixture of one component, against the closed form."""
     process = PROCESSES["vp"]
     law = GaussianMixture([1.0], [[1.0, -0.5]], [[0.3, 2.0]])
@@ -124,7 +128,7 @@ def test_differences_give_the_divergence_of_an_affine_score():
     np.testing.assert_allclose(divergence, expected[1], rtol=1e-10)
 
 
-def variants():
+def variants() -> Iterator[tuple[str, ScoreEnsemble]]:
     """Every output and both architectures, for a process that has them."""
     plain = NETWORKS.architecture
     mixer = Mixer(
@@ -133,7 +137,7 @@ def variants():
     )  # fmt: skip
     yield "relative", NETWORKS
     for output, name in (("score", "vp"), ("noise", "ve"), ("preconditioned", "ve")):
-        architecture = replace(plain, output=output, time_input="log_noise")
+        architecture = replace(plain, output=output, time_input="log_noise")  # type: ignore[call-arg]
         yield output, ScoreEnsemble.initial(architecture, [0, 1]).bind(PROCESSES[name])
     yield "mixer", ScoreEnsemble.initial(mixer, [0, 1]).bind(PROCESSES["ve"])
 
@@ -142,14 +146,14 @@ VARIANTS = {name: networks.to(dtype=torch.float64) for name, networks in variant
 
 
 @pytest.mark.parametrize("networks", VARIANTS.values(), ids=VARIANTS)
-def test_divergence_of_networks_is_the_trace_of_autograds_jacobian(networks):
+def test_divergence_of_networks_is_the_trace_of_autograds_jacobian(networks: ScoreEnsemble) -> None:
     x = np.random.default_rng(3).standard_normal((2, 4, networks.architecture.dimension))
     score, divergence = network_field(networks)(x, 0.3)
     np.testing.assert_array_equal(score[:, :1], networks(torch.as_tensor(x), 0.3)[:, :1].numpy())
     for r, i in np.ndindex(2, 4):
         point = torch.as_tensor(x[r, i])
 
-        def value(y, r=r):
+        def value(y: torch.Tensor, r: int = r) -> torch.Tensor:
             return networks[slice(r, r + 1)](y[None, None], 0.3)[0, 0]
 
         jacobian = torch.autograd.functional.jacobian(value, point)
@@ -157,7 +161,7 @@ def test_divergence_of_networks_is_the_trace_of_autograds_jacobian(networks):
 
 
 @pytest.mark.parametrize("name", ["noise", "preconditioned", "mixer"])
-def test_networks_that_divide_by_the_noise_need_a_cutoff(name):
+def test_networks_that_divide_by_the_noise_need_a_cutoff(name: str) -> None:
     networks = VARIANTS[name]
     rows = np.random.default_rng(6).standard_normal((2, 2, networks.architecture.dimension))
     tolerances = {"rtol": 1e-3, "atol": 1e-3, "atol_nats": 1e-2}
@@ -169,7 +173,7 @@ def test_networks_that_divide_by_the_noise_need_a_cutoff(name):
     assert np.all(np.isfinite(found.log_likelihood))
 
 
-def test_the_flow_of_no_output_is_the_gaussians():
+def test_the_flow_of_no_output_is_the_gaussians() -> None:
     """Weights of zero leave −x/V, the score of N(0, s_d² I): log q is then a closed form."""
     process, cutoff = PROCESSES["ve"], 1e-5
     networks = VARIANTS["mixer"]
@@ -186,7 +190,7 @@ def test_the_flow_of_no_output_is_the_gaussians():
     np.testing.assert_allclose(found.log_likelihood, expected, atol=1e-3)  # a cutoff apart
 
 
-def test_hutchinson_is_unbiased():
+def test_hutchinson_is_unbiased() -> None:
     """Over all 2³ sign vectors the mean is the trace; one alone is not."""
     x = np.random.default_rng(4).standard_normal((2, 5, 3))
     _, exact = network_field(NETWORKS)(x, 0.3)
@@ -198,7 +202,7 @@ def test_hutchinson_is_unbiased():
     assert np.max(np.abs(one - exact)) > 1e-3
 
 
-def test_replicates_of_networks_flow_apart():
+def test_replicates_of_networks_flow_apart() -> None:
     process, rows = PROCESSES["vp"], np.random.default_rng(5).standard_normal((2, 3, 3))
     tolerances = {"rtol": 1e-5, "atol": 1e-5, "atol_nats": 3e-3}
     both = flow_likelihood(process, network_field(NETWORKS), rows, **tolerances)
@@ -211,7 +215,7 @@ def test_replicates_of_networks_flow_apart():
     assert np.max(np.abs(both.log_likelihood[0] - both.log_likelihood[1])) > 0.2
 
 
-def test_bits_per_dimension_of_uniform_rows():
+def test_bits_per_dimension_of_uniform_rows() -> None:
     """Levels drawn uniformly cost log₂ levels, in any units; [−1, 1] at 256 has offset 7."""
     d = 5
     for span in (1.0, 2.0, 16.0):
@@ -222,7 +226,7 @@ def test_bits_per_dimension_of_uniform_rows():
     np.testing.assert_allclose(halved, [7.0, 6.0])
 
 
-def test_bits_of_dequantised_rows_are_at_least_those_of_the_bins():
+def test_bits_of_dequantised_rows_are_at_least_those_of_the_bins() -> None:
     """Mean over uniform dequantisation, by quadrature, against the bins' probabilities."""
     from scipy.special import ndtr
 
@@ -261,6 +265,6 @@ FIELD = score_field(scores.exact(PROCESSES["vp"], LAW))
         ),
     ],
 )
-def test_values_out_of_range_are_named(build, message):
+def test_values_out_of_range_are_named(build: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()

@@ -10,8 +10,7 @@ import pytest
 from snakemake.logging import DefaultFormatter
 from snakemake.settings.types import OutputSettings
 from snakemake_interface_logger_plugins.common import LogEvent
-
-from workflow.snakemake_logger_plugin_sgm import LINE, LogHandler
+from snakemake_logger_plugin_sgm import LINE, LogHandler
 
 
 def record(message: str | None, at: float = 0.0, **about: Any) -> logging.LogRecord:

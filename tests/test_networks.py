@@ -342,7 +342,7 @@ def test_blocks_of_schedules_are_slices(architecture: Architecture, tmp_path: Pa
         x, t = rows(part, 3)
         assert torch.equal(loaded[2 * k : 2 * k + 2].bind(part.process)(x, t), part(x, t))
     with pytest.raises(ValueError, match="share one architecture"):
-        ScoreEnsemble.concatenate([parts[0], initial(replace(architecture, layers=1))])
+        ScoreEnsemble.concatenate([parts[0], initial(replace(architecture, layers=1))])  # type: ignore[call-arg]
 
 
 def test_a_state_of_other_shapes_is_refused() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -92,7 +94,7 @@ def test_levels_and_minima_of_the_kl_frame() -> None:
 
 
 @pytest.mark.parametrize("view", [kl_figure, plots.decomposition_figure])
-def test_every_number_of_the_frame_is_drawn(view) -> None:
+def test_every_number_of_the_frame_is_drawn(view: Callable[..., plots.Drawn]) -> None:
     figure, frame = view(synthetic_grid(), "isotropic")
     lines = drawn_lines(figure)
     for (axis, name, _), rows in frame.groupby(["axis", "curve", "series"]):
@@ -175,7 +177,7 @@ def test_the_head_says_what_panels_share_and_titles_what_differs() -> None:
         ({}, "0 of 10 runs, 10 failed"),
     ],
 )
-def test_the_title_counts_failed_runs(where, note) -> None:
+def test_the_title_counts_failed_runs(where: dict[str, Any], note: str) -> None:
     grid = fail(synthetic_grid(a=(-10, -5, 0, 3, 8)), **where)
     figure, _ = kl_figure(grid, "isotropic")
     assert f"; {note}" in said(figure)
@@ -231,28 +233,30 @@ GRIDS = {
 
 
 @pytest.mark.parametrize("name", GRIDS)
-def test_every_study_draws(name) -> None:
+def test_every_study_draws(name: str) -> None:
     figure, frame = kl_figure(synthetic_grid(**GRIDS[name]), "isotropic")
     figure.draw_without_rendering()
     assert len(frame)
 
 
 @pytest.mark.parametrize("name", ["one seed, no cosine", "no β_a", "no exact score"])
-def test_every_decomposition_draws(name) -> None:
+def test_every_decomposition_draws(name: str) -> None:
     figure, frame = plots.decomposition_figure(synthetic_grid(**GRIDS[name]), "isotropic")
     figure.draw_without_rendering()
     assert len(frame)
 
 
 @pytest.mark.parametrize("name", ["one a", "no β_a"])
-def test_every_set_of_schedules_draws(name) -> None:
+def test_every_set_of_schedules_draws(name: str) -> None:
     figure, frame = plots.schedules_figure(synthetic_grid(**GRIDS[name]))
     figure.draw_without_rendering()
     assert len(frame)
 
 
 @pytest.mark.parametrize("scores", [("exact",), ("exact", "scaled"), ("exact", "trained")])
-def test_without_a_beta_a_schedule_each_schedule_is_a_column(scores) -> None:
+def test_without_a_beta_a_schedule_each_schedule_is_a_column(
+    scores: tuple[str, str] | tuple[str],
+) -> None:
     grid = synthetic_grid(a=(), constant=True, scores=scores)
     figure, frame = kl_figure(grid, "isotropic")
     figure.draw_without_rendering()
@@ -328,7 +332,7 @@ def test_data_of_unknown_law_have_no_bound_but_a_heldout_figure() -> None:
 
 
 @pytest.mark.parametrize("missing", ["kl_bound", "kl_unbiased", "kl_floor", "kl_exact"])
-def test_a_study_without_a_companion_draws_the_others(missing) -> None:
+def test_a_study_without_a_companion_draws_the_others(missing: str) -> None:
     grid = synthetic_grid(a=(-5, 0, 5), unknown_targets=("digits",))
     full = set(kl_figure(grid, "isotropic")[1]["curve"])
     grid = grid.drop_vars([name for name in grid.data_vars if str(name).startswith(missing)])

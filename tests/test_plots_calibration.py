@@ -61,7 +61,7 @@ def test_estimates_below_zero_are_counted_and_not_dropped_from_the_errors() -> N
 
 
 @pytest.mark.parametrize("dimensions", [(2,), tuple(range(2, 14))])
-def test_any_number_of_targets_draws(dimensions) -> None:
+def test_any_number_of_targets_draws(dimensions: tuple[int, ...]) -> None:
     figure, _ = plots.calibration_figure(calibrated_grid(dimensions=dimensions, n_seeds=1))
     figure.draw_without_rendering()
     labels = [text.get_text() for text in figure.legends[0].get_texts()]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from sgm import plots
 from sgm.comparison import comparison_table
@@ -47,7 +51,7 @@ def test_the_frame_holds_the_runs_and_the_table() -> None:
         assert any(np.array_equal(p, rows[["low", "high"]].to_numpy(float)) for p in points)
 
 
-def _axes(figure):
+def _axes(figure: Figure) -> list[Axes]:
     return list(figure.axes)
 
 
@@ -75,7 +79,7 @@ def test_the_titles_say_whether_a_difference_exceeds_the_noise() -> None:
         {"n_seeds": 7, "samplers": ("ei_modified", "em")},
     ],
 )
-def test_every_study_draws(options) -> None:
+def test_every_study_draws(options: dict[str, Any]) -> None:
     grid = synthetic_grid(**({"a": (-5, 0, 5)} | options))
     figure, frame = plots.comparison_figure(grid, "isotropic")
     figure.draw_without_rendering()

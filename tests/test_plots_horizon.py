@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -118,7 +120,7 @@ def test_an_unknown_law_has_its_denoising_elbo_and_flow_alone() -> None:
 
 
 @pytest.mark.parametrize("view", [plots.elbo_figure, plots.horizon_figure])
-def test_every_curve_of_the_frame_is_drawn(view) -> None:
+def test_every_curve_of_the_frame_is_drawn(view: Callable[..., plots.Drawn]) -> None:
     figure, frame = view(horizon_grid(a=(-5.0, 5.0), noise=0.05), "gaussian")
     rows = frame[(frame["axis"] != "horizon") & (frame["axis"] != "saving")]
     curves = rows.dropna(subset="x").groupby(["axis", "curve", "schedule", "score"])
@@ -222,7 +224,7 @@ def test_one_run_has_a_best_time_and_no_set() -> None:
         ("map", "two values of a and two of T for a map; it has 2 and 1"),
     ],
 )
-def test_a_grid_without_what_a_figure_draws_is_refused(stem, message) -> None:
+def test_a_grid_without_what_a_figure_draws_is_refused(stem: str, message: str) -> None:
     grid = synthetic_grid(a=(0, 5), n_seeds=2)
     with pytest.raises(ValueError, match=message):
         plots.draw(grid, f"{stem}/isotropic")
@@ -267,7 +269,7 @@ def test_a_study_without_likelihood_or_samples_has_no_horizon_figure() -> None:
     ],
 )
 @pytest.mark.parametrize("stem", ["elbo", "horizon", "histogram", "map"])
-def test_every_grid_draws(stem, options) -> None:
+def test_every_grid_draws(stem: str, options: dict[str, Any]) -> None:
     grid = horizon_grid(**options)
     grid = fail_runs(grid, seed=[0], horizon=grid.horizon.values[-1:])
     # the order of a file is not that of T

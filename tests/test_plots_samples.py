@@ -7,18 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
 from sgm import plots
 from sgm.plots.samples import BINS, GAP
 from tests.grids import synthetic_pictures
 
 
-def said(figure):
+def said(figure: Figure) -> str:
     return " ".join(text.get_text().replace("\n", " ") for text in figure.texts)
 
 
-def axes_of(figure):
+def axes_of(figure: Figure) -> list[Axes]:
     return list(figure.axes)
 
 
@@ -92,7 +94,7 @@ def test_a_histogram_is_a_density_of_all_rows() -> None:
 
 
 @pytest.mark.parametrize("kind", ["scatter", pytest.param("histogram", marks=pytest.mark.slow)])
-def test_what_is_lost_or_outside_is_said(kind) -> None:
+def test_what_is_lost_or_outside_is_said(kind: str) -> None:
     figure, frame = plots.samples_figure(synthetic_pictures(kind, lost=True, rows=50), "x")
     rows = frame[["process", "score", "sampler"]].drop_duplicates()
     assert len(rows) == 1 + 3  # the sampler without any state has no row
@@ -103,7 +105,7 @@ def test_what_is_lost_or_outside_is_said(kind) -> None:
 
 
 @pytest.mark.parametrize("kind", ["scatter", "histogram"])
-def test_a_row_that_diverged_is_named_and_one_that_never_was_is_not(kind) -> None:
+def test_a_row_that_diverged_is_named_and_one_that_never_was_is_not(kind: str) -> None:
     pictures = synthetic_pictures(kind, rows=50).isel(schedule=[0], score=[0], sampler=[0])
     pictures["forward"][..., -5:, :] = np.nan  # a data set of 45 rows
     pictures["backward"][..., -3:, :] = np.nan

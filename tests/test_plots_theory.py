@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from sgm import plots
 from sgm.plots.engine import C
@@ -14,7 +18,7 @@ from tests.grids import fail, synthetic_grid
 SAMPLERS = ("ei_modified", "em")
 
 
-def lines_of(figure, label: str) -> list:
+def lines_of(figure: Figure, label: str) -> list[Line2D]:
     return [line for ax in figure.axes for line in ax.lines if line.get_label() == label]
 
 
@@ -97,7 +101,7 @@ def test_networks_are_drawn_by_what_their_runs_resolve() -> None:
         {"targets": ("isotropic", "other"), "scores": ("exact", "scaled")},
     ],
 )
-def test_every_study_draws(options) -> None:
+def test_every_study_draws(options: dict[str, Any]) -> None:
     grid = synthetic_grid(**({"a": (-5, 0, 5)} | options))
     for stem in ("theory/isotropic", "agreement"):
         figure, frame = plots.draw(grid, stem)

@@ -4,22 +4,22 @@ import numpy as np
 import pytest
 
 from sgm.gaussian import Gaussian
-from sgm.processes import VEProcess, VPProcess
+from sgm.processes import Process, VEProcess, VPProcess
 from sgm.schedules import BetaSchedule, ConstantSchedule, CosineSchedule, GeometricSchedule
 
 VARIANCES = [0.5, 1.0, 4.0]
 
 
-def process(variance, a=2.0):
+def process(variance: float, a: float = 2.0) -> VPProcess:
     return VPProcess(BetaSchedule(1.5, a, 0.1, 20.0), variance)
 
 
-def exploding():
+def exploding() -> VEProcess:
     return VEProcess(GeometricSchedule(1.5, 0.01, 50.0))
 
 
 @pytest.mark.parametrize("vp", [*map(process, VARIANCES), exploding()], ids=[*VARIANCES, "ve"])
-def test_moments_solve_the_forward_equations(vp):
+def test_moments_solve_the_forward_equations(vp: Process) -> None:
     """m′ = drift · m and v′ = 2 drift · v + diffusion²; so does the pure noise's variance."""
     t, h = np.linspace(0.1, 1.4, 14), 1e-6
     m_slope = (vp.mean_scale(t + h) - vp.mean_scale(t - h)) / (2 * h)
@@ -33,7 +33,7 @@ def test_moments_solve_the_forward_equations(vp):
 
 
 @pytest.mark.parametrize("variance", VARIANCES)
-def test_kernel_variance_keeps_its_digits_at_small_times(variance):
+def test_kernel_variance_keeps_its_digits_at_small_times(variance: float) -> None:
     vp = process(variance)
     t = np.array([1e-14, 1e-10, 1e-7])
     small = vp.schedule.integral(t)
@@ -42,14 +42,14 @@ def test_kernel_variance_keeps_its_digits_at_small_times(variance):
 
 
 @pytest.mark.parametrize("variance", VARIANCES)
-def test_the_prior_is_stationary(variance):
+def test_the_prior_is_stationary(variance: float) -> None:
     vp = process(variance)
     later = vp.marginal(vp.prior(3), np.array([0.0, 0.4, 1.5]))
     np.testing.assert_allclose(later.eigenvalues, variance, rtol=1e-14)
     np.testing.assert_array_equal(later.mean, 0.0)
 
 
-def test_perturbed_samples_have_the_marginal_law():
+def test_perturbed_samples_have_the_marginal_law() -> None:
     vp = VPProcess(CosineSchedule(1.0, 2.0, 0.008, 20.0), 2.0)
     law = Gaussian.from_covariance([1.0, -2.0], [[1.0, 0.6], [0.6, 0.5]])
     rng, n = np.random.default_rng(0), 200_000
@@ -62,13 +62,13 @@ def test_perturbed_samples_have_the_marginal_law():
     )
 
 
-def test_perturb_uses_one_time_a_row():
+def test_perturb_uses_one_time_a_row() -> None:
     vp = process(1.0)
     x0, noise, t = np.ones((3, 2)), np.zeros((3, 2)), np.array([0.0, 0.5, 1.0])
     np.testing.assert_allclose(vp.perturb(x0, t, noise)[:, 1], vp.mean_scale(t))
 
 
-def test_ve_is_the_limit_of_vp():
+def test_ve_is_the_limit_of_vp() -> None:
     """At σ² = 10⁸ the two processes driven by one schedule differ by B/σ²."""
     ve = VEProcess(ConstantSchedule(2.0, 3.0))
     vp, t = VPProcess(ve.schedule, 1e8), np.array([0.0, 1e-9, 0.5, 2.0])
@@ -78,7 +78,7 @@ def test_ve_is_the_limit_of_vp():
     np.testing.assert_array_equal(ve.diffusion(t), vp.diffusion(t))
 
 
-def test_ve_starts_from_the_noise_of_its_horizon():
+def test_ve_starts_from_the_noise_of_its_horizon() -> None:
     """N(0, B(T) I): the law of X_T for data at the origin, and not of other data."""
     ve = exploding()
     point = ve.marginal(Gaussian.diagonal(np.zeros(3), np.zeros(3)), 1.5)
@@ -90,12 +90,12 @@ def test_ve_starts_from_the_noise_of_its_horizon():
 
 
 @pytest.mark.parametrize("variance", [0.0, -1.0, np.nan, np.inf])
-def test_variance_out_of_range_is_named(variance):
+def test_variance_out_of_range_is_named(variance: float) -> None:
     with pytest.raises(ValueError, match=f"variance = {variance}: must be"):
         VPProcess(BetaSchedule(1.0, 0.0, 0.1, 20.0), variance)
 
 
-def test_a_schedule_made_for_another_variance_is_refused():
+def test_a_schedule_made_for_another_variance_is_refused() -> None:
     cosine = CosineSchedule(1.0, 2.0, 0.008, 20.0)
     with pytest.raises(ValueError, match=r"variance = 1.0: must be 2.0"):
         VPProcess(cosine, 1.0)

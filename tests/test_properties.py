@@ -204,7 +204,7 @@ class Wrong(Gaussian):
     changes: dict[str, Any]
 
     @classmethod
-    def of(cls, **changes: Any) -> Wrong:
+    def of(cls, **changes: Any) -> Gaussian:
         law = cls.diagonal([1.0], [0.5])
         object.__setattr__(law, "changes", changes)
         return law

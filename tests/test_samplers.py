@@ -1,6 +1,10 @@
 """The schemes' coefficients against the formulas of their papers and each other."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from sgm import laws, samplers, scores
@@ -8,6 +12,8 @@ from sgm.gaussian import Gaussian
 from sgm.processes import VEProcess, VPProcess
 from sgm.schedules import BetaSchedule, ConstantSchedule, GeometricSchedule
 from sgm.timegrids import quadratic, uniform
+
+Array = npt.NDArray[np.float64]
 
 SCHEMES = {
     "exponential_integrator_modified": samplers.exponential_integrator_modified,
@@ -22,18 +28,20 @@ SCHEMES = {
 FIELDS = ("score_time", "state", "score", "noise")
 
 
-def process(variance=2.5, a=2.0):
+def process(variance: float = 2.5, a: float = 2.0) -> VPProcess:
     return VPProcess(BetaSchedule(1.5, a, 0.1, 20.0), variance)
 
 
-def assert_same(first, second, rtol=1e-11, atol=1e-13):
+def assert_same(
+    first: samplers.Steps, second: samplers.Steps, rtol: float = 1e-11, atol: float = 1e-13
+) -> None:
     for name in FIELDS:
         np.testing.assert_allclose(
             getattr(first, name), getattr(second, name), rtol=rtol, atol=atol, err_msg=name
         )
 
 
-def printed(name, vp, times):
+def printed(name: str, vp: VPProcess, times: Array) -> tuple[Array, Array, Array, Array]:
     """(τ, α, γ, ρ²) as the sources print them, with no care for cancellation."""
     start, stop, s2 = times[:-1], times[1:], vp.variance
     step, m, m_next = start - stop, vp.mean_scale(start), vp.mean_scale(stop)
@@ -59,12 +67,15 @@ def printed(name, vp, times):
             return start, r, s2 * (1 - kept) * r, s2 * (1 - kept) * v_next / v
         case "ddim":
             return start, r, r * v - np.sqrt(v_next * v), 0 * r
+    raise AssertionError(name)
 
 
 @pytest.mark.parametrize("grid", [uniform, quadratic])
 @pytest.mark.parametrize("variance", [0.5, 2.5])
 @pytest.mark.parametrize("name", SCHEMES)
-def test_coefficients_are_those_of_the_sources(name, variance, grid):
+def test_coefficients_are_those_of_the_sources(
+    name: str, variance: float, grid: Callable[[float, int], Array]
+) -> None:
     vp, times = process(variance), grid(1.5, 23)
     steps = SCHEMES[name](vp, times)
     tau, state, score, squared_noise = printed(name, vp, times)
@@ -73,13 +84,15 @@ def test_coefficients_are_those_of_the_sources(name, variance, grid):
 
 
 @pytest.mark.parametrize("grid", [uniform, quadratic])
-def test_ddim_interpolates_to_the_small_variance_sampler(grid):
+def test_ddim_interpolates_to_the_small_variance_sampler(
+    grid: Callable[[float, int], Array],
+) -> None:
     vp, times = process(), grid(1.5, 40)
     assert_same(samplers.ddim(vp, times, eta=1.0), samplers.ancestral_small(vp, times), rtol=1e-13)
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.3, 0.8])
-def test_ddim_keeps_the_marginals_of_a_point_mass(eta):
+def test_ddim_keeps_the_marginals_of_a_point_mass(eta: float) -> None:
     """With the exact score of X₀ = 0, p_{τ_k} is carried to p_{τ_{k+1}} whatever η."""
     vp, times = process(), uniform(1.5, 11)
     steps = samplers.ddim(vp, times, eta)
@@ -88,7 +101,7 @@ def test_ddim_keeps_the_marginals_of_a_point_mass(eta):
     np.testing.assert_allclose(arrived, v_next, rtol=1e-12, atol=1e-15)
 
 
-def test_exact_coefficients_do_not_cancel_on_tiny_steps():
+def test_exact_coefficients_do_not_cancel_on_tiny_steps() -> None:
     """On a step of 1e-9 every scheme is Euler's with relative error O(step)."""
     vp = process()
     times = np.array([1.0, 1.0 - 2.0**-30])
@@ -101,7 +114,7 @@ def test_exact_coefficients_do_not_cancel_on_tiny_steps():
 
 
 @pytest.mark.parametrize("name", ["exponential_integrator_modified", "ancestral"])
-def test_one_step_onto_the_data_from_pure_noise_keeps_the_stationary_law(name):
+def test_one_step_onto_the_data_from_pure_noise_keeps_the_stationary_law(name: str) -> None:
     """With the score of π_∞ itself, the modified integrator keeps π_∞ exactly, for s̃ = 0."""
     vp = process()
     steps = SCHEMES[name](vp, uniform(1.5, 3))
@@ -120,7 +133,7 @@ BY_DENOISER = [
 
 @pytest.mark.parametrize("name", BY_DENOISER)
 @pytest.mark.parametrize("exploding", [False, True])
-def test_both_forms_of_a_stage_are_one(name, exploding):
+def test_both_forms_of_a_stage_are_one(name: str, exploding: bool) -> None:
     """a = α − γ/v and c = γ m/v, on steps short enough for the differences."""
     if exploding and name == "exponential_integrator_modified":
         pytest.skip("needs a stationary law")
@@ -131,20 +144,20 @@ def test_both_forms_of_a_stage_are_one(name, exploding):
     np.testing.assert_allclose(steps.denoiser, steps.score * m / v, rtol=1e-12)
 
 
-def test_ddim_has_both_forms_at_any_eta():
+def test_ddim_has_both_forms_at_any_eta() -> None:
     vp = process()
     steps = samplers.ddim(vp, uniform(1.5, 12), 0.4)
     v = vp.kernel_variance(steps.score_time)
     np.testing.assert_allclose(steps.kept, steps.state - steps.score / v, rtol=1e-10, atol=1e-14)
 
 
-def test_other_schemes_say_nothing_of_the_denoiser():
+def test_other_schemes_say_nothing_of_the_denoiser() -> None:
     steps = samplers.euler_maruyama(process(), uniform(1.5, 3))
     assert steps.kept.shape == steps.denoiser.shape == (3,)
     assert np.all(np.isnan(steps.kept) & np.isnan(steps.denoiser))
 
 
-def test_steps_too_long_for_a_simulation_are_refused():
+def test_steps_too_long_for_a_simulation_are_refused() -> None:
     steps = samplers.ancestral(VPProcess(ConstantSchedule(1.0, 24.0), 1.0), [1.0, 0.0])  # e¹²
     steps.require_precision(np.finfo(np.float64).eps)
     with pytest.raises(ValueError, match=r"times: a step .* by 1\.63e\+05: must be at most 8e\+04"):
@@ -156,7 +169,9 @@ def test_steps_too_long_for_a_simulation_are_refused():
 
 
 @pytest.mark.parametrize("remembered", [0.0, 1.0])
-def test_rounding_errors_of_saved_scores_count_when_they_arrive_in_the_sample(remembered):
+def test_rounding_errors_of_saved_scores_count_when_they_arrive_in_the_sample(
+    remembered: float,
+) -> None:
     """A denoiser at h = 12 has error e¹² ε; what is made of it at m′ counts, not the register."""
     vp = VPProcess(ConstantSchedule(1.0, 24.0), 1.0)
     x, saved, _, denoised, _ = samplers.symbols(2)
@@ -171,7 +186,7 @@ def test_rounding_errors_of_saved_scores_count_when_they_arrive_in_the_sample(re
         steps.require_precision(eps)
 
 
-def test_predictor_corrector_interleaves():
+def test_predictor_corrector_interleaves() -> None:
     vp, times = process(), uniform(1.5, 4)
     predictor = samplers.euler_maruyama(vp, times)
     steps = samplers.predictor_corrector(vp, times, corrector_steps=2, step_size=0.03)
@@ -191,7 +206,7 @@ OF_VE = sorted(SCHEMES.keys() - {"exponential_integrator_modified"})
 
 
 @pytest.mark.parametrize("name", OF_VE)
-def test_ve_coefficients_are_the_limit_of_vp(name):
+def test_ve_coefficients_are_the_limit_of_vp(name: str) -> None:
     """σ² = 10⁷ in the VP formulas, which cancel there to 10⁻⁷."""
     times = quadratic(1.5, 12)
     steps = SCHEMES[name](EXPLODING, times)
@@ -199,7 +214,7 @@ def test_ve_coefficients_are_the_limit_of_vp(name):
     np.testing.assert_array_equal(steps.state, 1.0)
 
 
-def test_ve_coefficients_are_those_of_song_et_al():
+def test_ve_coefficients_are_those_of_song_et_al() -> None:
     """σ_i² − σ_{i−1}² in mean and noise; the ancestral noise is shrunk by σ_{i−1}²/σ_i²;
     DDIM moves by (σ_{i−1} − σ_i)(−σ_i s)."""
     times = uniform(1.5, 9)
@@ -219,25 +234,25 @@ def test_ve_coefficients_are_those_of_song_et_al():
 
 
 @pytest.mark.parametrize("name", OF_VE)
-def test_weak_order_on_ve_is_one(name):
+def test_weak_order_on_ve_is_one(name: str) -> None:
     """Towards the exact laws of the backward SDE and of the flow, started at N(0, B(T) I)."""
     law = Gaussian.from_covariance([1.0, -0.5], [[1.0, 0.3], [0.3, 0.2]])
     deterministic = name in ("probability_flow_euler", "ddim")
     limit = laws.probability_flow_limit if deterministic else laws.reverse_sde_limit
     target, score = limit(EXPLODING, law), scores.exact(EXPLODING, law)
 
-    def error(n):
+    def error(n: int) -> float:
         steps = SCHEMES[name](EXPLODING, uniform(1.5, n))
         output = laws.sampler_law(steps, score, EXPLODING.prior(2))
         gaps = np.concatenate([output.mean - target.mean, output.eigenvalues - target.eigenvalues])
-        return np.linalg.norm(gaps)
+        return float(np.linalg.norm(gaps))
 
     assert np.log2(error(1000) / error(2000)) == pytest.approx(1.0, abs=0.2)
     assert error(2000) < 0.02
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_ve_limits_are_conditional_gaussians(deterministic):
+def test_ve_limits_are_conditional_gaussians(deterministic: bool) -> None:
     """The SDE draws X₀ from the posterior of X₀ given X_T = y, y from the prior; the flow
     maps quantiles of p_T to quantiles of the data."""
     mean, variance, v = 0.7, 0.4, EXPLODING.prior_variance
@@ -252,7 +267,7 @@ def test_ve_limits_are_conditional_gaussians(deterministic):
     np.testing.assert_allclose(found.eigenvalues, residual + slope**2 * v, rtol=1e-12)
 
 
-def test_the_modified_score_needs_a_stationary_law():
+def test_the_modified_score_needs_a_stationary_law() -> None:
     with pytest.raises(ValueError, match=r"process = VEProcess\(.*must have a stationary law"):
         samplers.exponential_integrator_modified(EXPLODING, uniform(1.5, 3))
 
@@ -276,19 +291,19 @@ def test_the_modified_score_needs_a_stationary_law():
         (lambda vp: samplers.ancestral(vp, [1.0, -0.1]), "times = .*stay >= 0"),
     ],
 )
-def test_values_out_of_range_are_named(build, message):
+def test_values_out_of_range_are_named(build: Callable[[VPProcess], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(process())
 
 
-def test_stages_are_counted_by_steps():
+def test_stages_are_counted_by_steps() -> None:
     vp, times = process(), uniform(1.5, 3)
     steps = samplers.predictor_corrector(vp, times, 2, 0.1)
     assert (len(steps), steps.n_steps, steps.nfe, steps.registers) == (9, 3, 9, 1)
     np.testing.assert_array_equal(steps.score_time[steps.departures], times[:-1])
 
 
-def test_a_stage_may_evaluate_nothing():
+def test_a_stage_may_evaluate_nothing() -> None:
     """A step departs from its first evaluation, and evaluations are no stages."""
     silent = [np.nan, 1.0, 0.5, np.nan, 0.25, np.nan]
     zeros = np.zeros(6)
@@ -297,7 +312,7 @@ def test_a_stage_may_evaluate_nothing():
     np.testing.assert_array_equal(steps.departures, [1, 2, 4])
 
 
-def two_registers(vp, times, by_denoiser):
+def two_registers(vp: VPProcess, times: Array, by_denoiser: bool) -> samplers.Steps:
     """Two-step Adams-Bashforth of the probability flow in B, and a stage in the last steps only."""
     start, stop = times[:-1, None], times[1:, None]
     step = vp.schedule.integral(start) - vp.schedule.integral(stop)
@@ -313,7 +328,7 @@ def two_registers(vp, times, by_denoiser):
     return samplers.program(vp, len(start), [multistep, kick])
 
 
-def test_a_program_is_a_table_of_its_stages():
+def test_a_program_is_a_table_of_its_stages() -> None:
     vp, times = process(), quadratic(1.5, 5)
     steps = two_registers(vp, times, by_denoiser=False)
     late = np.flatnonzero(times[1:] < 0.5)
@@ -327,7 +342,7 @@ def test_a_program_is_a_table_of_its_stages():
     np.testing.assert_allclose(steps.state[0], [[1 + (b[0] - b[1]) / 5, 0], [0.2, 0]])
 
 
-def test_a_program_of_the_denoiser_is_that_of_the_score():
+def test_a_program_of_the_denoiser_is_that_of_the_score() -> None:
     """M = K + c̄ cᵀ/m and g = c̄ v/m."""
     vp, times = process(), quadratic(1.5, 5)
     by_score, by_denoiser = (two_registers(vp, times, by) for by in (False, True))
@@ -347,7 +362,7 @@ def test_a_program_of_the_denoiser_is_that_of_the_score():
         ([([1.0], 0, [0, 1]), (None, 0, [2, 1])], "stage 1: must not use a score before"),
     ],
 )
-def test_a_program_of_other_symbols_is_refused(stages, message):
+def test_a_program_of_other_symbols_is_refused(stages: list[tuple[Any, ...]], message: str) -> None:
     forms = np.eye(5)
     if message.startswith("stage 0: must have"):
         forms = np.eye(4)
@@ -393,7 +408,7 @@ def test_a_program_of_other_symbols_is_refused(stages, message):
         ),
     ],
 )
-def test_steps_are_arrays_of_their_stages(changes, message):
+def test_steps_are_arrays_of_their_stages(changes: dict[str, Any], message: str) -> None:
     given = {"score_time": [1.0, 0.5], "state": [1.0, np.inf], "score": [1.0, 2.0]}
     samplers.Steps(**given, noise=[0.1, 0.0])
     with pytest.raises(ValueError, match=message):

@@ -1,18 +1,22 @@
 """What the samplers tend to as N grows, and how fast; the table of docs/samplers.md."""
 
 import runpy
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from scipy.integrate import quad
 
 from sgm import laws, samplers, scores, targets
 from sgm.gaussian import Gaussian, kl_divergence
-from sgm.processes import VEProcess, VPProcess
+from sgm.processes import Process, VEProcess, VPProcess
 from sgm.schedules import BetaSchedule, CosineSchedule, GeometricSchedule
 from sgm.timegrids import quadratic, uniform
+
+Array = npt.NDArray[np.float64]
 
 ROOT = Path(__file__).parents[1]
 LAW = targets.correlated(4, 1.0, 1.0).law
@@ -22,13 +26,13 @@ PROCESSES = {
 }
 
 
-def deviation(process, t):
+def deviation(process: Process, t: float) -> tuple[Array, Array]:
     """m μ and V = m² λ + v of p_t, in the basis of the law."""
     m = float(process.mean_scale(t))
     return m * LAW.rotate(LAW.mean), m**2 * LAW.eigenvalues + float(process.kernel_variance(t))
 
 
-def flow(process, start, stop, langevin=0.0):
+def flow(process: Process, start: float, stop: float, langevin: float = 0.0) -> Array:
     """Factor of what deviates from p_t: √(V′/V) of the flow, times Langevin's.
 
     With noise η² times that of the backward SDE (η = 1), (m/m′ √(V′/V))^η; see `limit`.
@@ -38,7 +42,7 @@ def flow(process, start, stop, langevin=0.0):
     return np.sqrt(v_stop / v) * (scale * np.sqrt(v_stop / v)) ** langevin
 
 
-def limit(process, factor, stop=0.0):
+def limit(process: Process, factor: Array, stop: float = 0.0) -> Array:
     """Mean and variances at `stop`, if what deviates from p_T at T is multiplied by `factor`."""
     (mean, v), (mean_stop, v_stop) = deviation(process, 1.0), deviation(process, stop)
     return np.concatenate(
@@ -46,14 +50,16 @@ def limit(process, factor, stop=0.0):
     )
 
 
-def error(process, scheme, times, expected):
+def error(
+    process: Process, scheme: Callable[..., samplers.Steps], times: Array, expected: Array
+) -> float:
     steps = scheme(process, times)
     law = laws.sampler_law(steps, scores.exact(process, LAW), process.prior(4))
-    return np.linalg.norm(np.concatenate([LAW.rotate(law.mean), law.eigenvalues]) - expected)
+    return float(np.linalg.norm(np.concatenate([LAW.rotate(law.mean), law.eigenvalues]) - expected))
 
 
 @pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
-def test_the_limits_are_those_of_the_laws(process):
+def test_the_limits_are_those_of_the_laws(process: Process) -> None:
     for langevin, known in [(0.0, laws.probability_flow_limit), (1.0, laws.reverse_sde_limit)]:
         expected = known(process, LAW)
         found = limit(process, flow(process, 1.0, 0.0, langevin))
@@ -83,7 +89,7 @@ ORDERS = {
 
 @pytest.mark.parametrize("name", ORDERS)
 @pytest.mark.parametrize("kind", PROCESSES)
-def test_weak_order_of_grids_that_stop_early(name, kind):
+def test_weak_order_of_grids_that_stop_early(name: str, kind: str) -> None:
     """Where every step is alike, the order is that of the paper."""
     scheme, langevin, expected = ORDERS[name]
     if kind == "VE" and "modified" in name:
@@ -91,7 +97,7 @@ def test_weak_order_of_grids_that_stop_early(name, kind):
     process, stop = PROCESSES[kind], 0.01
     target = limit(process, flow(process, 1.0, stop, langevin), stop)
 
-    def early(n):
+    def early(n: int) -> Array:
         times = (np.sqrt(stop) + (1 - np.sqrt(stop)) * np.arange(n, -1, -1) / n) ** 2
         return np.append(1.0, times[1:])
 
@@ -102,10 +108,12 @@ def test_weak_order_of_grids_that_stop_early(name, kind):
 
 @pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
 @pytest.mark.parametrize(("order", "expected"), [(1, 1.0), (2, 2.0), (3, 2.0)])
-def test_er_sde_tends_to_the_sde_of_its_noise(process, order, expected):
+def test_er_sde_tends_to_the_sde_of_its_noise(
+    process: Process, order: int, expected: float
+) -> None:
     """u − x̂₀ is s²/(λ + s²) of a deviation of u, which du = (u − x̂₀) d log φ takes away."""
 
-    def lost(x, spread):
+    def lost(x: float, spread: float) -> float:
         power, level = np.exp(0.3 * x), np.exp(2 * x)
         return (1 + 0.3 * power / (1 + 10 * np.exp(-power))) * level / (spread + level)
 
@@ -121,7 +129,7 @@ def test_er_sde_tends_to_the_sde_of_its_noise(process, order, expected):
 
 
 @pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
-def test_er_sde_of_first_order_is_ddim(process):
+def test_er_sde_of_first_order_is_ddim(process: Process) -> None:
     times = quadratic(1.0, 12)
     for noise_scale, eta in [("flow", 0.0), ("sde", 1.0)]:
         found = samplers.er_sde(process, times, 1, noise_scale)
@@ -133,10 +141,12 @@ def test_er_sde_of_first_order_is_ddim(process):
 
 @pytest.mark.parametrize("grid", [uniform, quadratic])
 @pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
-def test_edm_tends_to_a_diffusion_with_the_churn_s_noise(process, grid):
+def test_edm_tends_to_a_diffusion_with_the_churn_s_noise(
+    process: Process, grid: Callable[[float, int], Array]
+) -> None:
     """Each step leaves 1 − γ σ̃²/(λ + σ̃²) of a deviation more than the flow, γ = s_churn/N."""
 
-    def share(fraction, spread):
+    def share(fraction: float, spread: float) -> float:
         t = float(grid(1.0, 2)[0] * (1 - fraction) ** (2 if grid is quadratic else 1))
         level = float(process.kernel_variance(t) / process.mean_scale(t) ** 2)
         return level / (spread + level)
@@ -152,7 +162,7 @@ def test_edm_tends_to_a_diffusion_with_the_churn_s_noise(process, grid):
 
 
 @pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
-def test_restart_tends_to_the_flow_gone_through_again(process):
+def test_restart_tends_to_the_flow_gone_through_again(process: Process) -> None:
     """Back by the forward kernel, which multiplies a deviation by m/m′, and down by the flow."""
     low, high, restarts = 1 / 16, 1 / 4, 2
     back = float(process.mean_scale(high) / process.mean_scale(low))
@@ -164,7 +174,7 @@ def test_restart_tends_to_the_flow_gone_through_again(process):
 
 
 @pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
-def test_langevin_steps_end_at_their_biased_stationary_law(process):
+def test_langevin_steps_end_at_their_biased_stationary_law(process: Process) -> None:
     """x′ = x + δ s + √(2δ) z has mean mμ and the stationary variance V/(1 − δ/(2V))."""
     times, share = np.array([1.0, 0.5, 0.3]), 0.2
     steps = samplers.annealed_langevin(process, times, langevin_steps=4000, step_size=share)
@@ -177,7 +187,7 @@ def test_langevin_steps_end_at_their_biased_stationary_law(process):
 
 
 @pytest.mark.parametrize("stop", [0.0, 0.3])
-def test_plain_langevin_stays_at_the_last_time(stop):
+def test_plain_langevin_stays_at_the_last_time(stop: float) -> None:
     """After many steps its law is the biased stationary one there, whatever the prior was."""
     process, size = PROCESSES["VP"], 0.02
     times = np.linspace(1.0, stop, 20_001)
@@ -190,7 +200,7 @@ def test_plain_langevin_stays_at_the_last_time(stop):
     np.testing.assert_allclose(law.eigenvalues, v / (1 - size / (2 * v)), rtol=1e-9)
 
 
-def test_the_signal_to_noise_step_is_that_of_pure_noise():
+def test_the_signal_to_noise_step_is_that_of_pure_noise() -> None:
     """δ = (q |z|/|s|)² with |z|² = d, |s|² = d/v: the score of the noise of a point mass."""
     process, times = PROCESSES["VP"], uniform(1.0, 4)
     steps = samplers.predictor_corrector_snr(process, times, corrector_steps=2, snr=0.3)
@@ -225,12 +235,14 @@ def test_the_signal_to_noise_step_is_that_of_pure_noise():
         (partial(samplers.predictor_corrector_snr, corrector_steps=1, snr=np.inf), "snr = inf"),
     ],
 )
-def test_values_out_of_range_are_named(build, message):
+def test_values_out_of_range_are_named(
+    build: Callable[[Process, Array], samplers.Steps], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         build(PROCESSES["VP"], uniform(1.0, 4))
 
 
-def test_a_random_midpoint_needs_a_finite_clock():
+def test_a_random_midpoint_needs_a_finite_clock() -> None:
     vp = VPProcess(CosineSchedule(1.0, 1.0, 0.008, np.inf), 1.0)
     with pytest.raises(ValueError, match=r"process = VPProcess.*: must have a finite B\(T\)"):
         samplers.randomised_midpoint(vp, uniform(1.0, 4), times_seed=0)
@@ -238,7 +250,7 @@ def test_a_random_midpoint_needs_a_finite_clock():
         samplers.randomised_midpoint(PROCESSES["VP"], uniform(1.0, 4), times_seed=-1)
 
 
-def test_exponential_runge_kutta_of_the_modified_score_needs_a_stationary_law():
+def test_exponential_runge_kutta_of_the_modified_score_needs_a_stationary_law() -> None:
     with pytest.raises(ValueError, match=r"process = VEProcess.*: must have a stationary law"):
         samplers.exponential_runge_kutta_modified(PROCESSES["VE"], uniform(1.0, 4))
 
@@ -251,7 +263,7 @@ NEW = {name: scheme for name, (scheme, *_) in ORDERS.items() if name != "restart
 
 
 @pytest.mark.parametrize("name", NEW)
-def test_one_step_from_pure_noise_onto_the_data(name):
+def test_one_step_from_pure_noise_onto_the_data(name: str) -> None:
     """h = 10⁶: eʰ is no number, but the output is E X₀, with noise or without."""
     vp = VPProcess(BetaSchedule(1.0, 0.0, 200.0, 200.0), 1e-4)
     law = Gaussian.diagonal([2.0], [0.5])
@@ -266,7 +278,7 @@ def test_one_step_from_pure_noise_onto_the_data(name):
 
 
 @pytest.mark.parametrize("name", NEW)
-def test_an_infinite_level_to_start_from(name):
+def test_an_infinite_level_to_start_from(name: str) -> None:
     """β of an unclipped cosine has a pole at T: p_T is pure noise, from which x̂₀ = E X₀."""
     vp = VPProcess(CosineSchedule(1.0, 1.0, 0.008, np.inf), 1.0)
     law = Gaussian.diagonal([2.0], [0.5])
@@ -283,7 +295,7 @@ def test_an_infinite_level_to_start_from(name):
 
 @pytest.mark.parametrize("name", NEW)
 @pytest.mark.parametrize("n", [1, 2, 3])
-def test_networks_are_never_asked_for_the_data_s_own_score(name, n):
+def test_networks_are_never_asked_for_the_data_s_own_score(name: str, n: int) -> None:
     """At time 0 scores that divide by the noise are no numbers."""
     steps = NEW[name](PROCESSES["VP"], uniform(1.0, n))
     assert np.nanmin(steps.score_time) > 0

@@ -5,82 +5,95 @@ is carried as a vector of coefficients of (start, 1, z₁, z₂, …), through e
 printed, in x, α_t and σ_t or in u = x/m and σ̃ = σ_t/α_t, with no care for cancellation.
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from mpmath import mp, mpf
 
 from sgm import laws, samplers, scores
 from sgm.gaussian import Gaussian, kl_divergence
-from sgm.processes import VEProcess, VPProcess
+from sgm.processes import Process, VEProcess, VPProcess
 from sgm.random import stream
 from sgm.schedules import ConstantSchedule
 from sgm.timegrids import quadratic, uniform
 
+Array = npt.NDArray[np.float64]
+
+Numbers = npt.NDArray[np.object_]  # of mpf
+Times = Sequence[mpf]
 CENTER = mpf(-3)
 
 
 class Line:
     """β = `rate` on [0, 1], σ² = `variance` (∞ for VE), data N(−3, spread), exact score."""
 
-    def __init__(self, rate, variance, spread):
+    def __init__(self, rate: float | mpf, variance: float | mpf, spread: float | mpf) -> None:
         self.rate, self.variance, self.spread = mpf(rate), mpf(variance), mpf(spread)
         self.drawn = 0
 
-    def start(self):
+    def start(self) -> Numbers:
         x = np.array([mpf(0)] * 200, dtype=object)
         x[0] = mpf(1)
         return x
 
-    def z(self):
+    def z(self) -> Numbers:
         self.drawn += 1
         fresh = np.array([mpf(0)] * 200, dtype=object)
         fresh[1 + self.drawn] = mpf(1)
         return fresh
 
-    def b(self, t):
+    def b(self, t: mpf) -> mpf:
         return self.rate * t
 
-    def alpha(self, t):
+    def alpha(self, t: mpf) -> mpf:
         return mpf(1) if mp.isinf(self.variance) else mp.exp(-self.b(t) / (2 * self.variance))
 
-    def sigma(self, t):
+    def sigma(self, t: mpf) -> mpf:
         if mp.isinf(self.variance):
             return mp.sqrt(self.b(t))
         return mp.sqrt(-self.variance * mp.expm1(-self.b(t) / self.variance))
 
-    def level(self, t):
+    def level(self, t: mpf) -> mpf:
         return self.sigma(t) / self.alpha(t)
 
-    def time(self, level):
+    def time(self, level: mpf) -> mpf:
         if mp.isinf(self.variance):
             return level**2 / self.rate
         return self.variance * mp.log1p(level**2 / self.variance) / self.rate
 
-    def score(self, x, t):
+    def score(self, x: Numbers, t: mpf) -> Numbers:
         total = self.alpha(t) ** 2 * self.spread + self.sigma(t) ** 2
         s = -x / total
         s[1] += self.alpha(t) * CENTER / total
         return s
 
-    def denoiser(self, x, t):
+    def denoiser(self, x: Numbers, t: mpf) -> Numbers:
         return (x + self.sigma(t) ** 2 * self.score(x, t)) / self.alpha(t)
 
-    def noise(self, x, t):
+    def noise(self, x: Numbers, t: mpf) -> Numbers:
         return -self.sigma(t) * self.score(x, t)
 
-    def moments(self, x):
+    def moments(self, x: Numbers) -> tuple[mpf, mpf]:
         """Mean and variance of a number, the start being the prior."""
         prior = self.b(1) if mp.isinf(self.variance) else self.variance
         return x[1], x[0] ** 2 * prior + sum(c**2 for c in x[2:])
 
 
-def karras(line, times, churn=0, tmin=0, tmax=mp.inf, noise=1):
+def karras(
+    line: Line,
+    times: Times,
+    churn: float = 0,
+    tmin: float = 0,
+    tmax: mpf = mp.inf,
+    noise: float = 1,
+) -> Numbers:
     """Algorithm 2 of arXiv 2206.00364, with s(t) = m(t) taken out: in u and σ̃."""
 
-    def slope(u, level):
+    def slope(u: Numbers, level: mpf) -> Numbers:
         t = line.time(level)
         return (u - line.denoiser(line.alpha(t) * u, t)) / level
 
@@ -101,12 +114,12 @@ def karras(line, times, churn=0, tmin=0, tmax=mp.inf, noise=1):
     return u * line.alpha(times[-1])
 
 
-def restarted(line, times, restarts, first, last):
+def restarted(line: Line, times: Times, restarts: int, first: int, last: int) -> Numbers:
     """Algorithm 1 of arXiv 2306.14878 on `karras`, in u and σ̃."""
     u = karras(line, times[: last + 1]) / line.alpha(times[last])
     low, high = line.level(times[last]), line.level(times[first])
 
-    def go(u, times):
+    def go(u: Numbers, times: Times) -> Numbers:
         moved = Line(line.rate, line.variance, line.spread)
         moved.start = lambda: u * line.alpha(times[0])
         return karras(moved, times) / line.alpha(times[-1])
@@ -117,14 +130,14 @@ def restarted(line, times, restarts, first, last):
     return go(u, times[last:]) * line.alpha(times[-1]) if last < len(times) - 1 else u
 
 
-def frozen(line, x, t, after, data):
+def frozen(line: Line, x: Numbers, t: mpf, after: mpf, data: Numbers) -> Numbers:
     """x_t = (σ_t/σ_s) x_s − α_t (e^{−h} − 1) D."""
     return line.sigma(after) / line.sigma(t) * x + data * (
         line.alpha(after) - line.sigma(after) * line.alpha(t) / line.sigma(t)
     )
 
 
-def dpm_solver_2(line, times):
+def dpm_solver_2(line: Line, times: Times) -> Numbers:
     """Algorithm 1 of arXiv 2206.00927, r₁ = ½; the last step, onto λ = ∞, is DDIM's."""
     x = line.start()
     for t, after in pairwise(times):
@@ -139,7 +152,7 @@ def dpm_solver_2(line, times):
     return x
 
 
-def dpm_solver_pp_2s(line, times):
+def dpm_solver_pp_2s(line: Line, times: Times) -> Numbers:
     """Algorithm 1 of arXiv 2211.01095, r = ½."""
     x = line.start()
     for t, after in pairwise(times):
@@ -152,7 +165,7 @@ def dpm_solver_pp_2s(line, times):
     return x
 
 
-def dpm_solver_pp_2m(line, times, eta=0):
+def dpm_solver_pp_2m(line: Line, times: Times, eta: int = 0) -> Numbers:
     """Algorithm 2 of arXiv 2211.01095 (η = 0), and its SDE form with noise (η = 1)."""
     x, before, rise = line.start(), None, None
     for t, after in pairwise(times):
@@ -171,9 +184,10 @@ def dpm_solver_pp_2m(line, times, eta=0):
     return x
 
 
-def deis(line, times, order):
+def deis(line: Line, times: Times, order: int) -> Numbers:
     """ρAB-DEIS of arXiv 2204.13902 with ρ = σ̃: ∫ of Lagrange's polynomials, by moments."""
-    u, known = line.start() / line.alpha(times[0]), []
+    u = line.start() / line.alpha(times[0])
+    known: list[tuple[mpf, Numbers]] = []
     for t, after in pairwise(times):
         known = [(line.level(t), line.noise(u * line.alpha(t), t)), *known][:order]
         nodes = [node for node, _ in known]
@@ -186,7 +200,7 @@ def deis(line, times, order):
     return u * line.alpha(times[-1])
 
 
-def unipc(line, times):
+def unipc(line: Line, times: Times) -> Numbers:
     """Algorithms 1 and 2 of arXiv 2302.04867 at p = 2 with B = e^{−h} − 1, of the denoiser."""
     lam = [-mp.log(line.level(t)) if t else mp.inf for t in times]
     x, models = line.start(), [line.denoiser(line.start(), times[0])]
@@ -221,7 +235,7 @@ SCALES = {
 }
 
 
-def er_sde(line, times, order, scale):
+def er_sde(line: Line, times: Times, order: int, scale: str) -> Numbers:
     """Of the code of arXiv 2309.06169: `vp_1_order` to `vp_3_order_taylor`, in u and σ̃."""
     phi, levels = SCALES[scale], [line.level(t) for t in times]
     u, known, slopes = line.start() / line.alpha(times[0]), [], []
@@ -234,7 +248,11 @@ def er_sde(line, times, order, scale):
         moved = ratio * u + (1 - ratio) * known[-1]
         panels = mp.linspace(mp.log(last), mp.log(level), 7)
 
-        def integral(weight, phi=phi, panels=panels):
+        def integral(
+            weight: Callable[[mpf], mpf],
+            phi: Callable[[mpf], mpf] = phi,
+            panels: list[mpf] = panels,
+        ) -> mpf:
             with mp.workdps(25):
                 return mp.quad(lambda x: weight(mp.exp(x)) * mp.exp(x) / phi(mp.exp(x)), panels)
 
@@ -249,10 +267,10 @@ def er_sde(line, times, order, scale):
     return u * line.alpha(times[-1])
 
 
-def exponential(line, times, modified):
+def exponential(line: Line, times: Times, modified: bool) -> Numbers:
     """ETD2RK (Cox and Matthews 2002) of dX = (L X + N) dB + dW."""
 
-    def nonlinear(x, t):
+    def nonlinear(x: Numbers, t: mpf) -> Numbers:
         return line.score(x, t) + x / line.variance if modified else line.score(x, t)
 
     x, rate = line.start(), (-1 if modified else 1) / (2 * line.variance)
@@ -269,12 +287,12 @@ def exponential(line, times, modified):
     return x
 
 
-def midpoint(line, times, seed):
+def midpoint(line: Line, times: Times, seed: int) -> Numbers:
     """Algorithm 1 of arXiv 1909.05503, for dX = (X/(2σ²) + s) dB + dW in the clock B."""
     drawn = stream(seed, "randomised_midpoint").uniform(size=len(times) - 1)
     x, rate = line.start(), 1 / (2 * line.variance)
 
-    def spread(step):
+    def spread(step: mpf) -> mpf:
         return mp.sqrt(mp.expm1(2 * rate * step) / (2 * rate) if rate else step)
 
     for share, t, after in zip(map(mpf, drawn), times[:-1], times[1:], strict=True):
@@ -328,12 +346,12 @@ PRINTED = {
 }
 
 
-def process(rate, variance):
+def process(rate: float, variance: float) -> Process:
     schedule = ConstantSchedule(1.0, rate)
     return VEProcess(schedule) if np.isinf(variance) else VPProcess(schedule, variance)
 
 
-def assert_printed(name, rate, variance, times, spread):
+def assert_printed(name: str, rate: float, variance: float, times: Array, spread: float) -> None:
     scheme, printed = PRINTED[name]
     mp.dps = 60 + int(3 * rate / variance)
     vp, law = process(rate, variance), Gaussian.diagonal([-3.0], [spread])
@@ -353,20 +371,22 @@ def assert_printed(name, rate, variance, times, spread):
 
 @pytest.mark.parametrize("name", PRINTED)
 @pytest.mark.parametrize("grid", [uniform, quadratic])
-def test_laws_are_those_of_the_printed_algorithms(name, grid):
+def test_laws_are_those_of_the_printed_algorithms(
+    name: str, grid: Callable[[float, int], Array]
+) -> None:
     assert_printed(name, 4.0, 1.5, grid(1.0, 7), 0.3)
     if "modified" not in name:
         assert_printed(name, 4.0, np.inf, grid(1.0, 7), 0.3)
 
 
 @pytest.mark.parametrize("name", PRINTED)
-def test_laws_of_grids_that_stop_early(name):
+def test_laws_of_grids_that_stop_early(name: str) -> None:
     assert_printed(name, 4.0, 1.5, 0.02 + 0.98 * uniform(1.0, 5), 0.3)
     assert_printed(name, 4.0, 1.5, np.array([1.0, 0.5]), 0.3)
 
 
 @pytest.mark.parametrize("name", PRINTED)
-def test_laws_keep_their_digits_at_the_edges(name):
+def test_laws_keep_their_digits_at_the_edges(name: str) -> None:
     """σ² and β over decades, few and many steps, narrow and wide data, as in test_laws."""
     rng = np.random.default_rng(2)
     cases = [(0.25, 20.0, 1, 0.5), (1e-2, 1.0, 2, 1e6), (1e4, 1e3, 3, 1e-6), (0.05, 3.0, 5, 1.0)]
@@ -379,7 +399,7 @@ def test_laws_keep_their_digits_at_the_edges(name):
 
 
 @pytest.mark.parametrize("variance", [1.5, np.inf])
-def test_restart_is_the_printed_algorithm(variance):
+def test_restart_is_the_printed_algorithm(variance: float) -> None:
     rate, times, spread = 4.0, uniform(1.0, 8), 0.3
     vp = process(rate, variance)
     law, line = Gaussian.diagonal([-3.0], [spread]), Line(rate, variance, spread)

@@ -1,7 +1,10 @@
 """β and B of each family against high-precision references and each other."""
 
+from collections.abc import Callable
+
 import mpmath as mp
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,14 +15,17 @@ from sgm.schedules import (
     ConstantSchedule,
     CosineSchedule,
     GeometricSchedule,
+    NoiseSchedule,
     NumericalSchedule,
     TruncatedSchedule,
 )
 
+Array = npt.NDArray[np.float64]
+
 SHAPES = [-700.0, -40.0, -10.0, -1.0, -1e-3, -1e-9, 0.0, 1e-12, 1e-5, 0.5, 3.0, 31.0, 200.0, 700.0]
 
 
-def reference(a, horizon, low, high, t):
+def reference(a: float, horizon: float, low: float, high: float, t: float) -> tuple[float, float]:
     """(β, B) of β_a at 400 digits, straight from the definition."""
     with mp.workdps(400):
         a, T, low, high, t = (mp.mpf(x) for x in (a, horizon, low, high, t))
@@ -33,7 +39,7 @@ def reference(a, horizon, low, high, t):
 
 @pytest.mark.parametrize("horizon", [1.0, 0.3, 2.5])
 @pytest.mark.parametrize("a", SHAPES)
-def test_beta_family_matches_400_digits(a, horizon):
+def test_beta_family_matches_400_digits(a: float, horizon: float) -> None:
     schedule = BetaSchedule(horizon, a, 0.1, 20.0)
     times = horizon * np.array([0.0, 1e-9, 1e-3, 0.05, 0.3, 0.5, 0.7, 0.99, 1.0])
     beta, integral = np.transpose([reference(a, horizon, 0.1, 20.0, t) for t in times])
@@ -43,14 +49,14 @@ def test_beta_family_matches_400_digits(a, horizon):
 
 @given(a=st.floats(-700, 700), t=st.floats(0, 1))
 @settings(max_examples=60, deadline=None)
-def test_beta_family_anywhere(a, t):
+def test_beta_family_anywhere(a: float, t: float) -> None:
     schedule = BetaSchedule(1.0, a, 0.1, 20.0)
     beta, integral = reference(a, 1.0, 0.1, 20.0, t)
     assert schedule.beta(t) == pytest.approx(beta, rel=1e-12)
     assert schedule.integral(t) == pytest.approx(integral, rel=1e-12)
 
 
-def test_beta_family_is_continuous_across_zero():
+def test_beta_family_is_continuous_across_zero() -> None:
     times = np.linspace(0, 1, 11)
     linear = BetaSchedule(1.0, 0.0, 0.1, 20.0)
     for a in (1e-300, -1e-300, 1e-14, -1e-14):
@@ -60,7 +66,7 @@ def test_beta_family_is_continuous_across_zero():
 
 
 @pytest.mark.parametrize("a", SHAPES)
-def test_beta_family_is_increasing_between_its_ends(a):
+def test_beta_family_is_increasing_between_its_ends(a: float) -> None:
     schedule = BetaSchedule(2.0, a, 0.1, 20.0)
     values = schedule.beta(np.linspace(0, 2, 201))
     assert np.all(np.diff(values) >= 0)
@@ -68,7 +74,7 @@ def test_beta_family_is_increasing_between_its_ends(a):
     assert values[-1] == schedule.supremum == pytest.approx(20.0)
 
 
-def families():
+def families() -> list[NoiseSchedule]:
     return [
         *(BetaSchedule(1.7, a, 0.1, 20.0) for a in (-700.0, -10.0, 0.0, 1e-6, 5.0, 700.0)),
         ConstantSchedule(1.7, 3.0),
@@ -79,12 +85,12 @@ def families():
     ]
 
 
-def name(schedule):
+def name(schedule: NoiseSchedule) -> str:
     return f"{type(schedule).__name__}-{getattr(schedule, 'a', '')}"
 
 
 @pytest.mark.parametrize("schedule", families(), ids=name)
-def test_inverse_integral_inverts(schedule):
+def test_inverse_integral_inverts(schedule: NoiseSchedule) -> None:
     times = schedule.horizon * np.array([[0.0, 1e-7, 1e-3], [0.2, 0.9, 1.0]])
     levels = schedule.integral(times)
     found = schedule.inverse_integral(levels)
@@ -92,7 +98,7 @@ def test_inverse_integral_inverts(schedule):
     np.testing.assert_allclose(found, times, rtol=1e-10)
 
 
-def test_the_inverse_of_an_integral_without_bound():
+def test_the_inverse_of_an_integral_without_bound() -> None:
     schedule = CosineSchedule(1.0, 1.0, 0.008, np.inf)
     levels = schedule.integral(np.array([0.0, 0.5, 1.0]))
     assert levels[-1] == np.inf
@@ -100,9 +106,9 @@ def test_the_inverse_of_an_integral_without_bound():
     assert schedule.inverse_integral(np.inf) == 1.0
 
 
-def test_an_integral_that_has_no_inverse_is_refused():
+def test_an_integral_that_has_no_inverse_is_refused() -> None:
     class Broken(ConstantSchedule):
-        def integral(self, t):
+        def integral(self, t: npt.ArrayLike) -> Array:
             return np.where(self.times(t) % 1.0 == 0, self.times(t), np.nan)
 
     with pytest.raises(RuntimeError, match=r"b = 0\.3: no time with"):
@@ -110,20 +116,20 @@ def test_an_integral_that_has_no_inverse_is_refused():
 
 
 @pytest.mark.parametrize("level", [-0.1, 31.0])
-def test_inverse_integral_refuses_what_is_never_reached(level):
+def test_inverse_integral_refuses_what_is_never_reached(level: float) -> None:
     with pytest.raises(ValueError, match=r"b = .*: must lie in \[0, B\(T\)\]"):
         ConstantSchedule(1.0, 30.0).inverse_integral(level)
 
 
 @pytest.mark.parametrize("schedule", families()[6:8], ids=name)
-def test_numerical_schedule_reproduces_closed_forms(schedule):
+def test_numerical_schedule_reproduces_closed_forms(schedule: NoiseSchedule) -> None:
     numerical = NumericalSchedule(schedule.horizon, schedule.beta)
     times = np.linspace(0, schedule.horizon, 37)
     # the cosine's clip is a kink: the error of its panel is O(width²) = 1e-5
     np.testing.assert_allclose(numerical.integral(times), schedule.integral(times), atol=2e-5)
 
 
-def test_numerical_schedule_is_exact_for_smooth_rates():
+def test_numerical_schedule_is_exact_for_smooth_rates() -> None:
     schedule = BetaSchedule(1.3, 4.0, 0.1, 20.0)
     numerical = NumericalSchedule(1.3, schedule.beta)
     times = np.linspace(0, 1.3, 37)
@@ -134,7 +140,7 @@ def test_numerical_schedule_is_exact_for_smooth_rates():
 
 
 @pytest.mark.parametrize(("horizon", "variance"), [(1.0, 1.0), (2.5, 0.5), (0.7, 4.0)])
-def test_cosine_prescribes_the_mean_scale_and_clips(horizon, variance):
+def test_cosine_prescribes_the_mean_scale_and_clips(horizon: float, variance: float) -> None:
     free = CosineSchedule(horizon, variance, 0.008, np.inf)
     clipped = CosineSchedule(horizon, variance, 0.008, 20.0)
     angle = np.pi / 2 * (np.linspace(0, 0.9, 10) + 0.008) / 1.008
@@ -153,7 +159,7 @@ def test_cosine_prescribes_the_mean_scale_and_clips(horizon, variance):
     assert clipped.supremum == 20.0
 
 
-def test_cosine_keeps_its_digits_at_small_times():
+def test_cosine_keeps_its_digits_at_small_times() -> None:
     schedule = CosineSchedule(1.0, 1.0, 0.008, 20.0)
     with mp.workdps(40):
         angle = lambda t: mp.pi / 2 * (mp.mpf(t) + mp.mpf(0.008)) / (1 + mp.mpf(0.008))  # noqa: E731
@@ -163,12 +169,14 @@ def test_cosine_keeps_its_digits_at_small_times():
 
 @pytest.mark.parametrize("prop", PROPERTIES, ids=lambda prop: prop.__name__)
 @pytest.mark.parametrize("schedule", families(), ids=name)
-def test_a_schedule_has_its_properties(schedule, prop):
+def test_a_schedule_has_its_properties(
+    schedule: NoiseSchedule, prop: Callable[[NoiseSchedule], str]
+) -> None:
     assert prop(schedule)
 
 
 @pytest.mark.parametrize(("horizon", "low", "high"), [(1.0, 0.01, 50.0), (2.5, 0.1, 0.2)])
-def test_geometric_noise_grows_by_equal_factors(horizon, low, high):
+def test_geometric_noise_grows_by_equal_factors(horizon: float, low: float, high: float) -> None:
     """B(t) + σ_min² is the square of σ_min (σ_max/σ_min)^{t/T}."""
     schedule, fraction = GeometricSchedule(horizon, low, high), np.linspace(0, 1, 9)
     root = np.sqrt(schedule.integral(horizon * fraction) + low**2)
@@ -179,7 +187,7 @@ def test_geometric_noise_grows_by_equal_factors(horizon, low, high):
     assert schedule.supremum == pytest.approx(2 * np.log(high / low) * high**2 / horizon)
 
 
-def test_truncated_schedule_is_the_family_that_grows_as_slowly():
+def test_truncated_schedule_is_the_family_that_grows_as_slowly() -> None:
     """Linear and geometric schedules stopped early are schedules of their own families."""
     t = np.linspace(0, 0.6, 7)
     for whole, own in [
@@ -217,13 +225,13 @@ def test_truncated_schedule_is_the_family_that_grows_as_slowly():
         (lambda: NumericalSchedule(1.0, lambda t: 1 / np.maximum(1 - t, 0)), r"beta\(1\) = "),
     ],
 )
-def test_values_out_of_range_are_named(build, message):
+def test_values_out_of_range_are_named(build: Callable[[], object], message: str) -> None:
     with np.errstate(divide="ignore"), pytest.raises(ValueError, match=message):
         build()
 
 
 @pytest.mark.parametrize("offset", [k / 1000 for k in range(1, 1000, 7)] + [0.284])
-def test_the_cosine_is_clipped_at_the_pole_of_its_tangent(offset):
+def test_the_cosine_is_clipped_at_the_pole_of_its_tangent(offset: float) -> None:
     """Every offset: π/2 (1 + s)/(1 + s) rounds to above π/2 for some of them."""
     assert CosineSchedule(1.0, 1.0, offset, 20.0).beta(1.0) == 20.0
     free = CosineSchedule(1.0, 1.0, offset, np.inf)
@@ -232,7 +240,7 @@ def test_the_cosine_is_clipped_at_the_pole_of_its_tangent(offset):
 
 @pytest.mark.parametrize("t", [-1e-9, 1.7 * (1 + 1e-9), np.nan])
 @pytest.mark.parametrize("schedule", families(), ids=name)
-def test_times_outside_the_horizon_are_refused(schedule, t):
+def test_times_outside_the_horizon_are_refused(schedule: NoiseSchedule, t: float) -> None:
     for function in (schedule.beta, schedule.integral):
         with pytest.raises(ValueError, match=r"t = .*: must lie in \[0, T\]"):
             function(t)

@@ -1,14 +1,17 @@
 """Schedules with free knots and of a polynomial, against quadrature, limits and SciPy's files."""
 
 import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
-from sgm.schedules import BetaSchedule, ConstantSchedule, PolynomialSchedule
+from sgm.schedules import BetaSchedule, ConstantSchedule, NoiseSchedule, PolynomialSchedule
 from sgm.schedules.knots import (
     IntegralSplineSchedule,
     PiecewiseLinearSchedule,
@@ -16,12 +19,14 @@ from sgm.schedules.knots import (
     schedule_file,
 )
 
+Array = npt.NDArray[np.float64]
+
 KNOTS = (0.0, 0.1, 0.15, 0.6, 1.0)
 RATES = (0.1, 5.0, 0.02, 3.0, 20.0)
 LEVELS = (0.0, 1e-3, 2.0, 2.1, 9.0)
 
 
-def families(horizon=1.7):
+def families(horizon: float = 1.7) -> list[NoiseSchedule]:
     return [
         PiecewiseLinearSchedule(horizon, KNOTS, RATES),
         SplineSchedule(horizon, KNOTS, RATES),
@@ -31,12 +36,12 @@ def families(horizon=1.7):
     ]
 
 
-def name(schedule):
+def name(schedule: NoiseSchedule) -> str:
     return f"{type(schedule).__name__}-{getattr(schedule, 'exponent', '')}"
 
 
 @pytest.mark.parametrize("horizon", [1e-6, 1.0, 2.5])
-def test_the_polynomial_in_closed_form(horizon):
+def test_the_polynomial_in_closed_form(horizon: float) -> None:
     t = horizon * np.array([0.0, 1e-9, 0.2, 0.7, 1.0])
     linear, own = BetaSchedule(horizon, 0.0, 0.1, 20.0), PolynomialSchedule(horizon, 1.0, 0.1, 20.0)
     np.testing.assert_allclose(own.beta(t), linear.beta(t), rtol=1e-14)
@@ -49,7 +54,7 @@ def test_the_polynomial_in_closed_form(horizon):
 
 
 @pytest.mark.parametrize("schedule", families(), ids=name)
-def test_the_integral_is_that_of_the_rate(schedule):
+def test_the_integral_is_that_of_the_rate(schedule: NoiseSchedule) -> None:
     knots = 1.7 * np.array(KNOTS)
     for stop in (1e-6, 0.1, 0.2, 0.9, 1.7):
         value, _ = quad(
@@ -59,7 +64,7 @@ def test_the_integral_is_that_of_the_rate(schedule):
 
 
 @pytest.mark.parametrize("schedule", families(), ids=name)
-def test_the_supremum_is_the_largest_rate(schedule):
+def test_the_supremum_is_the_largest_rate(schedule: NoiseSchedule) -> None:
     values = schedule.beta(np.linspace(0, 1.7, 100001))
     assert schedule.supremum >= values.max() * (1 - 1e-13)
     assert schedule.supremum == pytest.approx(values.max(), rel=1e-8)
@@ -68,7 +73,7 @@ def test_the_supremum_is_the_largest_rate(schedule):
 
 
 @pytest.mark.parametrize("schedule", families(), ids=name)
-def test_inverse_integral_inverts(schedule):
+def test_inverse_integral_inverts(schedule: NoiseSchedule) -> None:
     times = np.array([[0.0, 1e-7, 1e-3], [0.2, 0.9, 1.7]])
     levels = schedule.integral(times)
     found = schedule.inverse_integral(levels)
@@ -80,7 +85,9 @@ def test_inverse_integral_inverts(schedule):
 
 
 @pytest.mark.parametrize("kind", [PiecewiseLinearSchedule, SplineSchedule])
-def test_rates_stand_at_their_knots_and_stretch_with_the_horizon(kind):
+def test_rates_stand_at_their_knots_and_stretch_with_the_horizon(
+    kind: type[PiecewiseLinearSchedule] | type[SplineSchedule],
+) -> None:
     short, long = kind(1.0, KNOTS, RATES), kind(3.0, KNOTS, RATES)
     np.testing.assert_allclose(short.beta(np.array(KNOTS)), RATES, rtol=1e-14)
     f = np.linspace(0, 1, 33)
@@ -88,7 +95,7 @@ def test_rates_stand_at_their_knots_and_stretch_with_the_horizon(kind):
     np.testing.assert_allclose(long.integral(3 * f), 3 * short.integral(f), rtol=1e-12)
 
 
-def test_levels_stand_at_their_knots_whatever_the_horizon():
+def test_levels_stand_at_their_knots_whatever_the_horizon() -> None:
     short, long = (IntegralSplineSchedule(T, KNOTS, LEVELS) for T in (1.0, 3.0))
     np.testing.assert_allclose(short.integral(np.array(KNOTS)), LEVELS, rtol=1e-14)
     f = np.linspace(0, 1, 33)
@@ -96,7 +103,7 @@ def test_levels_stand_at_their_knots_whatever_the_horizon():
     np.testing.assert_allclose(3 * long.beta(3 * f), short.beta(f), rtol=1e-12, atol=1e-12)
 
 
-def test_knots_on_a_known_schedule_reproduce_it():
+def test_knots_on_a_known_schedule_reproduce_it() -> None:
     """Exact for what is constant or linear; of third order for a spline of a smooth β."""
     linear, t = BetaSchedule(1.7, 0.0, 0.1, 20.0), np.linspace(0, 1.7, 77)
     on_line = np.array(KNOTS) * 19.9 + 0.1
@@ -123,7 +130,7 @@ def test_knots_on_a_known_schedule_reproduce_it():
     )
 )
 @settings(max_examples=30, deadline=None)
-def test_any_knots_give_a_positive_rate_and_its_integral(points):
+def test_any_knots_give_a_positive_rate_and_its_integral(points: list[tuple[float, float]]) -> None:
     """Neighbouring rates may differ by 18 orders of magnitude."""
     steps, values = np.transpose(points)
     knots = np.append(0.0, np.cumsum(steps[1:])) / np.sum(steps[1:])
@@ -175,21 +182,21 @@ def test_any_knots_give_a_positive_rate_and_its_integral(points):
         (lambda: PolynomialSchedule(1.0, 1.0, 0.0, 1.0), "beta_min = 0.0: must be"),
     ],
 )
-def test_values_out_of_range_are_named(build, message):
+def test_values_out_of_range_are_named(build: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
 
 
 @pytest.mark.parametrize("t", [-1e-9, 1.7 * (1 + 1e-9), np.nan])
 @pytest.mark.parametrize("schedule", families(), ids=name)
-def test_times_outside_the_horizon_are_refused(schedule, t):
+def test_times_outside_the_horizon_are_refused(schedule: NoiseSchedule, t: float) -> None:
     for function in (schedule.beta, schedule.integral):
         with pytest.raises(ValueError, match=r"t = .*: must lie in \[0, T\]"):
             function(t)
     assert schedule.integral(1.7 * (1 + 1e-15)) == schedule.integral(1.7)
 
 
-def write(path, columns):
+def write(path: Path, columns: dict[str, Sequence[float]]) -> Path:
     if path.suffix == ".npz":
         np.savez(path, **columns)
     elif path.suffix == ".json":
@@ -201,7 +208,7 @@ def write(path, columns):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".npz"])
-def test_a_file_gives_the_schedule_of_its_knots(tmp_path, suffix):
+def test_a_file_gives_the_schedule_of_its_knots(tmp_path: Path, suffix: str) -> None:
     rates = write(tmp_path / f"rates{suffix}", {"time": KNOTS, "beta": RATES})
     levels = write(tmp_path / f"levels{suffix}", {"integral": LEVELS, "time": KNOTS})
     for path, interpolation, expected in [
@@ -232,14 +239,14 @@ BAD = {
 
 
 @pytest.mark.parametrize("file", BAD)
-def test_a_file_that_is_no_schedule_is_refused_by_name(tmp_path, file):
+def test_a_file_that_is_no_schedule_is_refused_by_name(tmp_path: Path, file: str) -> None:
     content, message = BAD[file]
     (tmp_path / file).write_bytes(content)
     with pytest.raises(ValueError, match=rf"path = '.*{file}': .*{message}|{message}'.*{file}"):
         schedule_file(1.0, path=tmp_path / file, interpolation="monotone")
 
 
-def test_a_file_is_not_there_or_its_columns_take_no_such_interpolation(tmp_path):
+def test_a_file_is_not_there_or_its_columns_take_no_such_interpolation(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"path = '.*none\.csv': can't be read"):
         schedule_file(1.0, path=tmp_path / "none.csv", interpolation="linear")
     path = write(tmp_path / "levels.json", {"time": KNOTS, "integral": LEVELS})

@@ -1,5 +1,6 @@
 """Schedules that their sources prescribe by a noise level, against 50 digits and their sources."""
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import mpmath as mp
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from sgm.processes import VEProcess, VPProcess
-from sgm.schedules import CosineSchedule, GeometricSchedule
+from sgm.schedules import CosineSchedule, GeometricSchedule, NoiseSchedule
 from sgm.schedules.levels import (
     DiscreteCosineSchedule,
     EDMSchedule,
@@ -40,7 +41,7 @@ LAPLACES = [
 FRACTIONS = [0.0, 1e-9, 1e-3, 0.05, 0.3, 0.5, 0.51, 0.7, 0.99, 1 - 2**-30]
 
 
-def alpha_bar(schedule, fraction):
+def alpha_bar(schedule: NoiseSchedule, fraction: float) -> mp.mpf:
     """ᾱ at a fraction of T by the formula of the source."""
     f = mp.mpf(fraction)
     match schedule:
@@ -66,7 +67,7 @@ def alpha_bar(schedule, fraction):
             return 1 / (1 + (s**2 - low**2) / mp.mpf(schedule.variance))
 
 
-def free(horizon, variance):
+def free(horizon: float, variance: float) -> list[NoiseSchedule]:
     """Every family without its clip."""
     return [
         *(SigmoidSchedule(horizon, variance, INF, *shape) for shape in SIGMOIDS),
@@ -85,7 +86,7 @@ EDMS = [
 ]
 
 
-def name(schedule):
+def name(schedule: NoiseSchedule) -> str:
     values = [getattr(schedule, key) for key in schedule.__dataclass_fields__]
     return f"{type(schedule).__name__}-" + "-".join(f"{value:g}" for value in values)
 
@@ -93,7 +94,7 @@ def name(schedule):
 @pytest.mark.parametrize(
     "schedule", [*free(1.0, 1.0), *free(2.5, 0.3), *free(1e-6, 1e6), *free(1e6, 1e-6)], ids=name
 )
-def test_the_mean_scale_is_that_of_the_source(schedule):
+def test_the_mean_scale_is_that_of_the_source(schedule: NoiseSchedule) -> None:
     """B = −σ² log ᾱ, to 1e-12, wherever the time itself leaves so many digits."""
     assert schedule.integral(0.0) == 0
     for fraction in FRACTIONS[1:]:
@@ -106,7 +107,7 @@ def test_the_mean_scale_is_that_of_the_source(schedule):
 
 
 @pytest.mark.parametrize("schedule", [*free(1.0, 1.0), *free(2.5, 0.3)], ids=name)
-def test_beta_is_the_derivative_of_its_integral(schedule):
+def test_beta_is_the_derivative_of_its_integral(schedule: NoiseSchedule) -> None:
     for fraction in FRACTIONS[2:-1]:
         t, edge = schedule.horizon * fraction, fraction == 0.5
         if edge and isinstance(schedule, LaplaceSchedule):
@@ -119,7 +120,7 @@ def test_beta_is_the_derivative_of_its_integral(schedule):
         assert schedule.beta(t) == pytest.approx(float(slope), rel=2e-12)
 
 
-def clipped(horizon=1.7, variance=2.0, clip=20.0):
+def clipped(horizon: float = 1.7, variance: float = 2.0, clip: float = 20.0) -> list[NoiseSchedule]:
     return [
         *(SigmoidSchedule(horizon, variance, clip, *shape) for shape in SIGMOIDS),
         *(PowerCosineSchedule(horizon, variance, clip, *shape) for shape in COSINES),
@@ -128,7 +129,7 @@ def clipped(horizon=1.7, variance=2.0, clip=20.0):
 
 
 @pytest.mark.parametrize("clip", [20.0, 1e4])
-def test_the_integral_is_that_of_the_clipped_rate(clip):
+def test_the_integral_is_that_of_the_clipped_rate(clip: float) -> None:
     """By quadrature of β alone, between the cuts; of the free β after an early pole in its log."""
     for schedule in clipped(clip=clip):
         edges, _, held = schedule._pieces
@@ -145,7 +146,7 @@ def test_the_integral_is_that_of_the_clipped_rate(clip):
 
 
 @pytest.mark.parametrize("schedule", [*clipped(), *clipped(clip=1e4)], ids=name)
-def test_the_clip_is_the_supremum_and_no_time_exceeds_it(schedule):
+def test_the_clip_is_the_supremum_and_no_time_exceeds_it(schedule: NoiseSchedule) -> None:
     t = schedule.horizon * np.concatenate([np.geomspace(1e-300, 1, 2000), np.linspace(0, 1, 4001)])
     values = schedule.beta(t)
     assert np.all(values >= 0)
@@ -160,7 +161,7 @@ def test_the_clip_is_the_supremum_and_no_time_exceeds_it(schedule):
 @pytest.mark.parametrize(
     "schedule", [*clipped(), *(EDMSchedule(1.7, 2.0, *shape) for shape in EDMS)], ids=name
 )
-def test_inverse_integral_inverts(schedule):
+def test_inverse_integral_inverts(schedule: NoiseSchedule) -> None:
     times = schedule.horizon * np.array([[0.0, 1e-7, 1e-3], [0.2, 0.9, 1.0]])
     levels = schedule.integral(times)
     found = schedule.inverse_integral(levels)
@@ -170,7 +171,7 @@ def test_inverse_integral_inverts(schedule):
             schedule.inverse_integral(level)
 
 
-def test_the_cosine_of_nichol_and_dhariwal_is_one_of_the_family():
+def test_the_cosine_of_nichol_and_dhariwal_is_one_of_the_family() -> None:
     """τ = 1, end = 1, start = s/(1 + s)."""
     for horizon, variance, s, clip in [(1.0, 1.0, 0.008, 20.0), (2.5, 0.5, 0.021122, 300.0)]:
         own = PowerCosineSchedule(horizon, variance, clip, s / (1 + s), 1.0, 1.0)
@@ -180,14 +181,14 @@ def test_the_cosine_of_nichol_and_dhariwal_is_one_of_the_family():
         np.testing.assert_allclose(own.integral(t), cosine.integral(t), rtol=1e-11)
 
 
-def test_a_hot_sigmoid_is_linear_in_alpha_bar():
+def test_a_hot_sigmoid_is_linear_in_alpha_bar() -> None:
     """τ → ∞: ᾱ = 1 − t/T, the "linear" of T. Chen."""
     hot = SigmoidSchedule(2.0, 1.5, INF, -3.0, 3.0, 1e5)
     t = np.linspace(0, 1.99, 21)
     np.testing.assert_allclose(hot.integral(t), -1.5 * np.log1p(-t / 2), rtol=1e-8)
 
 
-def test_a_laplace_schedule_has_log_snr_of_a_laplace_law():
+def test_a_laplace_schedule_has_log_snr_of_a_laplace_law() -> None:
     """The median is μ; quartiles are μ ± b log 2; mean |λ − μ| is b."""
     mu, b = 0.7, 0.5
     process = VPProcess(LaplaceSchedule(1.0, 1.0, INF, mu, b), 1.0)
@@ -202,7 +203,7 @@ def test_a_laplace_schedule_has_log_snr_of_a_laplace_law():
 
 
 @pytest.mark.parametrize("variance", [0.5, 1.0, 100.0])
-def test_edm_adds_the_noise_of_its_levels(variance):
+def test_edm_adds_the_noise_of_its_levels(variance: float) -> None:
     """v/m² is s² − s²(0); equation 5 of the source at N = 18, its setting for CIFAR-10."""
     process = VPProcess(EDMSchedule(1.0, variance, 0.002, 80.0, 7.0), variance)
     i = np.arange(18)
@@ -212,7 +213,7 @@ def test_edm_adds_the_noise_of_its_levels(variance):
     np.testing.assert_allclose(ratio, printed**2 - 0.002**2, rtol=1e-9, atol=1e-18)
 
 
-def test_edm_drives_ve_and_tends_to_the_geometric_schedule():
+def test_edm_drives_ve_and_tends_to_the_geometric_schedule() -> None:
     schedule = EDMSchedule(2.0, INF, 0.01, 50.0, 1000.0)
     process, t = VEProcess(schedule), np.linspace(0, 2, 21)
     np.testing.assert_allclose(
@@ -229,7 +230,9 @@ def test_edm_drives_ve_and_tends_to_the_geometric_schedule():
 
 @pytest.mark.parametrize("shape", EDMS)
 @pytest.mark.parametrize("variance", [1e-3, 1.0, 50.0, INF])
-def test_edm_has_its_largest_rate_where_it_says(variance, shape):
+def test_edm_has_its_largest_rate_where_it_says(
+    variance: float, shape: tuple[float, float, float]
+) -> None:
     schedule = EDMSchedule(1.7, variance, *shape)
     t = 1.7 * np.concatenate([np.geomspace(1e-12, 1, 100001), np.linspace(0, 1, 100001)])
     assert schedule.supremum >= schedule.beta(t).max() * (1 - 1e-12)  # ρ = 1000
@@ -237,7 +240,9 @@ def test_edm_has_its_largest_rate_where_it_says(variance, shape):
 
 
 @pytest.mark.parametrize(("horizon", "variance", "steps"), [(1.0, 1.0, 1000), (2.5, 0.3, 7)])
-def test_the_discrete_cosine_is_the_chain_as_printed(horizon, variance, steps):
+def test_the_discrete_cosine_is_the_chain_as_printed(
+    horizon: float, variance: float, steps: int
+) -> None:
     """β_k = min(1 − ᾱ_k/ᾱ_{k−1}, 0.999) by a loop, and m² of the process at the times kT/K."""
     schedule = DiscreteCosineSchedule(horizon, variance, 0.008, steps, 0.999)
     process = VPProcess(schedule, variance)
@@ -257,7 +262,7 @@ def test_the_discrete_cosine_is_the_chain_as_printed(horizon, variance, steps):
     np.testing.assert_allclose(schedule.inverse_integral(levels), inside, rtol=1e-12)
 
 
-def test_the_discrete_cosine_tends_to_the_continuous_one():
+def test_the_discrete_cosine_tends_to_the_continuous_one() -> None:
     """At the times kT/K they agree before the last step; elsewhere up to O(1/K²)."""
     cosine, t = CosineSchedule(1.3, 0.7, 0.008, INF), 1.3 * np.linspace(0, 0.9, 301)
     errors = []
@@ -276,7 +281,9 @@ def test_the_discrete_cosine_tends_to_the_continuous_one():
     variance=st.floats(1e-3, 1e3),
 )
 @settings(max_examples=60, deadline=None)
-def test_a_clipped_rate_anywhere(location, scale, clip, variance):
+def test_a_clipped_rate_anywhere(
+    location: float, scale: float, clip: float, variance: float
+) -> None:
     """Up to three cuts: whatever they are, B and β agree with each other and with the clip."""
     try:
         schedule = LaplaceSchedule(1.0, variance, clip, location, scale)
@@ -319,7 +326,7 @@ def test_a_clipped_rate_anywhere(location, scale, clip, variance):
         (lambda: VPProcess(clipped(variance=2.0)[0], 1.0), "variance = 1.0: must be 2.0"),
     ],
 )
-def test_values_out_of_range_are_named(build, message):
+def test_values_out_of_range_are_named(build: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
 
@@ -334,14 +341,14 @@ def test_values_out_of_range_are_named(build, message):
     ],
     ids=name,
 )
-def test_times_outside_the_horizon_are_refused(schedule, t):
+def test_times_outside_the_horizon_are_refused(schedule: NoiseSchedule, t: float) -> None:
     for function in (schedule.beta, schedule.integral):
         with pytest.raises(ValueError, match=r"t = .*: must lie in \[0, T\]"):
             function(t)
     assert schedule.integral(1.7 * (1 + 1e-15)) == schedule.integral(1.7)
 
 
-def test_an_unclipped_pole_is_infinite():
+def test_an_unclipped_pole_is_infinite() -> None:
     for schedule in free(1.7, 2.0):
         if not isinstance(schedule, EDMSchedule):
             assert schedule.beta(1.7) == schedule.integral(1.7) == schedule.supremum == INF

@@ -1,30 +1,35 @@
 """Affine scores against log-densities, and their error moments against Monte Carlo."""
 
+from collections.abc import Callable
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from sgm import scores, targets
-from sgm.densities import Funnel, GaussianMixture
+from sgm.densities import Funnel, GaussianMixture, Law
 from sgm.gaussian import Gaussian
 from sgm.processes import VPProcess
 from sgm.schedules import BetaSchedule
+
+Array = npt.NDArray[np.float64]
 
 CORRELATED = targets.correlated(4, 1.0, 1.0).law
 MIXTURE = GaussianMixture([0.3, 0.7], [[1.0, 0.0], [3.0, 1.0]], [[0.01, 0.2], [0.25, 0.2]])
 DIAGONAL = Gaussian.diagonal([1.0, -1.0, 0.5, 0.0], [0.1, 1.0, 10.0, 0.5])
 
 
-def process(variance=2.0):
+def process(variance: float = 2.0) -> VPProcess:
     return VPProcess(BetaSchedule(1.0, 1.0, 0.1, 20.0), variance)
 
 
-def log_density(law, x):
+def log_density(law: Gaussian, x: Array) -> Array:
     return -0.5 * np.sum(law.rotate(x - law.mean) ** 2 / law.eigenvalues, axis=-1)
 
 
 @pytest.mark.parametrize("law", [CORRELATED, DIAGONAL], ids=["correlated", "diagonal"])
 @pytest.mark.parametrize("t", [0.0, 0.2, 1.0])
-def test_exact_score_is_the_gradient_of_the_log_density(law, t):
+def test_exact_score_is_the_gradient_of_the_log_density(law: Gaussian, t: float) -> None:
     vp, x, h = process(), np.random.default_rng(0).standard_normal((5, 4)), 1e-5
     marginal = vp.marginal(law, t)
     gradient = np.stack(
@@ -37,7 +42,7 @@ def test_exact_score_is_the_gradient_of_the_log_density(law, t):
     np.testing.assert_allclose(scores.exact(vp, law)(x, t), gradient, rtol=1e-6, atol=1e-7)
 
 
-def test_perturbations_are_what_they_say():
+def test_perturbations_are_what_they_say() -> None:
     vp, x = process(), np.random.default_rng(0).standard_normal((5, 4))
     exact = scores.exact(vp, CORRELATED)(x, 0.3)
     np.testing.assert_allclose(scores.scaled(vp, CORRELATED, 0.1)(x, 0.3), 1.1 * exact)
@@ -48,7 +53,7 @@ def test_perturbations_are_what_they_say():
     )
 
 
-def test_a_time_a_row_equals_one_time_at_a_time():
+def test_a_time_a_row_equals_one_time_at_a_time() -> None:
     score = scores.biased(process(), CORRELATED, 0.2)
     x, t = np.random.default_rng(1).standard_normal((3, 4)), np.array([0.0, 0.4, 1.0])
     one_by_one = np.concatenate([score(x[k : k + 1], t[k]) for k in range(3)])
@@ -65,7 +70,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_error_moments_match_monte_carlo(name):
+def test_error_moments_match_monte_carlo(name: str) -> None:
     score, law = CASES[name]
     vp, rng = score.process, np.random.default_rng(0)
     times = np.array([0.05, 0.5])
@@ -81,7 +86,7 @@ def test_error_moments_match_monte_carlo(name):
             assert value == pytest.approx(draws.mean(), abs=4.5 * draws.std() / 200 + 1e-12)
 
 
-def test_both_routes_agree_when_the_bases_commute():
+def test_both_routes_agree_when_the_bases_commute() -> None:
     score, law = scores.GaussianScore(process(), DIAGONAL, 1.3, -0.4), DIAGONAL
     order = [2, 0, 3, 1]
     turned = Gaussian(law.mean, law.eigenvalues[order], np.eye(4)[:, order])
@@ -91,7 +96,7 @@ def test_both_routes_agree_when_the_bases_commute():
     np.testing.assert_allclose(fast, slow, rtol=1e-12)
 
 
-def test_exact_score_has_no_error_and_tiny_errors_keep_their_digits():
+def test_exact_score_has_no_error_and_tiny_errors_keep_their_digits() -> None:
     vp, times = process(), np.linspace(0, 1, 11)
     assert np.all(np.array(scores.exact(vp, CORRELATED).error_moments(CORRELATED, times)) == 0)
     mse, cross = scores.scaled(vp, CORRELATED, 2.0**-30).error_moments(CORRELATED, times)
@@ -102,7 +107,7 @@ def test_exact_score_has_no_error_and_tiny_errors_keep_their_digits():
 
 
 @pytest.mark.parametrize("law", [MIXTURE, Funnel(3)], ids=["mixture", "funnel"])
-def test_density_scores_are_what_they_say(law):
+def test_density_scores_are_what_they_say(law: Law) -> None:
     vp, rng = process(), np.random.default_rng(0)
     x, t = law.sample(4, rng), np.array([0.0, 1e-3, 0.3, 1.0])
     exact = scores.exact(vp, law)
@@ -119,7 +124,7 @@ def test_density_scores_are_what_they_say(law):
 @pytest.mark.parametrize(
     "law", [MIXTURE, Funnel(3), CORRELATED], ids=["mixture", "funnel", "gauss"]
 )
-def test_density_error_moments_match_monte_carlo(law):
+def test_density_error_moments_match_monte_carlo(law: Law) -> None:
     vp, rng, n = process(), np.random.default_rng(0), 40_000
     score, times = scores.DensityScore(vp, law, 1.3, -0.4), np.array([0.05, 0.5])
     mse, cross = score.error_moments(law, times)
@@ -135,7 +140,7 @@ def test_density_error_moments_match_monte_carlo(law):
             assert value == pytest.approx(draws.mean(), abs=4.5 * draws.std() / np.sqrt(n))
 
 
-def test_both_kinds_of_score_agree_on_a_gaussian():
+def test_both_kinds_of_score_agree_on_a_gaussian() -> None:
     affine = scores.GaussianScore(process(), CORRELATED, 1.3, -0.4)
     density = scores.DensityScore(process(), CORRELATED, 1.3, -0.4)
     x, t = np.random.default_rng(1).standard_normal((3, 4)), np.array([0.0, 0.4, 1.0])
@@ -145,7 +150,7 @@ def test_both_kinds_of_score_agree_on_a_gaussian():
     assert isinstance(scores.scaled(process(), CORRELATED, 0.1), scores.GaussianScore)
 
 
-def test_an_exact_density_score_has_no_error():
+def test_an_exact_density_score_has_no_error() -> None:
     score = scores.exact(process(), MIXTURE)
     assert np.all(np.array(score.error_moments(MIXTURE, np.linspace(0, 1, 5))) == 0)
 
@@ -188,6 +193,6 @@ BATCH = Gaussian(np.zeros((3, 2)), np.ones((3, 2)), np.eye(2))
         ),
     ],
 )
-def test_values_out_of_range_are_named(build, message):
+def test_values_out_of_range_are_named(build: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()

@@ -34,7 +34,7 @@ def read_spec(path: str | Path) -> str:
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of its own; files are read here even where the store does not say specs yet."""
     if not hasattr(cells, "read_spec"):
         monkeypatch.setattr(cells, "read_spec", read_spec, raising=False)
@@ -100,7 +100,7 @@ def path_of(plan: Plan, kind: str, labels: dict[str, str]) -> Path:
     return Path(plan.pattern(kind).format(**labels))
 
 
-def test_nothing_is_done_and_then_all_is():
+def test_nothing_is_done_and_then_all_is() -> None:
     before = counts(planned())
     assert all(done == stale == 0 and new > 0 for done, new, stale in before.values())
     assert set(before) <= set(STAGES)
@@ -109,12 +109,12 @@ def test_nothing_is_done_and_then_all_is():
     assert after == {stage: (new, 0, 0) for stage, (_, new, _) in before.items()}
 
 
-def test_a_study_that_samples_nothing_needs_no_data():
+def test_a_study_that_samples_nothing_needs_no_data() -> None:
     plan = planned(scores=[{"family": "exact", "sampled": False}])
     assert set(counts(plan)) == {"exact", "axes"}
 
 
-def test_a_file_of_another_spec_is_stale_and_so_is_what_comes_of_it():
+def test_a_file_of_another_spec_is_stale_and_so_is_what_comes_of_it() -> None:
     plan = planned()
     make_all(plan)
     labels = first(plan, "network")
@@ -132,7 +132,7 @@ def test_a_file_of_another_spec_is_stale_and_so_is_what_comes_of_it():
     assert found["data"][2] == found["axes"][2] == found["exact"][2] == 0
 
 
-def test_a_lost_file_is_new_and_its_samples_are_made_again():
+def test_a_lost_file_is_new_and_its_samples_are_made_again() -> None:
     plan = planned()
     make_all(plan)
     path_of(plan, "divergences", first(plan, "divergences")).unlink()
@@ -143,14 +143,14 @@ def test_a_lost_file_is_new_and_its_samples_are_made_again():
     assert counts(planned())["network"][1:] == (1, 0)
 
 
-def test_what_can_not_be_read_is_stale():
+def test_what_can_not_be_read_is_stale() -> None:
     plan = planned()
     make_all(plan)
     np.savez(path_of(plan, "exact", first(plan, "exact")), value=np.zeros(2))
     assert counts(planned())["exact"][1:] == (0, 1)
 
 
-def test_more_of_an_axis_adds_new_files_alone():
+def test_more_of_an_axis_adds_new_files_alone() -> None:
     make_all(planned())
     more = counts(planned(seeds=CONFIG["seeds"] + 1))
     for stage in ("data", "network", "samples", "divergences", "bounds"):
@@ -160,7 +160,7 @@ def test_more_of_an_axis_adds_new_files_alone():
     assert more["exact"][1:] == (0, 0)
 
 
-def test_failed_runs_are_counted_where_cells_mark_them():
+def test_failed_runs_are_counted_where_cells_mark_them() -> None:
     plan = planned()
     make_all(plan)
     make(plan, "divergences", first(plan, "divergences"), failed=1)
@@ -176,7 +176,7 @@ def test_failed_runs_are_counted_where_cells_mark_them():
     assert {s.name: s.failed for s in survey(plan)}["likelihood"] == 1
 
 
-def test_a_changed_file_of_the_users_makes_its_target_stale():
+def test_a_changed_file_of_the_users_makes_its_target_stale() -> None:
     np.savez("moments.npz", mean=np.zeros(2), covariance=np.eye(2))
     target = {"family": "gaussian_file", "name": "mine", "path": "moments.npz"}
     (old, *_) = CONFIG["targets"]
@@ -195,7 +195,7 @@ def test_a_changed_file_of_the_users_makes_its_target_stale():
     assert {labels["target"] for labels in stages["samples"].stale} == {"mine"}
 
 
-def test_costs_are_those_of_jobs_of_the_same_target_and_score():
+def test_costs_are_those_of_jobs_of_the_same_target_and_score() -> None:
     (family,) = CONFIG["targets"]
     plan = planned(targets=[family, family | {"name": "second"}, family | {"name": "third"}])
     block = len(cells.seed_range(plan.blocks[0]))
@@ -237,7 +237,7 @@ def test_costs_are_those_of_jobs_of_the_same_target_and_score():
         ("", "", None),
     ],
 )
-def test_a_job_took_what_the_clock_says(wall, cpu, expected):
+def test_a_job_took_what_the_clock_says(wall: str, cpu: str, expected: float | None) -> None:
     plan = planned()
     benchmark(plan, "data", first(plan, "data"), wall, cpu)
     (stage,) = (s for s in survey(plan) if s.name == "data")
@@ -246,7 +246,7 @@ def test_a_job_took_what_the_clock_says(wall, cpu, expected):
     assert ("at least" in text) == (expected is not None)
 
 
-def lines(capsys, *arguments: str, code: int = 0) -> list[str]:
+def lines(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> list[str]:
     assert main(list(arguments)) == code
     captured = capsys.readouterr()
     return (captured.err if code else captured.out).splitlines()
@@ -257,7 +257,7 @@ def row(table: list[str], name: str) -> list[str]:
     return line.split()
 
 
-def test_the_tables(capsys, folder):
+def test_the_tables(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     (folder / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
     plan = planned()
     labels = first(plan, "divergences")
@@ -284,7 +284,7 @@ def test_the_tables(capsys, folder):
     )
 
 
-def test_the_status_of_a_study_that_runs(capsys, folder):
+def test_the_status_of_a_study_that_runs(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     (folder / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
     plan = planned()
     make_all(plan)
@@ -314,7 +314,7 @@ def test_the_status_of_a_study_that_runs(capsys, folder):
     assert row(lines(capsys, "plan", "tiny.yaml"), "all")[-2:] == ["0", "s"]
 
 
-def test_looking_writes_nothing(capsys, folder):
+def test_looking_writes_nothing(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     (folder / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
     make_all(planned())
     (planned().root / "figures").mkdir()
@@ -338,7 +338,13 @@ def test_looking_writes_nothing(capsys, folder):
     ],
 )
 @pytest.mark.parametrize("command", ["plan", "status", "clean-stale"])
-def test_a_study_that_is_none_is_one_error(capsys, folder, content, message, command):
+def test_a_study_that_is_none_is_one_error(
+    capsys: pytest.CaptureFixture[str],
+    folder: Path,
+    content: bytes | None,
+    message: str,
+    command: str,
+) -> None:
     if content is not None:
         (folder / "x.yaml").write_bytes(content)
     error = lines(capsys, command, "x.yaml", code=1)
@@ -370,7 +376,9 @@ def orphaned(plan: Plan) -> list[Path]:
     )
 
 
-def test_orphans_are_listed_and_deleted_on_demand_alone(capsys, folder):
+def test_orphans_are_listed_and_deleted_on_demand_alone(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
     (folder / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
     plan = planned()
     make_all(plan, leave=())
@@ -413,7 +421,7 @@ def test_orphans_are_listed_and_deleted_on_demand_alone(capsys, folder):
     assert all(found[1:] == (0, 0) for found in counts(planned()).values())
 
 
-def test_links_are_neither_followed_nor_touched(folder):
+def test_links_are_neither_followed_nor_touched(folder: Path) -> None:
     plan = planned()
     make_all(plan)
     outside = [touch(folder / "elsewhere/a/b.npz"), touch(folder / "elsewhere/c.npz")]
@@ -430,7 +438,7 @@ def test_links_are_neither_followed_nor_touched(folder):
     assert "elsewhere" not in {space.study for space in disk.usage(folder / "results")}
 
 
-def test_usage_by_study_and_kind(capsys, folder):
+def test_usage_by_study_and_kind(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     for name, size in {
         "one/cells/exact/a.npz": 10_000,
         "one/cells/exact/b.npz": 3,
@@ -462,7 +470,7 @@ def test_usage_by_study_and_kind(capsys, folder):
         (7200, "2 h 0 min"), (200_000, "2 d 7 h"),
     ],
 )  # fmt: skip
-def test_times_in_words(seconds, text):
+def test_times_in_words(seconds: float | None, text: str) -> None:
     assert status.format_seconds(seconds) == text
 
 
@@ -470,5 +478,5 @@ def test_times_in_words(seconds, text):
     ("number", "text"),
     [(0, "0 B"), (999, "999 B"), (999.6, "1 kB"), (12_340_000, "12.3 MB"), (4e13, "40 TB")],
 )
-def test_sizes_in_words(number, text):
+def test_sizes_in_words(number: float, text: str) -> None:
     assert disk.format_bytes(number) == text

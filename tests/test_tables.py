@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -77,7 +78,7 @@ def test_summary_leaves_out_cells_that_do_not_exist() -> None:
         {"a": (-5, 0, 5), "unknown_targets": ("digits",)},
     ],
 )
-def test_every_study_has_its_tables(options, tmp_path: Path) -> None:
+def test_every_study_has_its_tables(options: dict[str, Any], tmp_path: Path) -> None:
     paths = tables.write_tables(synthetic_grid(**options), tmp_path / "tables")
     assert [path.name for path in paths] == [
         "comparison.txt", "answers.txt", "summary.csv", "ranking.csv", "comparison.csv",
@@ -111,7 +112,7 @@ def test_a_stored_grid_gives_the_same_tables(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["kl_bound", "kl_plugin", "heldout", "w2"])
-def test_a_study_without_a_measure_has_the_others(missing) -> None:
+def test_a_study_without_a_measure_has_the_others(missing: str) -> None:
     grid = synthetic_grid(a=(-5, 0, 5))
     grid = grid.drop_vars([n for n in grid.data_vars if str(n).startswith(missing)])
     assert len(tables.summary_table(grid)) == 8

@@ -1,5 +1,7 @@
 """Targets of known law: eigenvalues, sample moments, rescaling and its undoing, refusals."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,7 @@ BUILT = {
 }
 
 
-def test_diagonal_targets_have_the_printed_variances():
+def test_diagonal_targets_have_the_printed_variances() -> None:
     np.testing.assert_array_equal(BUILT["slides"].law.eigenvalues, [10] * 5 + [0.1] * 2)
     blocks = [1, 1, 0.01, 0.01, 1, 1, 1, 1, 1, 1]
     np.testing.assert_array_equal(BUILT["blocks"].law.eigenvalues, blocks)
@@ -24,25 +26,27 @@ def test_diagonal_targets_have_the_printed_variances():
 
 
 @pytest.mark.parametrize("offset", [0.3, 1.0, 2.0])
-def test_correlated_covariance_entry_by_entry(offset):
+def test_correlated_covariance_entry_by_entry(offset: float) -> None:
     law = targets.correlated(dimension=5, mean=0.0, offset=offset).law
     entries = [[1 / np.sqrt(abs(i - j) + offset) for j in range(5)] for i in range(5)]
     np.testing.assert_allclose(law.covariance, entries, rtol=1e-12)
 
 
 @pytest.mark.parametrize(("dimension", "negative"), [(3, 1), (50, 20)])
-def test_the_literal_matrix_of_the_slides_is_refused_with_the_reason(dimension, negative):
+def test_the_literal_matrix_of_the_slides_is_refused_with_the_reason(
+    dimension: int, negative: int
+) -> None:
     with pytest.raises(ValueError, match=f"offset = 0.*indefinite .{negative} of {dimension}"):
         targets.correlated(dimension=dimension, mean=1.0, offset=0)
 
 
-def test_the_literal_matrix_is_singular_in_the_plane():
+def test_the_literal_matrix_is_singular_in_the_plane() -> None:
     with pytest.raises(ValueError, match=r"offset = 0.*singular in dimension = 2"):
         targets.correlated(dimension=2, mean=1.0, offset=0)
 
 
 @pytest.mark.parametrize("name", BUILT)
-def test_gaussian_samples_have_the_moments_of_the_law(name):
+def test_gaussian_samples_have_the_moments_of_the_law(name: str) -> None:
     target, n = BUILT[name], 20_000
     x = target.sample(n, np.random.default_rng(0))
     assert target.reference is target.law
@@ -61,7 +65,7 @@ def test_gaussian_samples_have_the_moments_of_the_law(name):
         ("unit_spectrum", (1 + np.sqrt(0.5))),  # the eigenvalues of [[1, c], [c, 1]] are 1 ± c
     ],
 )
-def test_rescaled_gaussian_in_the_plane(scale, squared):
+def test_rescaled_gaussian_in_the_plane(scale: float | str, squared: float) -> None:
     target = targets.correlated(dimension=2, mean=1.0, offset=1.0)
     law = target.rescaled(center=False, scale=scale).law
     np.testing.assert_allclose(law.covariance, target.law.covariance / squared, rtol=1e-12)
@@ -69,7 +73,7 @@ def test_rescaled_gaussian_in_the_plane(scale, squared):
     np.testing.assert_array_equal(target.rescaled(center=True, scale=scale).law.mean, 0.0)
 
 
-def test_a_unit_spectrum_never_rounds_to_above_one():
+def test_a_unit_spectrum_never_rounds_to_above_one() -> None:
     variances = np.random.default_rng(0).gamma(2.0, 50.0, size=500)
     for variance in variances:
         law = Gaussian.diagonal(np.zeros(2), [variance, variance / 2])
@@ -78,7 +82,7 @@ def test_a_unit_spectrum_never_rounds_to_above_one():
 
 
 @pytest.mark.parametrize("name", BUILT)
-def test_restored_samples_of_a_rescaled_law_have_the_original_law(name):
+def test_restored_samples_of_a_rescaled_law_have_the_original_law(name: str) -> None:
     # twice rescaled, so that the transforms have to be composed in the right order
     target, n = BUILT[name], 20_000
     rescaled = target.rescaled(center=False, scale=2.0).rescaled(center=True, scale="unit_variance")
@@ -91,14 +95,14 @@ def test_restored_samples_of_a_rescaled_law_have_the_original_law(name):
     np.testing.assert_allclose(np.trace(rescaled.law.covariance), target.dimension, rtol=1e-12)
 
 
-def test_a_target_as_built_is_in_its_original_coordinates():
+def test_a_target_as_built_is_in_its_original_coordinates() -> None:
     center, scale = BUILT["correlated"].transform
     np.testing.assert_array_equal((center, scale), (np.zeros(6), np.ones(6)))
     paths = np.random.default_rng(0).normal(size=(3, 4, 6))
     np.testing.assert_array_equal(BUILT["correlated"].restore(paths), paths)
 
 
-def test_the_mean_of_rescaled_digits_is_restored_to_the_mean_image():
+def test_the_mean_of_rescaled_digits_is_restored_to_the_mean_image() -> None:
     from sklearn.datasets import load_digits
 
     target = BUILT["digits_gaussian"].rescaled(center=True, scale=0.3)
@@ -131,7 +135,7 @@ MOMENTS = {  # mean and covariance, by hand
 
 
 @pytest.mark.parametrize("name", NOT_GAUSSIAN)
-def test_reference_has_the_moments_of_the_law(name):
+def test_reference_has_the_moments_of_the_law(name: str) -> None:
     target, (mean, covariance) = NOT_GAUSSIAN[name], MOMENTS[name]
     assert target.dimension == len(mean)
     np.testing.assert_allclose(target.reference.mean, mean, atol=1e-14)
@@ -144,7 +148,9 @@ def test_reference_has_the_moments_of_the_law(name):
 
 @pytest.mark.parametrize("scale", [0.4, "unit_variance", "unit_spectrum"])
 @pytest.mark.parametrize("name", NOT_GAUSSIAN)
-def test_density_and_score_of_a_rescaled_law_are_a_change_of_variables(name, scale):
+def test_density_and_score_of_a_rescaled_law_are_a_change_of_variables(
+    name: str, scale: float | str
+) -> None:
     target = NOT_GAUSSIAN[name]
     rescaled = target.rescaled(center=True, scale=scale)
     d, s = target.dimension, float(rescaled.transform.scale[0])
@@ -160,7 +166,7 @@ def test_density_and_score_of_a_rescaled_law_are_a_change_of_variables(name, sca
     np.testing.assert_allclose(s**2, expected.get(scale, 0.16), rtol=1e-12)
 
 
-def test_the_funnel_has_its_spread_and_its_slope():
+def test_the_funnel_has_its_spread_and_its_slope() -> None:
     from scipy.stats import norm
 
     law = targets.funnel(dimension=4, spread=0.8, slope=0.6).law
@@ -171,7 +177,7 @@ def test_the_funnel_has_its_spread_and_its_slope():
     )
 
 
-def test_two_modes_have_the_published_entropy():
+def test_two_modes_have_the_published_entropy() -> None:
     x = np.linspace(-4.0, 10.0, 200_001)
     log_density = targets.two_modes().law.log_density(x[:, None])
     density = np.exp(log_density)
@@ -179,7 +185,7 @@ def test_two_modes_have_the_published_entropy():
     np.testing.assert_allclose(np.trapezoid(density * log_density, x), -0.85196019, atol=1e-8)
 
 
-def test_the_grid_has_its_modes_where_it_says():
+def test_the_grid_has_its_modes_where_it_says() -> None:
     target = targets.grid_mixture(dimension=3, side=4, variance=0.01, rest_variance=0.1)
     corners = np.stack(np.meshgrid(*[[-1.5, -0.5, 0.5, 1.5]] * 2), axis=-1).reshape(-1, 2)
     peak = np.log(1 / 16) - np.log(2 * np.pi * 0.01) - 0.5 * np.log(2 * np.pi * 0.1)
@@ -192,7 +198,7 @@ def test_the_grid_has_its_modes_where_it_says():
     )
 
 
-def test_the_ring_is_invariant_under_its_rotations():
+def test_the_ring_is_invariant_under_its_rotations() -> None:
     law, angle = targets.ring_mixture(modes=7, radius=2.0, variance=0.05).law, 2 * np.pi / 7
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     x = np.random.default_rng(4).normal(size=(30, 2))
@@ -204,7 +210,7 @@ def test_the_ring_is_invariant_under_its_rotations():
     np.testing.assert_allclose(peak, expected, rtol=1e-9)
 
 
-def test_lists_of_a_mixture():
+def test_lists_of_a_mixture() -> None:
     from scipy.stats import norm
 
     x = np.linspace(-3, 3, 13)
@@ -262,6 +268,6 @@ def test_lists_of_a_mixture():
         ),
     ],
 )
-def test_values_out_of_range_are_named(build, message):
+def test_values_out_of_range_are_named(build: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()

@@ -3,19 +3,25 @@
 import json
 import os
 import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pytest
 import zarr
 
 from sgm import targets
 
+Array = npt.NDArray[np.float64]
+
 DIGITS = targets.digits(heldout_fraction=0.25)
 TABLE = np.random.default_rng(7).normal(size=(9, 3)) @ np.diag([1.0, 30.0, 1e-3]) + 1 / 3
 
 
-def test_digits_are_standardised_and_return_to_pixels():
+def test_digits_are_standardised_and_return_to_pixels() -> None:
     from sklearn.datasets import load_digits
 
     pixels = load_digits().data
@@ -31,19 +37,19 @@ def test_digits_are_standardised_and_return_to_pixels():
     np.testing.assert_array_equal(restored[:, ~DIGITS.transform.kept], 0)
 
 
-def test_digits_are_one_data_set_whatever_the_split():
+def test_digits_are_one_data_set_whatever_the_split() -> None:
     again = targets.digits(heldout_fraction=0.1)
     np.testing.assert_array_equal(again.rows, DIGITS.rows)
 
 
-def test_digits_as_they_are_differ_by_the_transform_alone():
+def test_digits_as_they_are_differ_by_the_transform_alone() -> None:
     raw = targets.digits(heldout_fraction=0.25, standardise=False)
     np.testing.assert_allclose(raw.restore(raw.rows), DIGITS.restore(DIGITS.rows), atol=1e-12)
     assert (DIGITS.rows.shape, raw.image_shape) == (raw.rows.shape, (8, 8))
     assert raw.rows.max() > 15
 
 
-def test_digits_reference_has_the_moments_of_all_rows():
+def test_digits_reference_has_the_moments_of_all_rows() -> None:
     reference = DIGITS.reference
     np.testing.assert_allclose(
         reference.covariance, np.cov(DIGITS.rows, rowvar=False), rtol=1e-9, atol=1e-12
@@ -53,7 +59,7 @@ def test_digits_reference_has_the_moments_of_all_rows():
     )
 
 
-def test_split_partitions_the_rows_and_sample_is_its_training_part():
+def test_split_partitions_the_rows_and_sample_is_its_training_part() -> None:
     train, heldout = DIGITS.split(np.random.default_rng(4))
     assert len(heldout) == round(0.25 * 1797)
     together = np.concatenate([train, heldout])
@@ -66,7 +72,7 @@ def test_split_partitions_the_rows_and_sample_is_its_training_part():
 
 
 @pytest.mark.parametrize("standardise", [True, False])
-def test_constant_columns_are_dropped_and_restored(standardise):
+def test_constant_columns_are_dropped_and_restored(standardise: bool) -> None:
     original = np.array([[1.0, 7.0, 2.0], [3.0, 7.0, 2.5], [8.0, 7.0, 0.0], [9.0, 7.0, 1.0]])
     target = targets.EmpiricalTarget.from_rows(original, 0.5, standardise)
     assert target.dimension == 2
@@ -84,7 +90,9 @@ def test_constant_columns_are_dropped_and_restored(standardise):
         ("wine", (178, 13), [4, 12]),
     ],
 )
-def test_tables_return_to_their_columns(name, shape, whole, standardise):
+def test_tables_return_to_their_columns(
+    name: str, shape: tuple[int, int], whole: list[int], standardise: bool
+) -> None:
     from sklearn import datasets
 
     options = {"scaled": False} if name == "diabetes" else {}
@@ -103,13 +111,13 @@ def test_tables_return_to_their_columns(name, shape, whole, standardise):
         np.testing.assert_allclose(target.rows.std(axis=0), 1, rtol=1e-12)
 
 
-def test_one_column_has_a_reference():
+def test_one_column_has_a_reference() -> None:
     rows = np.array([[0.0], [1.0], [5.0]])
     reference = targets.EmpiricalTarget(rows, heldout_fraction=0.3).reference
     np.testing.assert_allclose(reference.covariance, [[7.0]])  # (4 + 1 + 9)/2
 
 
-def test_gaussian_file_round_trip(tmp_path):
+def test_gaussian_file_round_trip(tmp_path: Path) -> None:
     law = targets.correlated(dimension=6, mean=1.0, offset=1.0).law
     np.savez(tmp_path / "law.npz", mean=law.mean, covariance=law.covariance)
     loaded = targets.gaussian_file(tmp_path / "law.npz").law
@@ -128,14 +136,16 @@ def test_gaussian_file_round_trip(tmp_path):
         ({"mean": np.array(["a"]), "covariance": np.eye(1)}, "must be real numbers"),
     ],
 )
-def test_gaussian_file_names_what_is_wrong(tmp_path, arrays, message):
+def test_gaussian_file_names_what_is_wrong(
+    tmp_path: Path, arrays: dict[str, Array], message: str
+) -> None:
     np.savez(tmp_path / "law.npz", **arrays)
     with pytest.raises(ValueError, match=message) as error:
         targets.gaussian_file(tmp_path / "law.npz")
     assert "law.npz" in str(error.value)
 
 
-def test_gaussian_file_refuses_other_files(tmp_path):
+def test_gaussian_file_refuses_other_files(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros(2))
     (tmp_path / "text.npz").write_text("mean,covariance")
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 not a zip")
@@ -145,7 +155,7 @@ def test_gaussian_file_refuses_other_files(tmp_path):
             targets.gaussian_file(tmp_path / name)
 
 
-def write(path, values):
+def write(path: Path, values: npt.ArrayLike) -> Path:
     """`values` in the format of the suffix, as other programs write it."""
     names = [f"x{j}" for j in range(np.atleast_2d(values).shape[-1])]
     if path.suffix == ".csv":
@@ -163,7 +173,7 @@ def write(path, values):
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "npy", "npz", "zarr"])
-def test_a_table_is_read_digit_by_digit(tmp_path, suffix):
+def test_a_table_is_read_digit_by_digit(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"rows.{suffix}", TABLE)
     target = targets.data_file(path, heldout_fraction=0.3, standardise=False)
     np.testing.assert_array_equal(target.rows, TABLE)
@@ -174,7 +184,7 @@ def test_a_table_is_read_digit_by_digit(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", ["npy", "npz", "zarr"])
-def test_shapes_of_arrays(tmp_path, suffix):
+def test_shapes_of_arrays(tmp_path: Path, suffix: str) -> None:
     line = np.random.default_rng(0).normal(size=12)
     target = targets.data_file(write(tmp_path / f"line.{suffix}", line), 0.5, False)
     np.testing.assert_array_equal(target.rows, line[:, None])
@@ -204,7 +214,7 @@ def test_shapes_of_arrays(tmp_path, suffix):
         (" 1, 2\n3, 5\n4, 7.1\n", [[1, 2], [3, 5], [4, 7.1]]),
     ],
 )
-def test_csv_with_and_without_a_header(tmp_path, text, rows):
+def test_csv_with_and_without_a_header(tmp_path: Path, text: str, rows: list[list[float]]) -> None:
     path = tmp_path / "rows.csv"
     path.write_bytes(text.encode())
     target = targets.data_file(path, heldout_fraction=0.5, standardise=False)
@@ -234,14 +244,14 @@ def test_csv_with_and_without_a_header(tmp_path, text, rows):
         ("1\n2\n\x80", "not numeric"),
     ],
 )
-def test_a_csv_that_will_not_do_is_one_error(tmp_path, text, message):
+def test_a_csv_that_will_not_do_is_one_error(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "rows.csv"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=f"(?s)path = .*rows.csv.*{message}"):
         targets.data_file(path, heldout_fraction=0.5, standardise=True)
 
 
-def test_parquet_columns_that_are_not_numbers_are_named(tmp_path):
+def test_parquet_columns_that_are_not_numbers_are_named(tmp_path: Path) -> None:
     frame = pd.DataFrame({"x": [1.0, 2.0, 4.0], "name": list("abc"), "day": pd.NaT, "n": [1, 0, 5]})
     frame.to_parquet(tmp_path / "rows.parquet")
     with pytest.raises(ValueError, match="not numeric: 'name', 'day'"):
@@ -254,7 +264,7 @@ def test_parquet_columns_that_are_not_numbers_are_named(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "npy", "npz", "zarr"])
 @pytest.mark.parametrize("content", [None, b"", b"\x93NUMPY PK\x03\x04 \xff no such format"])
-def test_unreadable_files_are_one_error(tmp_path, suffix, content):
+def test_unreadable_files_are_one_error(tmp_path: Path, suffix: str, content: bytes | None) -> None:
     path = tmp_path / f"rows.{suffix}"
     if content is not None:
         path.write_bytes(content)
@@ -263,7 +273,7 @@ def test_unreadable_files_are_one_error(tmp_path, suffix, content):
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "npy", "npz"])
-def test_truncated_files_are_one_error(tmp_path, suffix):
+def test_truncated_files_are_one_error(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"rows.{suffix}", TABLE)
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ValueError, match=f"path = .*rows.{suffix}.: must be a readable"):
@@ -282,13 +292,15 @@ def test_truncated_files_are_one_error(tmp_path, suffix):
         (np.eye(3), "must be more than d = 3"),
     ],
 )
-def test_arrays_that_will_not_do_are_one_error(tmp_path, suffix, values, message):
+def test_arrays_that_will_not_do_are_one_error(
+    tmp_path: Path, suffix: str, values: float | Array, message: str
+) -> None:
     path = write(tmp_path / f"rows.{suffix}", values)
     with pytest.raises(ValueError, match=f"path = .*rows.{suffix}.*{message}"):
         targets.data_file(path, heldout_fraction=0.5, standardise=False)
 
 
-def test_one_array_of_several_is_asked_for_by_name(tmp_path):
+def test_one_array_of_several_is_asked_for_by_name(tmp_path: Path) -> None:
     np.savez(tmp_path / "rows.npz", a=TABLE, b=2 * TABLE)
     group = zarr.open_group(tmp_path / "rows.zarr", mode="w")
     group.create_array("a", data=TABLE)
@@ -306,15 +318,15 @@ def test_one_array_of_several_is_asked_for_by_name(tmp_path):
 class Trap:
     """Leaves a mark when it is unpickled."""
 
-    def __init__(self, mark):
+    def __init__(self, mark: Path) -> None:
         self.mark = mark
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
         return exec, (f"open({str(self.mark)!r}, 'w').close()",)
 
 
 @pytest.mark.parametrize("name", ["rows.npy", "rows.npz", "number.zarr", "text.zarr"])
-def test_nothing_in_a_file_is_executed(tmp_path, name):
+def test_nothing_in_a_file_is_executed(tmp_path: Path, name: str) -> None:
     path, mark = tmp_path / name, tmp_path / "executed"
     trap = np.array([Trap(mark)], dtype=object)
     if path.suffix == ".zarr":
@@ -360,7 +372,7 @@ def test_nothing_in_a_file_is_executed(tmp_path, name):
         (lambda: targets.data_file("x.csv", 0.5, True, array="a"), "array = 'a': must be left out"),
     ],
 )
-def test_values_out_of_range_are_named(build, message):
+def test_values_out_of_range_are_named(build: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
 
@@ -422,7 +434,9 @@ FRAME = pd.DataFrame(ROWS, columns=list("abc"))
         ),
     ],
 )
-def test_what_a_csv_leaves_open_is_asked_for_and_can_be_said(tmp_path, write, options, message):
+def test_what_a_csv_leaves_open_is_asked_for_and_can_be_said(
+    tmp_path: Path, write: Callable[[Path], object], options: dict[str, Any], message: str
+) -> None:
     path = tmp_path / "rows.csv"
     write(path)
     with pytest.raises(ValueError, match=message) as error:
@@ -431,7 +445,7 @@ def test_what_a_csv_leaves_open_is_asked_for_and_can_be_said(tmp_path, write, op
     np.testing.assert_allclose(targets.data_file(path, 0.3, False, **options).rows, ROWS)
 
 
-def test_decimal_commas_are_not_two_columns(tmp_path):
+def test_decimal_commas_are_not_two_columns(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("10,00\n9,11\n10,06\n")
     with pytest.raises(ValueError, match=r"'00' begins with 0: .* say decimal"):
@@ -442,7 +456,7 @@ def test_decimal_commas_are_not_two_columns(tmp_path):
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
-def test_a_packed_zarr_array_is_unpacked(tmp_path, zarr_format):
+def test_a_packed_zarr_array_is_unpacked(tmp_path: Path, zarr_format: int) -> None:
     import xarray as xr
 
     encoding = {"dtype": "i2", "scale_factor": 1e-3, "add_offset": 5.0, "_FillValue": -32768}
@@ -459,7 +473,7 @@ def test_a_packed_zarr_array_is_unpacked(tmp_path, zarr_format):
         targets.data_file(tmp_path / "bare.zarr", 0.3, False)
 
 
-def test_missing_chunks_are_no_zeros(tmp_path):
+def test_missing_chunks_are_no_zeros(tmp_path: Path) -> None:
     array = zarr.create_array(tmp_path / "rows.zarr", shape=(40, 3), chunks=(10, 3), dtype="f8")
     array[:10] = ROWS[:10]
     with pytest.raises(ValueError, match="3 of its 4 chunks are missing"):
@@ -468,7 +482,7 @@ def test_missing_chunks_are_no_zeros(tmp_path):
     np.testing.assert_array_equal(targets.data_file(tmp_path / "rows.zarr", 0.3, False).rows, ROWS)
 
 
-def test_what_float64_has_no_place_for_is_refused(tmp_path):
+def test_what_float64_has_no_place_for_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", np.arange(40)[:, None] ** 2 + 2**53)
     with pytest.raises(ValueError, match="2\\^53"):
         targets.data_file(tmp_path / "rows.npy", 0.3, False)
@@ -479,7 +493,7 @@ def test_what_float64_has_no_place_for_is_refused(tmp_path):
         targets.gaussian_file(tmp_path / "law.npz")
 
 
-def test_an_index_of_a_parquet_file_is_asked_for(tmp_path):
+def test_an_index_of_a_parquet_file_is_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     FRAME.set_index("a").to_parquet(path)
     with pytest.raises(ValueError, match=r"the index \['a'\] beside the columns \['b', 'c'\]"):
@@ -489,7 +503,9 @@ def test_an_index_of_a_parquet_file_is_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize("stored", [np.float32, np.float64])
-def test_columns_constant_up_to_rounding_are_dropped(stored):
+def test_columns_constant_up_to_rounding_are_dropped(
+    stored: type[np.float32] | type[np.float64],
+) -> None:
     rows = ROWS.astype(stored)
     rows[:, 1] = stored(0.3)
     rows[::2, 1] = stored(0.1) + stored(0.2)
@@ -498,7 +514,7 @@ def test_columns_constant_up_to_rounding_are_dropped(stored):
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.npy", "rows.zarr"])
-def test_a_pipe_and_a_device_are_not_read(tmp_path, name):
+def test_a_pipe_and_a_device_are_not_read(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
     (tmp_path / f"zero{name}").symlink_to("/dev/zero")
     for path in (tmp_path / name, tmp_path / f"zero{name}"):
@@ -510,7 +526,7 @@ def test_a_pipe_and_a_device_are_not_read(tmp_path, name):
 
 @pytest.mark.parametrize("place", [1, 3])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_pictures_of_an_array_are_found_or_said(tmp_path, place, channels):
+def test_pictures_of_an_array_are_found_or_said(tmp_path: Path, place: int, channels: int) -> None:
     first = np.random.default_rng(0).integers(0, 256, (60, channels, 4, 2), dtype=np.uint8)
     np.save(tmp_path / "rows.npy", np.moveaxis(first, 1, place))
     options = {"dequantise": True, "levels": 256}

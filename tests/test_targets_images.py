@@ -6,6 +6,7 @@ import gzip
 import pickle
 import struct
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -66,7 +67,7 @@ def whole_levels(target: targets.ImageTarget, numbers: Any) -> np.ndarray:
         "{}-images.idx3-ubyte.gz",
     ],
 )
-def test_mnist_is_read_byte_by_byte(tmp_path, form):
+def test_mnist_is_read_byte_by_byte(tmp_path: Path, form: str) -> None:
     target = targets.mnist(write_mnist(tmp_path, form))
     assert (target.dimension, target.image_shape, target.law) == (12, (3, 4), None)
     both = np.concatenate([TRAIN, TEST]).reshape(38, 12)
@@ -77,7 +78,7 @@ def test_mnist_is_read_byte_by_byte(tmp_path, form):
 
 
 @pytest.mark.parametrize("name", ["", "cifar-10-batches-bin"])
-def test_cifar_is_read_across_its_files(tmp_path, name):
+def test_cifar_is_read_across_its_files(tmp_path: Path, name: str) -> None:
     write_cifar(tmp_path / name)
     target = targets.cifar10(tmp_path)
     assert (target.dimension, target.image_shape, target.n_rows) == (3072, (3, 32, 32), 17)
@@ -87,7 +88,7 @@ def test_cifar_is_read_across_its_files(tmp_path, name):
     np.testing.assert_array_equal(pictures, both[order])
 
 
-def test_rows_lie_in_their_level_scaled_to_minus_one_and_one(tmp_path):
+def test_rows_lie_in_their_level_scaled_to_minus_one_and_one(tmp_path: Path) -> None:
     target = targets.mnist(write_mnist(tmp_path))
     rows = target.take(np.arange(30))
     assert rows.min() >= -1
@@ -99,7 +100,7 @@ def test_rows_lie_in_their_level_scaled_to_minus_one_and_one(tmp_path):
     assert len(np.unique(noise.round(4))) > 350
 
 
-def test_the_noise_of_an_image_depends_on_nothing_else(tmp_path):
+def test_the_noise_of_an_image_depends_on_nothing_else(tmp_path: Path) -> None:
     write_mnist(tmp_path)
     target = targets.mnist(tmp_path)
     rows = target.take(np.arange(38))
@@ -112,7 +113,7 @@ def test_the_noise_of_an_image_depends_on_nothing_else(tmp_path):
     assert len({tuple(row) for row in noise.round(6)}) == 38
 
 
-def test_the_test_files_are_held_out_whatever_the_seed(tmp_path):
+def test_the_test_files_are_held_out_whatever_the_seed(tmp_path: Path) -> None:
     target = targets.mnist(write_mnist(tmp_path))
     train, heldout = target.partition(np.random.default_rng(1))
     other, same = target.partition(np.random.default_rng(2))
@@ -127,7 +128,7 @@ def test_the_test_files_are_held_out_whatever_the_seed(tmp_path):
         target.sample(31, np.random.default_rng(1))
 
 
-def test_the_reference_has_the_moments_of_images_and_noise(tmp_path):
+def test_the_reference_has_the_moments_of_images_and_noise(tmp_path: Path) -> None:
     target = targets.mnist(write_mnist(tmp_path))
     pixels = np.concatenate([TRAIN, TEST]).reshape(38, 12)
     # by Monte Carlo over the noise: 4,000 noisy copies of each image
@@ -145,7 +146,7 @@ def test_the_reference_has_the_moments_of_images_and_noise(tmp_path):
 
 
 @pytest.mark.parametrize("standardise", [False, True])
-def test_digits_images_keep_all_pixels(standardise):
+def test_digits_images_keep_all_pixels(standardise: bool) -> None:
     from sklearn.datasets import load_digits
 
     target = targets.digits_images(0.25, standardise)
@@ -160,7 +161,7 @@ def test_digits_images_keep_all_pixels(standardise):
         assert target.rows.max() < 1
 
 
-def test_bits_per_dimension_are_of_the_levels_whatever_the_coordinates(tmp_path):
+def test_bits_per_dimension_are_of_the_levels_whatever_the_coordinates(tmp_path: Path) -> None:
     """Against a Gaussian of the grey levels themselves, bins of width 1."""
     plain, standard = (targets.digits_images(0.25, choice) for choice in (False, True))
     images = targets.mnist(write_mnist(tmp_path))
@@ -187,7 +188,9 @@ def test_bits_per_dimension_are_of_the_levels_whatever_the_coordinates(tmp_path)
         assert uniform == pytest.approx(np.log2(target.levels))
 
 
-def test_few_rows_are_read_and_a_check_reads_none(tmp_path, monkeypatch):
+def test_few_rows_are_read_and_a_check_reads_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     count, folder = 2000, tmp_path / "many"
     folder.mkdir()
     content = RNG.integers(0, 256, (count, 3073), dtype=np.uint8).tobytes()
@@ -221,7 +224,7 @@ def image_study(*family: dict[str, Any], **changes: Any) -> Study:
     return Study.parse(config | changes)
 
 
-def test_data_and_floors_of_a_study(tmp_path):
+def test_data_and_floors_of_a_study(tmp_path: Path) -> None:
     write_mnist(tmp_path)
     study = image_study({"family": "mnist", "path": str(tmp_path)}, n_train=6)
     plan = Plan(study, tmp_path / "results")
@@ -250,10 +253,10 @@ def test_data_and_floors_of_a_study(tmp_path):
     assert (floor > 0).all()
 
 
-def test_a_folder_is_known_by_the_content_of_its_files(tmp_path):
+def test_a_folder_is_known_by_the_content_of_its_files(tmp_path: Path) -> None:
     study = image_study({"family": "cifar10", "path": str(write_cifar(tmp_path / "c"))})
 
-    def spec():
+    def spec() -> str:
         plan = Plan(study, tmp_path / "results")
         return plan.spec("data", SimpleNamespace(**next(plan.cells("data"))))
 
@@ -294,7 +297,9 @@ def spoil(folder: Path, name: str, change: Any) -> Path:
         ("t10k-images-idx3-ubyte", lambda _: idx(TEST[:, :2]), r"of one shape; .*\(3, 4\).*\(2, 4"),
     ],
 )
-def test_mnist_refuses(tmp_path, name, change, message):
+def test_mnist_refuses(
+    tmp_path: Path, name: str, change: Callable[[bytes], bytes] | None, message: str
+) -> None:
     write_mnist(tmp_path)
     if change is None:
         (tmp_path / name).unlink()
@@ -315,14 +320,16 @@ def test_mnist_refuses(tmp_path, name, change, message):
         (lambda _: gzip.compress(idx(TRAIN, magic=2052)), "its magic number is 2052"),
     ],
 )
-def test_compressed_mnist_refuses(tmp_path, change, message):
+def test_compressed_mnist_refuses(
+    tmp_path: Path, change: Callable[[bytes], bytes], message: str
+) -> None:
     write_mnist(tmp_path, "{}-images-idx3-ubyte.gz")
     spoil(tmp_path, "train-images-idx3-ubyte.gz", change)
     with pytest.raises(ValueError, match=f"train-images-idx3-ubyte.gz: .*{message}|{message}"):
         targets.mnist(tmp_path)
 
 
-def test_a_broken_stream_of_the_right_length_is_one_error(tmp_path):
+def test_a_broken_stream_of_the_right_length_is_one_error(tmp_path: Path) -> None:
     write_mnist(tmp_path, "{}-images-idx3-ubyte.gz")
     spoil(tmp_path, "train-images-idx3-ubyte.gz", lambda c: c[:200] + b"\0" * 50 + c[250:])
     with pytest.raises(ValueError, match=r"ubyte.gz: must be a readable idx file"):
@@ -340,7 +347,7 @@ class Trap:
 
 
 @pytest.mark.parametrize("inner", ["", "cifar-10-batches-py"])
-def test_the_pickled_version_is_refused_and_not_executed(tmp_path, inner):
+def test_the_pickled_version_is_refused_and_not_executed(tmp_path: Path, inner: str) -> None:
     folder, mark = tmp_path / inner, tmp_path / "executed"
     folder.mkdir(exist_ok=True)
     (folder / "data_batch_1").write_bytes(pickle.dumps(Trap(mark)))
@@ -349,7 +356,7 @@ def test_the_pickled_version_is_refused_and_not_executed(tmp_path, inner):
     assert not mark.exists()
 
 
-def test_cifar_refuses(tmp_path):
+def test_cifar_refuses(tmp_path: Path) -> None:
     write_cifar(tmp_path)
     spoil(tmp_path, "data_batch_3.bin", lambda c: c[:-1])
     with pytest.raises(ValueError, match=r"3.bin: must be whole .* it is 1 records and 3072 bytes"):
@@ -363,7 +370,9 @@ def test_cifar_refuses(tmp_path):
 
 
 @pytest.mark.parametrize("build", [targets.mnist, targets.cifar10])
-def test_a_folder_that_is_none_and_counts_out_of_range(tmp_path, build):
+def test_a_folder_that_is_none_and_counts_out_of_range(
+    tmp_path: Path, build: Callable[[Path], targets.ImageTarget]
+) -> None:
     for wrong in (tmp_path / "absent", tmp_path / "file"):
         (tmp_path / "file").touch()
         with pytest.raises(ValueError, match=r"path = .*: must be a folder that holds"):
@@ -374,7 +383,7 @@ def test_a_folder_that_is_none_and_counts_out_of_range(tmp_path, build):
             build(tmp_path, **{key: value})
 
 
-def test_a_study_that_names_no_such_folder_is_one_error():
+def test_a_study_that_names_no_such_folder_is_one_error() -> None:
     study = image_study({"family": "mnist", "path": "no/such"})
     with pytest.raises(ValueError, match="targets: mnist: path = 'no/such': must be a folder"):
         check(study)
@@ -383,19 +392,21 @@ def test_a_study_that_names_no_such_folder_is_one_error():
 
 
 @pytest.mark.parametrize("shape", [(12,), (1, 3, 4), (2, 2, 3), (1, 1, 3, 4)])
-def test_other_shapes_are_refused(shape):
+def test_other_shapes_are_refused(
+    shape: tuple[int, int, int, int] | tuple[int, int, int] | tuple[int],
+) -> None:
     with pytest.raises(ValueError, match=r"image_shape = .*: must be \(height, width\) or \(3, h"):
         targets.EmpiricalTarget(RNG.normal(size=(20, 12)), 0.5, image_shape=shape)
 
 
 @pytest.mark.parametrize("inner", ["MNIST/raw", "raw"])
-def test_the_layout_of_torchvision_is_found(tmp_path, inner):
+def test_the_layout_of_torchvision_is_found(tmp_path: Path, inner: str) -> None:
     (tmp_path / inner).mkdir(parents=True)
     write_mnist(tmp_path / inner)
     assert targets.mnist(tmp_path).n_rows == 38
 
 
-def test_a_gz_of_several_members_is_one_file(tmp_path):
+def test_a_gz_of_several_members_is_one_file(tmp_path: Path) -> None:
     write_mnist(tmp_path, "{}-images-idx3-ubyte.gz")
     content = idx(TRAIN)
     spoil(
@@ -407,7 +418,7 @@ def test_a_gz_of_several_members_is_one_file(tmp_path):
     np.testing.assert_array_equal(whole_levels(target, np.arange(30)), TRAIN.reshape(30, 12))
 
 
-def test_data_of_another_scale_than_the_prior_is_refused_before_any_job(tmp_path):
+def test_data_of_another_scale_than_the_prior_is_refused_before_any_job(tmp_path: Path) -> None:
     pixels = RNG.integers(0, 256, (200, 2, 3), dtype=np.uint8)
     np.save(tmp_path / "raw.npy", pixels)
     family = {"family": "data_file", "path": str(tmp_path / "raw.npy"), "heldout_fraction": 0.3}
@@ -418,7 +429,7 @@ def test_data_of_another_scale_than_the_prior_is_refused_before_any_job(tmp_path
     check(image_study(raw | {"standardise": True}, n_samples=20))
 
 
-def test_braces_in_a_path_are_one_error(tmp_path):
+def test_braces_in_a_path_are_one_error(tmp_path: Path) -> None:
     family = {"family": "mnist", "path": "images{1}"}
     with pytest.raises(ValueError, match=r"path = 'images\{1\}': must have no braces"):
         check(image_study(family))

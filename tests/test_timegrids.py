@@ -438,7 +438,7 @@ def test_grids_that_stop_at_a_level() -> None:
 )
 def test_levels_that_make_no_grid_are_refused(call: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        timegrids.log_snr(PROCESSES["linear"], **({"n_steps": 5} | call))  # type: ignore[arg-type]
+        timegrids.log_snr(PROCESSES["linear"], **({"n_steps": 5} | call))
 
 
 def test_a_search_of_many_steps_and_a_degenerate_law_are_refused() -> None:
@@ -480,7 +480,7 @@ def test_entropic_grids_against_quadrature_and_closed_forms() -> None:
             sigma = levels(process, GRIDS[grid](process, 8, law))
 
             def rate(level: float, law: object = law, power: int = power) -> float:
-                return float(mmse(law, np.exp(level))) * np.exp((1 - power) * level)  # type: ignore[arg-type]
+                return float(mmse(law, np.exp(level))) * np.exp((1 - power) * level)
 
             inside = np.log(sigma[:-1])
             parts = [

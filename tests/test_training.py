@@ -163,7 +163,7 @@ def test_preconditioned_networks_learn_an_exploding_score() -> None:
         moments = score_error_moments(
             networks, VE, law, times, 100, 0, seeds, {}, torch.float32, torch.device("cpu")
         )
-        return -np.trapezoid(VE.schedule.beta(times) / 2 * moments.mse, times, axis=1)
+        return -np.asarray(np.trapezoid(VE.schedule.beta(times) / 2 * moments.mse, times, axis=1))
 
     trained = gap(recipe)
     assert np.all(trained < 0.4)  # 0.25 in 800 steps

@@ -4,8 +4,14 @@ import os
 import subprocess
 import time
 
+import numpy as np
+import numpy.typing as npt
+
+from sgm.processes import Process
 from sgm.registry import Variable, register
 from sgm.variables import REPLICATE
+
+Array = npt.NDArray[np.float64]
 
 
 def asked(column: str) -> str:
@@ -18,7 +24,7 @@ def asked(column: str) -> str:
 
 
 @register("bound", variables=[Variable("patience", ("target", "schedule", "horizon"), "one", "1")])
-def patient(process):
+def patient(process: Process) -> dict[str, float]:
     """1, given two minutes."""
     if asked("%l") == "1:00":
         time.sleep(3600)
@@ -26,7 +32,7 @@ def patient(process):
 
 
 @register("divergence", variables=[Variable("appetite", REPLICATE, "one", "1")])
-def hungry(generated):
+def hungry(generated: Array) -> dict[str, float]:
     """1, given more than 1000 MB, which it takes, and holds until Slurm has looked."""
     if asked("%m") in ("1000M", "1000"):
         taken = bytearray(1500 * 2**20)
