@@ -285,7 +285,7 @@ class GuidedScore(ControlledScore):
         return np.asarray(self.weight * given.response @ np.linalg.inv(covariance))
 
     def _at_zero(self, m: Array, v: Array) -> _Denoised:
-        """A Gaussian prior given X_t = 0: the score is b, x̂₀ is v μ/V, J and C are those of all x."""
+        """A Gaussian prior given X_t = 0: score b, x̂₀ = v μ/V, and the J and C of every x."""
         return self._prior.given(np.zeros((*np.shape(m), self.law.dimension)), m, v)
 
     def __call__(self, x: npt.ArrayLike, t: npt.ArrayLike) -> Array:

@@ -33,6 +33,7 @@ for systematic resampling.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -166,19 +167,15 @@ def twisted_smc(
     """
     if guidance in ("exact", "replacement") and weight != 1:
         raise ValueError(f"weight = {weight!r}: must be left out for guidance = {guidance!r}")
-    proposal: Any
-    if guidance == "exact":  # without guidance, classifier-free guidance is the exact score
-        proposal = classifier_free(process, law, 0.0)
-    elif guidance == "replacement":
-        proposal = replacement(process, law)
-    else:
-        weighed = {
-            "dps": dps,
-            "pigdm": pigdm,
-            "moment_guidance": moment_guidance,
-            "classifier_free": classifier_free,
-        }
-        proposal = weighed[guidance](process, law, weight)
+    proposals: dict[str, Callable[[], Any]] = {
+        "exact": lambda: classifier_free(process, law, 0.0),  # which without guidance is the score
+        "dps": lambda: dps(process, law, weight),
+        "pigdm": lambda: pigdm(process, law, weight),
+        "moment_guidance": lambda: moment_guidance(process, law, weight),
+        "replacement": lambda: replacement(process, law),
+        "classifier_free": lambda: classifier_free(process, law, weight),
+    }
+    proposal = proposals[guidance]()
     return ParticleScore(process, proposal.law, proposal, particles, threshold, kept)
 
 
@@ -232,9 +229,7 @@ def particle_limit(steps: Steps, process: Process, law: GaussianPosterior) -> Li
     """
     known = law.observation
     assert isinstance(known.prior, Gaussian)
-    chain = sampler_law(
-        steps, exact(process, known.prior), process.prior(known.prior.dimension)
-    )
+    chain = sampler_law(steps, exact(process, known.prior), process.prior(known.prior.dimension))
     if not np.all(np.isfinite(chain.eigenvalues)):
         raise ValueError("steps: must give a chain of the prior's score that stays in float64")
     observation = replace(known, prior=chain)

@@ -217,7 +217,8 @@ def _filters(
     """A chunk of filters, side by side for each replicate."""
     shape = len(normal), filters, score.particles
     draws = torch.empty((shape[0], filters * score.particles, score.law.dimension))
-    weights, watched = Weights(shape), {}
+    weights = Weights(shape)
+    watched: dict[int, Array] = {}
 
     def drawn() -> Array:
         return np.asarray(_standard_normal(draws, normal).double().numpy())

@@ -119,7 +119,7 @@ def _output_law(steps: Steps, score: GaussianScore | ControlledScore, dimension:
     return sampler_law(steps, score, prior)
 
 
-def _limit(steps: Steps, score: ParticleScore) -> dict[str, float]:
+def _limit(steps: Steps, score: ParticleScore) -> dict[str, Any]:
     """What particles of a Gaussian prior tend to; of another it is not known."""
     law = score.law
     if not isinstance(law, GaussianPosterior):
