@@ -36,6 +36,9 @@ Array = npt.NDArray[np.float64]
 CHUNK_ROWS = 512
 """Rows that are simulated together and share a stream; part of the streams' definition."""
 
+ABREAST_ROWS = 4096
+"""Rows of particles in chunks that are simulated side by side; no number depends on it."""
+
 Observer = Callable[[int, slice, Tensor, Tensor], None]
 """(stage, rows, points of the stage, their scores), tensors of shape (R, n_rows, d)."""
 
@@ -140,6 +143,16 @@ class ParticleRun:
     log_evidence: Array
     watched: dict[int, Array] = field(default_factory=dict)
 
+    def of_replicates(self, n: int) -> ParticleRun:
+        """The chunks of each of `n` replicates one after the other, not side by side."""
+
+        def merged(part: Array) -> Array:
+            return part.reshape(n, -1, *part.shape[2:])
+
+        own = (self.rows, self.effective, self.least, self.resampled, self.log_evidence)
+        watched = {stage: merged(points) for stage, points in self.watched.items()}
+        return ParticleRun(*map(merged, own), watched)
+
     @property
     def diagnostics(self) -> dict[str, Array]:
         """Means over the filters of each replicate, by the names of the grid, shape (R,)."""
@@ -188,21 +201,25 @@ def simulate_particles(
     steps.require_precision(float(np.finfo(np.float64).eps))
     if n_samples % score.kept:
         raise ValueError(f"n_samples = {n_samples}: must be a multiple of kept = {score.kept}")
-    filters, most = n_samples // score.kept, max(1, CHUNK_ROWS // score.particles)
+    size = max(1, CHUNK_ROWS // score.particles)
+    whole, rest = divmod(n_samples // score.kept, size)
+    abreast = max(1, ABREAST_ROWS // (len(seeds) * size * score.particles))
+    batches = [(range(k, min(k + abreast, whole)), size) for k in range(0, whole, abreast)]
+    batches += [(range(whole, whole + 1), rest)] if rest else []
     runs = []
-    for chunk, start in enumerate(range(0, filters, most)):
-        named = [{"seed": seed, "chunk": chunk, **stream_axes} for seed in seeds]
+    for chunks, filters in batches:
+        named = [{"seed": r, "chunk": k, **stream_axes} for r in seeds for k in chunks]
         normal = [
             torch.Generator().manual_seed(stream_seed(study_seed, "sampler", **own))
             for own in named
         ]
         uniform = [stream(study_seed, "resampling", **own) for own in named]
-        count = min(most, filters - start)
-        runs.append(_filters(steps, score, count, normal, uniform, watch))
+        run = _filters(steps, score, filters, normal, uniform, watch)
+        runs.append(run.of_replicates(len(seeds)))
     parts = ("rows", "effective", "least", "resampled", "log_evidence")
-    whole = {name: np.concatenate([getattr(run, name) for run in runs], axis=1) for name in parts}
+    joined = {name: np.concatenate([getattr(run, name) for run in runs], axis=1) for name in parts}
     watched = {k: np.concatenate([run.watched[k] for run in runs], axis=1) for k in watch}
-    return ParticleRun(**whole, watched=watched)
+    return ParticleRun(**joined, watched=watched)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # a filter that blows up is NaN
@@ -214,7 +231,7 @@ def _filters(
     uniform: Sequence[np.random.Generator],
     watch: Collection[int],
 ) -> ParticleRun:
-    """A chunk of filters, side by side for each replicate."""
+    """Chunks of filters side by side, as many as there are generators."""
     shape = len(normal), filters, score.particles
     draws = torch.empty((shape[0], filters * score.particles, score.law.dimension))
     weights = Weights(shape)
