@@ -151,7 +151,7 @@ class ParticleRun:
 
         own = (self.rows, self.effective, self.least, self.resampled, self.log_evidence)
         watched = {stage: merged(points) for stage, points in self.watched.items()}
-        return ParticleRun(*map(merged, own), watched)
+        return ParticleRun(*map(merged, own), watched)  # type: ignore[call-arg, arg-type]
 
     @property
     def diagnostics(self) -> dict[str, Array]:

@@ -15,6 +15,7 @@ from sgm.gaussian import kl_divergence
 from sgm.particles import ParticleScore, Weights, particle_limit, systematic, twisted_smc
 from sgm.processes import VEProcess, VPProcess
 from sgm.run.check import check
+from sgm.run.jobs import theory
 from sgm.samplers import Steps
 from sgm.schedules import BetaSchedule, GeometricSchedule
 from sgm.study import Plan, Study
@@ -207,6 +208,15 @@ def test_a_last_step_without_noise_takes_the_score_of_the_prior():
         - limit.log_evidence
     )
     assert abs(ratio.mean() - 1) < 4 * ratio.std() / np.sqrt(ratio.size)
+
+
+def test_a_chain_that_diverges_has_no_limit(capsys):
+    steep = VPProcess(BetaSchedule(1.0, 0.0, 1e3, 1e9), 1.0)
+    steps = chain(60, samplers.euler_maruyama, steep)
+    with pytest.raises(ValueError, match="must give a chain of the prior's score that stays in fl"):
+        particle_limit(steps, steep, HALF.law)
+    assert theory._limit(steps, twisted_smc(steep, HALF.law, "dps", 2)) == {}
+    assert "stays in float64" in capsys.readouterr().out
 
 
 def test_rows_of_filters_that_lose_their_weights_are_nan():

@@ -120,11 +120,15 @@ def _output_law(steps: Steps, score: GaussianScore | ControlledScore, dimension:
 
 
 def _limit(steps: Steps, score: ParticleScore) -> dict[str, Any]:
-    """What particles of a Gaussian prior tend to; of another it is not known."""
+    """What particles of a Gaussian prior tend to; not of another, or of a chain that diverges."""
     law = score.law
     if not isinstance(law, GaussianPosterior):
         return {}
-    limit = particle_limit(steps, score.process, law)
+    try:
+        limit = particle_limit(steps, score.process, law)
+    except ValueError as error:
+        print(f"T = {score.process.horizon:g}, {steps.n_steps} steps: {error}", flush=True)
+        return {}
     return {
         "kl_limit": kl_divergence(law, limit.law),
         "w2_limit": wasserstein2(law, limit.law),
