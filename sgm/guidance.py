@@ -21,6 +21,10 @@ and `class_guidance` those of a component and the mixture.
 For a Gaussian prior all of them are affine with matrices of no common basis: their samplers' laws
 are exact (`sgm.laws.affine_law`), and so is their error. For a mixture x̂₀ and J are closed forms.
 
+Each has a potential g̃_t, by which particles are weighed (`sgm.particles`): what it takes for
+p(y | X_t = x), and, but for `replacement`, the function whose gradient it adds to ∇log p_t, with
+the change of C with x left out.
+
 Sources
 -------
 Chung et al. (arXiv 2209.14687) for `dps`; Song, Vahdat, Mardani and Kautz (ICLR 2023) for `pigdm`;
@@ -54,6 +58,7 @@ __all__ = [
     "ClassifierFreeScore",
     "ControlledScore",
     "GuidedScore",
+    "Proposal",
     "ReplacementScore",
     "class_guidance",
     "classifier_free",
@@ -65,6 +70,22 @@ __all__ = [
 
 Array = npt.NDArray[np.float64]
 Posterior = GaussianPosterior | MixturePosterior
+
+
+class Proposal(NamedTuple):
+    """What moves particles at x, and what weighs them.
+
+    Parameters
+    ----------
+    score, prior_score : ndarray, shape (..., d)
+        s(t, x) and ∇log p_t(x) of the prior.
+    log_potential : ndarray, shape (...)
+        log g̃_t(x), up to one number for all t and x.
+    """
+
+    score: Array
+    prior_score: Array
+    log_potential: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,11 +274,19 @@ class GuidedScore(ControlledScore):
     def _prior(self) -> _Prior:
         return _Prior.of(self.law.observation)
 
+    def _covariance(self, given: _Denoised, m: Array, v: Array) -> Array:
+        """H C Hᵀ + r, shape (..., k, k)."""
+        r, k = self.law.observation.variance, len(self.law.observation.value)
+        return np.asarray(self.spread(self, given, m, v) + r * np.eye(k))
+
     def _gain(self, given: _Denoised, m: Array, v: Array) -> Array:
         """w J Hᵀ (H C Hᵀ + r)⁻¹, shape (..., d, k)."""
-        r, k = self.law.observation.variance, len(self.law.observation.value)
-        spread = self.spread(self, given, m, v) + r * np.eye(k)
-        return np.asarray(self.weight * given.response @ np.linalg.inv(spread))
+        covariance = self._covariance(given, m, v)
+        return np.asarray(self.weight * given.response @ np.linalg.inv(covariance))
+
+    def _at_zero(self, m: Array, v: Array) -> _Denoised:
+        """A Gaussian prior given X_t = 0: score b, x̂₀ = v μ/V, and the J and C of every x."""
+        return self._prior.given(np.zeros((*np.shape(m), self.law.dimension)), m, v)
 
     def __call__(self, x: npt.ArrayLike, t: npt.ArrayLike) -> Array:
         if isinstance(self.law, Gaussian):  # one matrix a time, not one a row
@@ -265,20 +294,46 @@ class GuidedScore(ControlledScore):
             x = np.asarray(x, dtype=np.float64)
             turned = x @ matrix.T if matrix.ndim == 2 else (matrix @ x[..., None])[..., 0]
             return np.asarray(turned + offset)
-        prior = self._prior
         m, v = self.process.mean_scale(t), self.process.kernel_variance(t)
+        given, gap = self._given(x, m, v)
+        return self._guided(given, gap, m, v)
+
+    def _given(self, x: npt.ArrayLike, m: Array, v: Array) -> tuple[_Denoised, Array]:
+        """The prior given X_t = x, and y − H x̂₀."""
+        prior = self._prior
         given = prior.given(np.asarray(x, dtype=np.float64) @ prior.basis, m, v)
-        gain = self._gain(given, m, v)
-        gap = self.law.observation.value - given.mean @ prior.operator.T
-        return np.asarray((given.score + (gain @ gap[..., None])[..., 0]) @ prior.basis.T)
+        return given, self.law.observation.value - given.mean @ prior.operator.T
+
+    def _guided(self, given: _Denoised, gap: Array, m: Array, v: Array) -> Array:
+        """The score, from what is known of the prior given X_t."""
+        shift = (self._gain(given, m, v) @ gap[..., None])[..., 0]
+        return np.asarray((given.score + shift) @ self._prior.basis.T)
+
+    def propose(self, x: npt.ArrayLike, t: npt.ArrayLike) -> Proposal:
+        """g̃_t(x) = N(y; H x̂₀, H C Hᵀ + r)^w, for t of shape ()."""
+        m, v = self.process.mean_scale(t), self.process.kernel_variance(t)
+        known, prior = self.law.observation, self._prior
+        if isinstance(known.prior, Gaussian):
+            given = self._at_zero(m, v)
+            slope = m * prior.variances[0] / (m**2 * prior.variances[0] + v)
+            mean = given.mean + (np.asarray(x, dtype=np.float64) @ prior.basis) * slope
+            gap = known.value - mean @ prior.operator.T
+            score, prior_score = self(x, t), known.prior.score(x, m, v)
+        else:
+            given, gap = self._given(x, m, v)
+            score, prior_score = self._guided(given, gap, m, v), given.score @ prior.basis.T
+        covariance = self._covariance(given, m, v)
+        turned = np.einsum("...i,...ij->...j", gap, np.linalg.inv(covariance))
+        spread = np.linalg.slogdet(2 * np.pi * covariance)[1]
+        log_potential = -0.5 * self.weight * (np.sum(turned * gap, axis=-1) + spread)
+        return Proposal(score, prior_score, np.asarray(log_potential))
 
     def coefficients(self, t: npt.ArrayLike) -> tuple[Array, Array]:
         self._gaussian(self.law)
         prior = self._prior
         m, v = self.process.mean_scale(t), self.process.kernel_variance(t)
         mean, variance, basis = prior.means[0], prior.variances[0], prior.basis
-        # at x = 0 the score is b and the denoiser v μ/V: J, C and W don't depend on x
-        at_zero = prior.given(np.zeros((*np.shape(t), len(mean))), m, v)
+        at_zero = self._at_zero(m, v)
         gain = self._gain(at_zero, m, v)
         noised = m[..., None] ** 2 * variance + v[..., None]
         seen = prior.operator * (m[..., None] * variance / noised)[..., None, :]  # H J
@@ -391,6 +446,15 @@ class ReplacementScore(ControlledScore):
         score[..., known.coordinates] = -shift / (m**2 * known.variance + v)[..., None]
         return score
 
+    def propose(self, x: npt.ArrayLike, t: npt.ArrayLike) -> Proposal:
+        """g̃_t(x) = N(H x; m y, m² r + v), for t of shape ()."""
+        known = self.law.observation
+        m, v = self.process.mean_scale(t), self.process.kernel_variance(t)
+        shift = np.asarray(x)[..., known.coordinates] - m * known.value
+        variance = m**2 * known.variance + v
+        log_potential = -0.5 * np.sum(shift**2 / variance + np.log(2 * np.pi * variance), axis=-1)
+        return Proposal(self(x, t), known.prior.score(x, m, v), np.asarray(log_potential))
+
     def coefficients(self, t: npt.ArrayLike) -> tuple[Array, Array]:
         known = self.law.observation
         matrix, offset = _exact_coefficients(self.process, self._gaussian(known.prior), t)
@@ -448,6 +512,13 @@ class ClassifierFreeScore(ControlledScore):
         m, v, w = self.process.mean_scale(t), self.process.kernel_variance(t), self.weight
         known, prior = self.conditional, self.law.observation.prior
         return np.asarray((1 + w) * known.score(x, m, v) - w * prior.score(x, m, v))
+
+    def propose(self, x: npt.ArrayLike, t: npt.ArrayLike) -> Proposal:
+        """g̃_t(x) = [p_t(x | y′)/p_t(x)]^(1 + w), which is p(y′ | X_t = x)^(1 + w)/p(y′)^(1 + w)."""
+        m, v = self.process.mean_scale(t), self.process.kernel_variance(t)
+        known, prior = self.conditional, self.law.observation.prior
+        evidence = known.log_density(x, m, v) - prior.log_density(x, m, v)
+        return Proposal(self(x, t), prior.score(x, m, v), (1 + self.weight) * evidence)
 
     def coefficients(self, t: npt.ArrayLike) -> tuple[Array, Array]:
         laws = (self.conditional, self.law.observation.prior)

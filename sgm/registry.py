@@ -82,7 +82,7 @@ HOMES = {
     "target": ["sgm.targets"],
     "schedule": ["sgm.schedules.levels", "sgm.schedules.knots", "sgm.schedules"],
     "process": ["sgm.processes", "sgm.kinetic"],
-    "score": ["sgm.scores", "sgm.learned", "sgm.guidance"],
+    "score": ["sgm.scores", "sgm.learned", "sgm.guidance", "sgm.particles"],
     "sampler": ["sgm.samplers"],
     "time_grid": ["sgm.timegrids", "sgm.bounds.ddpm_times"],
     "divergence": ["sgm.measures.divergences", "sgm.measures.coverage"],
@@ -309,6 +309,13 @@ class Entry:
         if self.kind != "score" or self.is_network:
             return False
         return "train" in inspect.signature(self.builder).parameters  # type: ignore[arg-type]
+
+    @property
+    def interacts(self) -> bool:
+        """Of a score: whether it moves particles that are weighed against each other."""
+        if self.kind != "score" or self.is_network:
+            return False
+        return "particles" in inspect.signature(self.builder).parameters  # type: ignore[arg-type]
 
     @property
     def law_known(self) -> bool:

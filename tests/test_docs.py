@@ -109,6 +109,7 @@ PARSED = {
     ("docs/schedules.md", "One network for all schedules"),
     ("docs/objectives.md", "The losses"),
     ("docs/controlled.md", "A posterior as a target"),
+    ("docs/controlled.md", "Particles"),
     ("docs/metrics.md", "Scores learnt from rows"),
     ("docs/metrics.md", "Where the backward process starts: `priors`"),
 }
@@ -277,6 +278,10 @@ def test_fragments_of_configs_are_valid() -> None:
     check(Study.parse(config))
     for heading in ("Scores learnt from rows", "Where the backward process starts: `priors`"):
         check(Study.parse(config | yaml.safe_load(one("docs/metrics.md", "yaml", heading))))
+    controlled = {}
+    for heading in ("A posterior as a target", "Particles"):
+        controlled |= yaml.safe_load(one("docs/controlled.md", "yaml", heading))
+        check(Study.parse(config | controlled | {"bounds": []}))
     images = yaml.safe_load(one("docs/extend.md", "yaml", "Images in a folder"))["targets"]
     Study.parse(tiny(targets=images))
     fragment = yaml.safe_load(one("docs/extend.md", "yaml", "Choose a network"))["recipe"]

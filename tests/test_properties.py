@@ -97,6 +97,7 @@ PARAMETERS = {
         "affine": "n_rows: [100, 1000]",
         "affine_sgd": "n_rows: 1000, steps: 50, learning_rate: 0.01",
         "classifier_free": "weight: [0, 2]",
+        "twisted_smc": "guidance: dps, particles: 2",
     },
     "sampler": {
         "ddim": "eta: 0.5",

@@ -55,6 +55,8 @@ def shrunk(config: dict[str, Any]) -> dict[str, Any]:
     for score in small["scores"]:
         if isinstance(score.get("eps"), list):
             score["eps"] = score["eps"][:2]
+        if "particles" in score:
+            score["particles"] = 3
         if "n_rows" in score:
             score["n_rows"] = [30, 150]
         if "learning_rate" in score:  # of a descent

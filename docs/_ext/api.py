@@ -24,6 +24,7 @@ MODULES = (
     "sgm.scores",
     "sgm.learned",
     "sgm.guidance",
+    "sgm.particles",
     "sgm.timegrids",
     "sgm.samplers",
     "sgm.laws",

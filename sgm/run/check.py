@@ -23,6 +23,7 @@ from sgm.elbo import time_quadrature
 from sgm.gaussian import Gaussian
 from sgm.guidance import ControlledScore
 from sgm.learned import DescentScore
+from sgm.particles import require_gaussian_steps
 from sgm.processes import Process, matching_times
 from sgm.registry import families, line_of
 from sgm.run.build import (
@@ -73,6 +74,7 @@ def check(study: Study) -> None:
     for condition in CONDITIONS:
         condition(study)
     targets = [(target, _check_target(study, target)) for target in study.targets]
+    filtered = Composition(study).filtered
     _check_coordinates(study, targets)
     evaluations: dict[tuple[str, str, int], int] = {}
     architectures: dict[tuple[str, str], Architecture] = {}
@@ -118,6 +120,8 @@ def check(study: Study) -> None:
                             used = many.score_time
                             for own in (steps, many):
                                 _check_evaluations(evaluations, sampler, time_grid, own)
+                                if any(filtered(item) for item in study.targets):
+                                    require_gaussian_steps(own)
                             # networks are simulated in float32, other scores in float64
                             for score in study.scores:
                                 if getattr(score.parameters, "sampled", True):
@@ -205,6 +209,17 @@ def _scored(study: Study) -> None:
             )
 
 
+def _kept(study: Study) -> None:
+    """Filters give whole numbers of rows."""
+    for score in study.scores:
+        kept = getattr(score.parameters, "kept", 1) if score.entry.interacts else 1
+        if study.n_samples % kept:
+            raise ValueError(
+                f"scores: kept = {kept} of {score.label!r}: must divide n_samples = "
+                f"{study.n_samples}"
+            )
+
+
 def _drawn(study: Study) -> None:
     """Only kinds of figures that there are can be asked for."""
     figures(Composition(study))
@@ -250,7 +265,7 @@ _OF_PAIRS = (("weight", "hybrid"),)
 _OF_ONE = (("output", "relative"), ("time_input", "log_noise"), ("weight", "information"))
 
 #: What settings that are valid alone must satisfy together, before anything is built.
-CONDITIONS: tuple[Callable[[Study], None], ...] = (_runs, _scored, _drawn, _process)
+CONDITIONS: tuple[Callable[[Study], None], ...] = (_runs, _scored, _kept, _drawn, _process)
 
 
 class _Network(NamedTuple):

@@ -45,6 +45,10 @@ class Composition:
         """The scores of a target that are fitted to a seed's rows without a network."""
         return [s for s in self.study.scores if s.entry.learns and self.study.runs(target, s)]
 
+    def filtered(self, target: Item) -> list[Item]:
+        """The scores of a target that move particles which are weighed against each other."""
+        return [s for s in self.study.scores if s.entry.interacts and self.study.runs(target, s)]
+
     def untrained(self, target: Item) -> list[Item]:
         """The scores of a target that no rows have a part in: exact or perturbed."""
         scores = (s for s in self.study.scores if not (s.entry.is_network or s.entry.learns))
@@ -83,7 +87,8 @@ class Composition:
             case "samples" | "divergences":
                 return self.is_sampled(target, score)
             case "likelihood":
-                asked = study.likelihood is not None and not score.entry.learns
+                of_rows = score.entry.learns or score.entry.interacts  # it has none of its own
+                asked = study.likelihood is not None and not of_rows
                 return asked and study.runs(target, score)
             case "pictures":
                 chosen = study.pictures is not None and labels["schedule"] in (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sgm.study.composition import Composition
 from sgm.study.config import Item
-from sgm.study.variables import LEARNED_LAW
+from sgm.study.variables import LEARNED_LAW, PARTICLES
 
 __all__ = ["figures"]
 
@@ -48,6 +48,12 @@ def _all(cells: Composition) -> list[str]:
                     stems.append(f"{variable.about['figure']}/{target.label}")
                     if variable.about.get("ranks") != "0":
                         ranked.append(variable.about["figure"])
+        if any(cells.is_sampled(target, score) for score in cells.filtered(target)):
+            stems += [
+                f"{variable.about['figure']}/{target.label}"
+                for variable in PARTICLES
+                if variable.about.get("role") == "divergence"
+            ]
         if cells.learned(target):
             stems += [
                 f"{variable.about['figure']}/{target.label}"

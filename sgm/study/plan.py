@@ -37,7 +37,7 @@ from sgm.study.composition import Composition
 from sgm.study.figures import figures
 from sgm.study.fingerprint import fingerprint
 from sgm.study.specs import Job, files, labelled, leaves, roots
-from sgm.study.variables import LEARNED_LAW, LIKELIHOOD, PRIORS
+from sgm.study.variables import LEARNED_LAW, LIKELIHOOD, PARTICLE_LIMIT, PARTICLES, PRIORS
 from sgm.variables import Variable
 
 __all__ = ["CELLS", "OUTPUTS", "PATTERNS", "Plan"]
@@ -289,6 +289,8 @@ class Plan(Composition):
         own = [variable for item in measures for variable in item.entry.declared]
         own += LIKELIHOOD if self.study.likelihood else ()
         own += LEARNED_LAW if any(self.learned(target) for target in self.study.targets) else ()
+        if any(self.filtered(target) for target in self.study.targets):
+            own += (*PARTICLES, *PARTICLE_LIMIT)
         for name in self.study.priors.families if self.study.priors else ():
             own += PRIORS[name]
         return {variable.name: variable for variable in own}

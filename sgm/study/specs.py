@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from sgm.store.cells import canonical
 from sgm.study.composition import Composition
 from sgm.study.config import Item
-from sgm.study.variables import EXACT_LAW, LEARNED_LAW, PRIORS
+from sgm.study.variables import EXACT_LAW, LEARNED_LAW, PARTICLE_LIMIT, PRIORS
 
 __all__ = ["Job", "files", "labelled", "leaves", "roots"]
 
@@ -270,6 +270,8 @@ def _exact(cells: Composition, job: Job) -> Leaves:
     exact = {variable.name: variable.axes for variable in (*EXACT_LAW, *terms)}
     for item in cells.measures("divergences", target):
         exact |= item.entry.promised_exactly
+    if cells.filtered(target):
+        exact |= {variable.name: variable.axes for variable in PARTICLE_LIMIT}
     return told | {"variables": exact}
 
 

@@ -9,6 +9,8 @@ __all__ = [
     "EXACT_LAW",
     "LEARNED_LAW",
     "LIKELIHOOD",
+    "PARTICLES",
+    "PARTICLE_LIMIT",
     "PRIORS",
     "REPLICATE",
     "RESERVED",
@@ -64,6 +66,47 @@ LEARNED_LAW = (
         "1",
     ),
     Variable("w2_learned_fit", LEARNED, "W2(target, law that the learnt score believes in)", "1"),
+)
+#: Of scores that move particles, measured in each run.
+PARTICLES = (
+    Variable(
+        "ess",
+        REPLICATE,
+        "effective sample size of the particles at the end, a share of K; mean over filters",
+        "1",
+        {
+            "role": "divergence",
+            "figure": "ess",
+            "label": "effective sample size / particles",
+            "ranks": "0",
+        },
+    ),
+    Variable("ess_least", REPLICATE, "least effective sample size on the way, mean", "1"),
+    Variable("resamplings", REPLICATE, "resamplings of a filter before its end, mean", "1"),
+    Variable(
+        "log_evidence",
+        REPLICATE,
+        "log of the mean over filters of their estimates of p_theta(y), the chain's evidence",
+        about={
+            "role": "divergence",
+            "figure": "log_evidence",
+            "label": "log p(y), by particles",
+            "exact": "log_evidence_exact",
+            "standard_error": "log_evidence_standard_error",
+            "ranks": "0",
+        },
+    ),
+    Variable(
+        "log_evidence_standard_error",
+        REPLICATE,
+        "standard error of log_evidence over the filters of a run; NaN of a single one",
+    ),
+)
+#: Of a Gaussian prior, for any number of particles: what they tend to.
+PARTICLE_LIMIT = (
+    Variable("log_evidence_exact", GRID, "log p_theta(y) of the chain of the prior's score, exact"),
+    Variable("kl_limit", GRID, "KL(target || posterior of the prior's chain), as K grows"),
+    Variable("w2_limit", GRID, "W2(target, posterior of the prior's chain), as K grows", "1"),
 )
 LIKELIHOOD = (
     KL_TERMINAL,
@@ -171,5 +214,6 @@ CURVES = tuple(
 RESERVED = {
     *AXES, "status", "target_family", "dimension", "law_known", "family", "full_horizon",
     "score_family", "recipe", *(variable.name for variable in (*EXACT_LAW, *TRAINING, *CURVES)),
+    *(variable.name for variable in (*PARTICLES, *PARTICLE_LIMIT)),
     *(variable.name for variable in (*LEARNED_LAW, *PRIORS["moments"], *PRIORS["mixture"])),
 }  # fmt: skip

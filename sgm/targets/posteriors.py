@@ -73,6 +73,23 @@ class Observation:
         ones = bool(np.all(self.operator[rows, columns] == 1))
         return columns if single and distinct and ones else None
 
+    def log_likelihood(self, x: npt.ArrayLike) -> Array:
+        """log N(y; H x, r I) of x of shape (..., d), shape (...)."""
+        square = np.sum((self.value - np.asarray(x) @ self.operator.T) ** 2, axis=-1)
+        constant = len(self.value) * np.log(2 * np.pi * self.variance)
+        return np.asarray(-0.5 * (square / self.variance + constant))
+
+    @property
+    def log_evidence(self) -> float:
+        """Log p(y) in nats, for a Gaussian prior: log N(y; H μ, H Σ Hᵀ + r I)."""
+        if not isinstance(self.prior, Gaussian):
+            raise ValueError(f"prior = {shown(self.prior)}: must be Gaussian")
+        h, k = self.operator, len(self.value)
+        covariance = h @ self.prior.covariance @ h.T + self.variance * np.eye(k)
+        gap = self.value - h @ self.prior.mean
+        square = gap @ np.linalg.solve(covariance, gap)
+        return float(-0.5 * (square + np.linalg.slogdet(2 * np.pi * covariance)[1]))
+
 
 @dataclass(frozen=True, eq=False)
 class GaussianPosterior(Gaussian):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from sgm.particles import ParticleScore
 from sgm.processes import Process
 from sgm.random import stream
-from sgm.run.build import build_process, build_steps, build_target, build_times
+from sgm.run.build import build, build_process, build_steps, build_target, build_times
 from sgm.samplers import Steps
 from sgm.store.cells import write_cells
 from sgm.targets import DataTarget, Target
@@ -48,6 +50,7 @@ def pictures(
     times = np.sort(np.array(spec["times"]))[::-1] * spec["horizon"]
     place = networks.resolve_device(device)
     trained = load_networks(spec, inputs, target)
+    filtered = trained is None and build(spec["score"], process=process, law=target.law)
     score_fn: Any
     if trained is not None:  # that of the schedule and seed 0
         trained = for_sampling(spec, trained, place)
@@ -60,6 +63,18 @@ def pictures(
     def reverse(sampler: Mapping[str, Any]) -> Array:
         steps = build_steps(sampler, process, solver_times)
         watch = _Watch(steps, times, solver_times)
+        if isinstance(filtered, ParticleScore):  # of each filter a row, and where it came from
+            run = simulation.simulate_particles(
+                steps,
+                replace(filtered, kept=1),
+                spec["rows"],
+                spec["study_seed"],
+                [0],
+                {"target": spec["target"]["label"]},
+                [stage for stage in watch.stages if stage < len(steps)],
+            )
+            watch.states = {stage: points[0] for stage, points in run.watched.items()}
+            return watch.finished(run.rows[0])
         final = simulation.simulate_reverse(
             steps,
             score_fn,

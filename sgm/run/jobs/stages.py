@@ -21,10 +21,12 @@ from sgm.bounds.ddpm_rows import DenoisedRows, level_bins
 from sgm.densities import Law
 from sgm.divergences import Control, ReferenceRun
 from sgm.gaussian import Gaussian
+from sgm.particles import ParticleScore
 from sgm.processes import Process
 from sgm.random import stream
 from sgm.run.build import (
     MeasureError,
+    build,
     build_process,
     build_steps,
     build_target,
@@ -174,7 +176,7 @@ def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
     of the networks along the chain is measured on the way, on the first rows. Where a divergence
     has a coupled estimate, the exact-score chain on the same noise follows: ``control/LABEL``,
     and if its law is Gaussian ``control_law/LABEL``, the mean and the variances in the basis of
-    the target.
+    the target. What filters of particles tell besides their rows is ``particles/VARIABLE``.
     """
     import torch
 
@@ -186,6 +188,7 @@ def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
     trained = load_networks(spec, inputs, target)
     if trained is not None:
         trained = for_sampling(spec, trained, place)
+    axes = {"target": spec["target"]["label"]}
 
     def simulated(
         process: Process, steps: Steps, score_fn: Any, dtype: Any, error: Any = None
@@ -198,7 +201,7 @@ def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
             target.dimension,
             spec["study_seed"],
             list(seeds),
-            {"target": spec["target"]["label"]},
+            axes,
             dtype,
             place,
             error,
@@ -206,10 +209,18 @@ def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
         return np.asarray(rows.float().cpu().numpy())
 
     def generated() -> Iterator[tuple[str, npt.NDArray[Any]]]:
-        errors = []
+        errors, told = [], []
         for s, (label, process) in enumerate(_processes(spec)):
             times = build_times(spec["time_grid"], process, spec["n_steps"], target.law)
             steps = build_steps(spec["sampler"], process, times)
+            filtered = trained is None and build(spec["score"], process=process, law=target.law)
+            if isinstance(filtered, ParticleScore):
+                run = simulation.simulate_particles(
+                    steps, filtered, spec["n_samples"], spec["study_seed"], list(seeds), axes
+                )
+                yield f"samples/{label}", run.rows.astype(np.float32)
+                told.append(run.diagnostics)
+                continue
             score_fn: Any
             if trained is not None:
                 score_fn, dtype = bind(spec, trained, process, s, len(seeds)), torch.float32
@@ -232,6 +243,8 @@ def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
                 errors.append(error.mse)
         if errors:
             yield "score_mse_evaluations", np.stack(errors)
+        for name in told[0] if told else ():
+            yield f"particles/{name}", np.stack([found[name] for found in told])
         yield from zip(("center", "scale"), target.transform, strict=True)
 
     write_cells(outputs["samples"], generated(), spec)
@@ -268,6 +281,10 @@ def divergences(spec: Spec, seeds: range, inputs: Files, outputs: Files, device:
             for variable, value in found.items():
                 shape = (*messages.shape, *np.shape(value))
                 values.setdefault(variable, np.full(shape, np.nan))[s, r] = value
+    for name in cell_names(inputs["samples"]):
+        if name.startswith("particles/"):
+            told = read_cells(inputs["samples"], [name])[name]
+            values[name.removeprefix("particles/")] = np.where(messages == "", told, np.nan)
     if "bounds" in inputs:
         found, reasons = _chain_bounds(spec, target, inputs, len(seeds))
         values |= found

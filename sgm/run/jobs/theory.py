@@ -14,6 +14,7 @@ from sgm.densities import Law
 from sgm.gaussian import Gaussian, kl_divergence, wasserstein2
 from sgm.guidance import ControlledScore
 from sgm.laws import affine_law, chain_error, sampler_law
+from sgm.particles import ParticleScore, particle_limit
 from sgm.processes import Process
 from sgm.run.build import (
     build,
@@ -29,6 +30,7 @@ from sgm.run.jobs.values import Values
 from sgm.samplers import Steps
 from sgm.scores import DensityScore, GaussianScore, Score
 from sgm.store.cells import write_cells
+from sgm.targets.posteriors import GaussianPosterior
 
 __all__ = ["axes", "bound_context", "chain_context", "exact"]
 
@@ -62,7 +64,9 @@ def exact(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) 
                         put(measured(spec["bounds"], context), **place, score=c)
                         for m, scheme in enumerate(steps):
                             here = {**place, "score": c, "sampler": m}
-                            if isinstance(law, Gaussian) and not isinstance(score, DensityScore):
+                            if isinstance(score, ParticleScore):
+                                put(_limit(scheme, score), **here)
+                            elif isinstance(law, Gaussian) and not isinstance(score, DensityScore):
                                 generated = _output_law(scheme, score, law.dimension)
                                 put(_distances(law, generated, spec["divergences"]), **here)
                             if spec["chain_bounds"]:
@@ -113,6 +117,23 @@ def _output_law(steps: Steps, score: GaussianScore | ControlledScore, dimension:
     if isinstance(score, ControlledScore):
         return affine_law(steps, score.coefficients, prior)
     return sampler_law(steps, score, prior)
+
+
+def _limit(steps: Steps, score: ParticleScore) -> dict[str, Any]:
+    """What particles of a Gaussian prior tend to; not of another, or of a chain that diverges."""
+    law = score.law
+    if not isinstance(law, GaussianPosterior):
+        return {}
+    try:
+        limit = particle_limit(steps, score.process, law)
+    except ValueError as error:
+        print(f"T = {score.process.horizon:g}, {steps.n_steps} steps: {error}", flush=True)
+        return {}
+    return {
+        "kl_limit": kl_divergence(law, limit.law),
+        "w2_limit": wasserstein2(law, limit.law),
+        "log_evidence_exact": limit.log_evidence,
+    }
 
 
 def _distances(
