@@ -21,6 +21,7 @@ of either kind:
 
     posterior                a Gaussian or a mixture given y = H X + √r ξ
     tilted                   a component of a mixture, times a power of its classifier
+    conditional              a component of a mixture of any dimension, or a class of the digits
 
 and data sets: `digits`, `digits_images`, `breast_cancer`, `diabetes`, `wine`; `data_file`,
 the user's own; `mnist` and `cifar10`, images in a local folder, and `image_folder`, PNG and
@@ -29,6 +30,14 @@ parameters and raises ValueError on a value out of range; the message names it.
 """
 
 from sgm.targets.base import LawTarget, Target, Transform
+from sgm.targets.classes import (
+    ClassOfData,
+    ClassOfLaw,
+    LabelledTarget,
+    class_count,
+    conditional,
+    drawn_labels,
+)
 from sgm.targets.datasets import (
     breast_cancer,
     diabetes,
@@ -58,10 +67,13 @@ from sgm.targets.posteriors import (
 )
 
 __all__ = [
+    "ClassOfData",
+    "ClassOfLaw",
     "DataTarget",
     "EmpiricalTarget",
     "GaussianPosterior",
     "ImageTarget",
+    "LabelledTarget",
     "LawTarget",
     "MixturePosterior",
     "Observation",
@@ -69,6 +81,8 @@ __all__ = [
     "Transform",
     "breast_cancer",
     "cifar10",
+    "class_count",
+    "conditional",
     "correlated",
     "correlation_matrix",
     "data_file",
@@ -76,6 +90,7 @@ __all__ = [
     "digits",
     "digits_gaussian",
     "digits_images",
+    "drawn_labels",
     "funnel",
     "gaussian_file",
     "grid_mixture",

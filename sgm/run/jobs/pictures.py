@@ -53,7 +53,7 @@ def pictures(
         trained = for_sampling(spec, trained, place)
         own = spec.get("place", {"schedule": 0, "schedules": 1})
         first = own["schedule"] * len(trained) // own["schedules"]
-        score_fn, dtype = bind(spec, trained[first:], process, 0, 1), torch.float32
+        score_fn, dtype = bind(spec, trained[first:], process, 0, 1, target), torch.float32
     else:
         score_fn, dtype = build_score_fn(spec["score"], process, target, place)
 
