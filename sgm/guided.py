@@ -29,7 +29,7 @@ from torch import Tensor
 from sgm.arguments import require_finite, shown
 from sgm.densities.tilted import TiltedMixture
 from sgm.processes import Process
-from sgm.targets import ClassOfData, ClassOfLaw, Observation, Target
+from sgm.targets import ClassOfData, ClassOfLaw, Observation, Target, observation_of
 
 __all__ = [
     "GradientGuided",
@@ -194,8 +194,8 @@ def replacement(networks: Any, target: Target) -> Replaced:
 
 
 def _observation(target: Target) -> Observation:
-    known = getattr(target.law, "observation", None)
-    if not isinstance(known, Observation):
+    known = observation_of(target)
+    if known is None:
         raise ValueError(
             f"law = {shown(target.law)}: must be that of a target `posterior`, not rescaled"
         )

@@ -18,6 +18,7 @@ from sgm.networks import ReusedScore, ScoreEnsemble, require_module
 from sgm.processes import VEProcess, VPProcess
 from sgm.random import stream
 from sgm.run.check import check
+from sgm.run.jobs import pictures
 from sgm.schedules import BetaSchedule, GeometricSchedule
 from sgm.study import Plan, Study
 from sgm.training import Recipe, TrainingResult, train_networks
@@ -193,6 +194,49 @@ def test_a_class_of_the_digits_holds_out_what_the_digits_hold_out() -> None:
     assert lost / 40 < 4  # of 54
     zeros = targets.conditional(digits, 0)
     np.testing.assert_array_equal(zeros.rows, digits.rows[digits.labels == 0])
+
+
+INPAINTING: dict[str, Any] = {"observed": [0, 3], "noise": 0.1, "row": 4, "neighbours": 60}
+
+
+def test_a_row_seen_in_part_has_the_rows_that_are_nearest_to_it() -> None:
+    data = targets.breast_cancer(heldout_fraction=0.3, standardise=True)
+    seen = targets.inpainting(data, **INPAINTING)
+    known = targets.observation_of(seen)
+    assert known is not None
+    y = known.value
+    xi = np.abs(y - data.rows[4, [0, 3]]) / np.sqrt(0.1)
+    assert np.all((xi > 0.01) & (xi < 3))
+    others = np.delete(data.rows, 4, axis=0)
+    distance = np.sort(np.sum((others[:, [0, 3]] - y) ** 2, axis=1))
+    found = np.sort(np.sum((seen.rows[:, [0, 3]] - y) ** 2, axis=1))
+    np.testing.assert_allclose(found, distance[:60])
+    again = targets.inpainting(data, **INPAINTING | {"observation_seed": 1})
+    assert not np.array_equal(targets.observation_of(again).value, y)
+    assert targets.observation_of(RING) is None
+    shown = pictures._true_rows(seen, 3, np.random.default_rng(0))
+    np.testing.assert_array_equal(shown[0, [0, 3]], y)
+    assert np.isnan(shown[0, 1])
+    assert np.isfinite(shown[1:]).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"observed": [0, 0]}, "observed = .*: must be distinct coordinates from 0 to 29"),
+        ({"observed": [30]}, "observed = .*: must be distinct coordinates"),
+        ({"observed": np.eye(30)[:2].tolist()}, "observed = .*: must be coordinates"),
+        ({"noise": 0.0}, "noise = 0.0: must be"),
+        ({"row": 569}, "row = 569: must be below 569"),
+        ({"neighbours": 30}, "neighbours = 30: must be more than d = 30"),
+        ({"neighbours": 569}, "neighbours = 569: must be more"),
+        ({"prior": RING}, "prior: must be a data set in memory"),
+    ],
+)
+def test_a_row_that_can_not_be_seen_is_refused(change: dict[str, Any], said: str) -> None:
+    data = targets.breast_cancer(heldout_fraction=0.3, standardise=True)
+    with pytest.raises(ValueError, match=said):
+        targets.inpainting(**{"prior": data, **INPAINTING, **change})
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,7 @@ PARSED = {
     ("docs/schedules.md", "One network for all schedules"),
     ("docs/objectives.md", "The losses"),
     ("docs/controlled.md", "A posterior as a target"),
+    ("docs/controlled.md", "Networks that know classes"),
     ("docs/metrics.md", "Scores learnt from rows"),
     ("docs/metrics.md", "Where the backward process starts: `priors`"),
 }

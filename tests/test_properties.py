@@ -54,6 +54,8 @@ PARAMETERS = {
         "prior: {family: mixture, weights: [1, 1], means: [-1, 1], variances: [0.2, 0.3]}",
         "conditional": "label: [0, 1], "
         "prior: {family: mixture, weights: [1, 2], means: [-1, 1], variances: [0.2, 0.3]}",
+        "inpainting": "observed: [3, 4, 5], noise: 0.1, row: 7, neighbours: 60, "
+        "prior: {family: breast_cancer, heldout_fraction: 0.3, standardise: true}",
         "posterior": "prior: {family: correlated, dimension: 3, mean: 1, offset: 1}, "
         "observed: [1], noise: 0.1",
         **dict.fromkeys(

@@ -42,7 +42,7 @@ from sgm.study.composition import Composition
 from sgm.study.document import read_config
 from sgm.study.families import Recipe
 from sgm.study.figures import figures
-from sgm.targets import DataTarget, EmpiricalTarget, Target, class_count
+from sgm.targets import DataTarget, EmpiricalTarget, Target, class_count, observation_of
 
 __all__ = ["check", "read_study"]
 
@@ -376,7 +376,7 @@ def _trained(study: Study, score: Item, item: Item) -> tuple[Item, Item]:
 def _check_guided(score: Item, item: Item, target: Target) -> None:
     """What a guided score of networks asks of its target, as the one of the exact score does."""
     if score.entry.needs == "posterior" and hasattr(score.parameters, "network"):
-        known = getattr(target.law, "observation", None)
+        known = observation_of(target)
         if known is None:
             raise ValueError(
                 f"target {item.label!r}: must not be rescaled, which loses the observation; its "

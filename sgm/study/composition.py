@@ -137,11 +137,11 @@ class Composition:
     def of_network(self, labels: Mapping[str, str]) -> dict[str, str]:
         """The labels with target and score at which the networks of a guided score are trained."""
         score = self.axes["score"].get(labels.get("score", ""))
+        target = self.axes["target"].get(labels.get("target", ""))
         network = getattr(score.parameters, "network", None) if score else None
-        if network is None:
+        prior = self.study.prior_of(target) if target else None
+        if network is None or prior is None:
             return dict(labels)
-        prior = self.study.prior_of(self.item("target", labels))
-        assert prior is not None
         return {**labels, "target": prior.label, "score": network}
 
     def train_schedule(self, labels: Mapping[str, str]) -> str | None:

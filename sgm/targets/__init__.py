@@ -22,6 +22,7 @@ of either kind:
     posterior                a Gaussian or a mixture given y = H X + √r ξ
     tilted                   a component of a mixture, times a power of its classifier
     conditional              a component of a mixture of any dimension, or a class of the digits
+    inpainting               a row of a data set, of which some coordinates are seen
 
 and data sets: `digits`, `digits_images`, `breast_cancer`, `diabetes`, `wine`; `data_file`,
 the user's own; `mnist` and `cifar10`, images in a local folder, and `image_folder`, PNG and
@@ -57,6 +58,7 @@ from sgm.targets.gaussians import (
     isotropic,
 )
 from sgm.targets.images import ImageTarget, cifar10, mnist
+from sgm.targets.inpainting import SeenData, inpainting, observation_of
 from sgm.targets.mixtures import funnel, grid_mixture, mixture, ring_mixture, two_modes
 from sgm.targets.posteriors import (
     GaussianPosterior,
@@ -77,6 +79,7 @@ __all__ = [
     "LawTarget",
     "MixturePosterior",
     "Observation",
+    "SeenData",
     "Target",
     "Transform",
     "breast_cancer",
@@ -97,9 +100,11 @@ __all__ = [
     "heteroscedastic_blocks",
     "heteroscedastic_slides",
     "image_folder",
+    "inpainting",
     "isotropic",
     "mixture",
     "mnist",
+    "observation_of",
     "posterior",
     "ring_mixture",
     "tilted",

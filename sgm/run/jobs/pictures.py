@@ -14,7 +14,7 @@ from sgm.random import stream
 from sgm.run.build import build_process, build_steps, build_target, build_times
 from sgm.samplers import Steps
 from sgm.store.cells import write_cells
-from sgm.targets import DataTarget, Target
+from sgm.targets import DataTarget, SeenData, Target
 
 __all__ = ["pictures"]
 
@@ -104,12 +104,19 @@ def pictures(
 
 
 def _true_rows(target: Target, n: int, generator: np.random.Generator) -> Array:
-    """`n` true rows; those that a data set does not have are NaN."""
+    """`n` true rows; those that a data set does not have are NaN.
+
+    Where something of an unknown law is seen, the first row is that, and NaN elsewhere.
+    """
     if not isinstance(target, DataTarget):
         return target.sample(n, generator)
     rows = np.full((n, target.dimension), np.nan)
     chosen = target.take(generator.permutation(target.n_rows)[:n])
     rows[: len(chosen)] = chosen
+    if isinstance(target, SeenData):
+        known = target.observation
+        rows[0] = np.nan
+        rows[0, known.coordinates] = known.value
     return rows
 
 
