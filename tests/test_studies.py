@@ -150,7 +150,7 @@ def _has(plan: Plan, variable: Variable, target: Item) -> bool:
         coupled = any(plan.is_coupled(target, score) for score in scores)
         gaussian = target.entry.law == "gaussian"
         # of other laws a long run stands in for that of the chain
-        partly = "coupled" in variable.name and not variable.name.startswith("mmd")
+        partly = "coupled" in variable.name and not variable.name.startswith(("mmd", "w2_sample"))
         return coupled and (gaussian or partly or variable.name == "w2_coupling")
     if variable in LEARNED_LAW:
         return bool(plan.learned(target))
