@@ -343,12 +343,11 @@ class ScoreEnsemble:
             raise ValueError("the networks must be bound to a process: see ScoreEnsemble.bind")
         like, architecture = self._like, self.architecture
         angle = torch.as_tensor(architecture.angle(self.process, t)).to(like)
-        parts = architecture.preconditioner(self.process, t)
-        return Condition(
-            angle,
-            *(None if part is None else torch.as_tensor(part).to(like) for part in parts),
-            labels=self._labels(labels, t.shape),
+        inward, gain, divisor = (
+            None if part is None else torch.as_tensor(part).to(like)
+            for part in architecture.preconditioner(self.process, t)
         )
+        return Condition(angle, inward, gain, divisor, self._labels(labels, t.shape))
 
     def _labels(
         self, labels: npt.NDArray[np.integer[Any]] | int | None, shape: tuple[int, ...]
