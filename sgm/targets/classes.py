@@ -38,8 +38,8 @@ class LabelledTarget(EmpiricalTarget):
 
     Parameters
     ----------
-    labels : ndarray of int, shape (n_rows,)
-        From 0 to K − 1.
+    labels : ndarray of int, shape (n,)
+        One a row, from 0 to K − 1.
     """
 
     labels: Labels = field(kw_only=True)
