@@ -17,6 +17,7 @@ saves an MLP a third of the time at most, and a U-Net none.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -96,7 +97,9 @@ def _frequencies(half: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """What the times of rows say to networks, tensors of shape (R, n), or (R, 1) for one time.
+    """What the times and classes of rows say to networks.
+
+    Tensors of shape (R, n), or (R, 1) for one time.
 
     Parameters
     ----------
@@ -104,16 +107,19 @@ class Condition:
         The time variable τ.
     inward, gain, divisor : Tensor or None
         See `sgm.architectures.Preconditioner`.
+    labels : Tensor or None
+        Classes c of the rows, whole numbers; None for networks that know no classes.
     """
 
     angle: Tensor
     inward: Tensor | None
     gain: Tensor | None
     divisor: Tensor | None
+    labels: Tensor | None = None
 
     def __getitem__(self, index: slice | tuple[slice, slice]) -> Condition:
         """That of some networks, or of some rows of them."""
-        parts = (self.inward, self.gain, self.divisor)
+        parts = (self.inward, self.gain, self.divisor, self.labels)
         return Condition(self.angle[index], *(p if p is None else p[index] for p in parts))
 
 
@@ -303,12 +309,23 @@ class ScoreEnsemble:
         arithmetic = Arithmetic(_onednn if own else _batched, dtype)
         return ScoreEnsemble(self.architecture, self.weights, self.process, arithmetic)
 
-    def condition(self, t: npt.NDArray[np.floating[Any]]) -> Condition:
-        """What times say to the networks.
+    def differentiable(self) -> ScoreEnsemble:
+        """The same networks in float64, by products that have gradients."""
+        weights = {k: w.double() for k, w in self.weights.items()}
+        return ScoreEnsemble(self.architecture, weights, self.process)
+
+    def condition(
+        self,
+        t: npt.NDArray[np.floating[Any]],
+        labels: npt.NDArray[np.integer[Any]] | int | None = None,
+    ) -> Condition:
+        """What times and classes say to the networks.
 
         Parameters
         ----------
         t : ndarray, shape (R, n) or (R, 1)
+        labels : ndarray of int of the shape of t, or int, optional
+            Classes from 0 to K − 1; K and None are no class.
 
         Returns
         -------
@@ -319,19 +336,35 @@ class ScoreEnsemble:
         Raises
         ------
         ValueError
-            If the networks are not bound to a process, or have no score at t = 0.
+            If the networks are not bound to a process, have no score at t = 0, or have no such
+            class.
         """
         if self.process is None:
             raise ValueError("the networks must be bound to a process: see ScoreEnsemble.bind")
         like, architecture = self._like, self.architecture
         angle = torch.as_tensor(architecture.angle(self.process, t)).to(like)
-        parts = architecture.preconditioner(self.process, t)
-        return Condition(
-            angle, *(None if part is None else torch.as_tensor(part).to(like) for part in parts)
+        inward, gain, divisor = (
+            None if part is None else torch.as_tensor(part).to(like)
+            for part in architecture.preconditioner(self.process, t)
         )
+        return Condition(angle, inward, gain, divisor, self._labels(labels, t.shape))
 
-    def __call__(self, x: Tensor, t: float | Tensor) -> Tensor:
-        """Scores s_θ(t, x).
+    def _labels(
+        self, labels: npt.NDArray[np.integer[Any]] | int | None, shape: tuple[int, ...]
+    ) -> Tensor | None:
+        classes = self.architecture.classes
+        given = np.asarray(classes if labels is None else labels)
+        if not np.all((given >= 0) & (given <= classes)):
+            raise ValueError(
+                f"labels from {given.min()} to {given.max()}: must be from 0 to {classes - 1}, or "
+                f"{classes} for none"
+            )
+        if not classes:
+            return None
+        return torch.as_tensor(np.broadcast_to(given, shape).copy(), device=self._like.device)
+
+    def __call__(self, x: Tensor, t: float | Tensor, label: int | None = None) -> Tensor:
+        """Scores s_θ(t, x), or s_θ(t, x, c) of a class.
 
         Parameters
         ----------
@@ -339,6 +372,8 @@ class ScoreEnsemble:
         t : float, or Tensor of shape (R, n)
             A float is one time for all rows: its branch of the network is computed
             once, not once a row.
+        label : int, optional
+            c of all rows.
 
         Returns
         -------
@@ -350,7 +385,7 @@ class ScoreEnsemble:
             See `condition`.
         """
         times = t.cpu().numpy() if isinstance(t, Tensor) else np.full((len(self), 1), t)
-        condition = self.condition(times)
+        condition = self.condition(times, label)
         block = pass_size(self.architecture, x.device)
         if len(self) <= block:
             return self.evaluate(x, condition)
@@ -373,7 +408,7 @@ class ScoreEnsemble:
         """
         inner = x if condition.inward is None else x * condition.inward[..., None]
         forward = FORWARD[self.architecture.name]
-        score = forward(self.architecture, self.weights, inner, condition.angle, self.arithmetic)
+        score = forward(self.architecture, self.weights, inner, condition, self.arithmetic)
         score = score.to(x)
         if condition.gain is not None:
             score = score * condition.gain[..., None]
@@ -565,12 +600,14 @@ def require_module(
     networks = networks.bind(process)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn((1, 3, architecture.dimension), generator=generator)
-    for dtype in [torch.float32, torch.float64] if in_float64 else [torch.float32]:
+    dtypes = [torch.float32, torch.float64] if in_float64 else [torch.float32]
+    labels = [None, 0] if architecture.classes else [None]
+    for dtype, label in itertools.product(dtypes, labels):
         own, rows = networks.to(dtype=dtype), x.to(dtype)
         try:
             with torch.no_grad():
                 whole, again, alone = (
-                    own(part, process.horizon) for part in (rows, rows, rows[:, :1])
+                    own(part, process.horizon, label) for part in (rows, rows, rows[:, :1])
                 )
         except (MemoryError, ValueError):
             raise
@@ -658,16 +695,22 @@ def _embedded(
     architecture: Architecture,
     weights: dict[str, Tensor],
     x: Tensor,
-    angle: Tensor,
+    condition: Condition,
     dtype: torch.dtype | None,
 ) -> tuple[dict[str, Tensor], Tensor, list[Tensor]]:
-    """Weights, states, and what the embedded time adds to each layer, in the type of F."""
+    """Weights, states, and what embedded time and class add to each layer, in the type of F."""
     assert isinstance(architecture, Layered)
-    half = architecture.time_width // 2
+    half, angle = architecture.time_width // 2, condition.angle
     frequencies = _frequencies(half, angle.dtype, angle.device)
     angles = angle[..., None] * frequencies
     features = torch.cat([angles.sin(), angles.cos()], dim=-1)
-    embedding = torch.bmm(features, weights["time"]).relu_()
+    embedding = torch.bmm(features, weights["time"])
+    if condition.labels is not None:
+        known = torch.arange(architecture.classes, device=angle.device)
+        chosen = (condition.labels[..., None] == known).to(angle)  # no class: none of them
+        chosen = _padded(chosen, weights["classes"].shape[1:2])
+        embedding = embedding + torch.bmm(chosen, weights["classes"])
+    embedding = embedding.relu_()
     shifts = list(torch.bmm(embedding, weights["time_layers"]).chunk(architecture.layers, -1))
     if dtype is None:
         return weights, x, shifts
@@ -679,12 +722,12 @@ def _mlp(
     architecture: Architecture,
     weights: dict[str, Tensor],
     x: Tensor,
-    angle: Tensor,
+    condition: Condition,
     arithmetic: Arithmetic,
 ) -> Tensor:
     """See `sgm.architectures.MLP`."""
     product, d = arithmetic.product, x.shape[-1]
-    weights, x, shifts = _embedded(architecture, weights, x, angle, arithmetic.dtype)
+    weights, x, shifts = _embedded(architecture, weights, x, condition, arithmetic.dtype)
     h = product(_padded(x, weights["input"].shape[1:2]), weights["input"])
     assert isinstance(architecture, MLP)
     relu = architecture.activation == "relu"
@@ -698,13 +741,13 @@ def _mixer(
     architecture: Architecture,
     weights: dict[str, Tensor],
     x: Tensor,
-    angle: Tensor,
+    condition: Condition,
     arithmetic: Arithmetic,
 ) -> Tensor:
     """See `sgm.architectures.Mixer`."""
     assert isinstance(architecture, Mixer)
     product = arithmetic.product
-    weights, x, shifts = _embedded(architecture, weights, x, angle, arithmetic.dtype)
+    weights, x, shifts = _embedded(architecture, weights, x, condition, arithmetic.dtype)
     gelu, normed = torch.nn.functional.gelu, torch.nn.functional.layer_norm
     networks, n, d = x.shape
     colours, down, across = architecture.grid
@@ -734,35 +777,39 @@ def _module(
     architecture: Architecture,
     weights: dict[str, Tensor],
     x: Tensor,
-    angle: Tensor,
+    condition: Condition,
     arithmetic: Arithmetic,
 ) -> Tensor:
     """See `sgm.architectures.Built`."""
     assert isinstance(architecture, Built)
     networks, n, d = x.shape
     shape = architecture.colour_shape if architecture.images else None
-    rows, times = x.reshape(networks, n, *(shape or (d,))), angle.expand(networks, n)
+    rows = x.reshape(networks, n, *(shape or (d,)))
+    parts = (condition.angle, condition.labels)
+    told = [part.expand(networks, n) for part in parts if part is not None]
     module, dtype = architecture.module.to(x.device), arithmetic.dtype
-    parts = []
+    found = []
     with torch.autocast(x.device.type, dtype=dtype, enabled=dtype is not None):
         for own in range(networks):
             # copies start on a cache line, as they do alone: the BLAS takes the same path
             state = {name: w[own].clone() for name, w in weights.items()}
-            out = torch.func.functional_call(module, state, (rows[own].clone(), times[own].clone()))
+            given = [rows[own].clone(), *(part[own].clone() for part in told)]
+            out = torch.func.functional_call(module, state, tuple(given))
             if not isinstance(out, Tensor) or out.shape != rows[own].shape:
-                found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+                said = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
                 raise ValueError(
                     f"builder = {architecture.builder!r}: its module must return a tensor of the "
-                    f"shape of its first argument, {tuple(rows[own].shape)}, not {found}"
+                    f"shape of its first argument, {tuple(rows[own].shape)}, not {said}"
                 )
-            parts.append(out.reshape(n, d))
-    return torch.stack(parts)
+            found.append(out.reshape(n, d))
+    return torch.stack(found)
 
 
 FORWARD: dict[
-    str, Callable[[Architecture, dict[str, Tensor], Tensor, Tensor, Arithmetic], Tensor]
+    str, Callable[[Architecture, dict[str, Tensor], Tensor, Condition, Arithmetic], Tensor]
 ] = {"mlp": _mlp, "mixer": _mixer, "module": _module, "module_file": _module}
-"""F by architecture: from weights, states (R, n, d), τ (R, n) or (R, 1), and how to multiply."""
+"""F by architecture: from weights, states (R, n, d), what times and classes say, and how to
+multiply."""
 
 
 def affine_score_fn(
@@ -864,11 +911,16 @@ class ReusedScore:
         """The same networks on a device or in a floating-point type."""
         return ReusedScore(self.score_fn.to(device, dtype), self.trained, self.process)
 
-    def __call__(self, x: Tensor, t: float | Tensor) -> Tensor:
-        """Scores, as `ScoreFn`; times in float64, which small ones need."""
+    def differentiable(self) -> ReusedScore:
+        """The same networks in float64, by products that have gradients."""
+        return ReusedScore(self.score_fn.differentiable(), self.trained, self.process)
+
+    def __call__(self, x: Tensor, t: float | Tensor, label: int | None = None) -> Tensor:
+        """Scores, as `ScoreEnsemble`; times in float64, which small ones need."""
         if isinstance(t, Tensor):
             times: Any = torch.as_tensor(self._times(t.cpu().double().numpy()), device=t.device)
         else:
             times = float(self._times(t))
-        found: Tensor = self.score_fn(x, times)
+        given = () if label is None else (label,)
+        found: Tensor = self.score_fn(x, times, *given)
         return found

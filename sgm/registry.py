@@ -120,8 +120,8 @@ CONTEXT: dict[str, tuple[str, ...]] = {
 NEEDING = ["time_grid", "score", "divergence", "bound"]
 
 Law = Literal["gaussian", "density", "unknown"]
-Needs = Literal["", "law", "gaussian", "density", "data", "posterior", "tilted"]
-OfPrior = Literal["", "posterior", "tilted"]
+Needs = Literal["", "law", "gaussian", "density", "data", "posterior", "tilted", "conditional"]
+OfPrior = Literal["", "posterior", "tilted", "conditional"]
 
 
 @dataclass(frozen=True)
@@ -144,11 +144,11 @@ class Entry:
     law : {"gaussian", "density", "unknown"}
         Of a target, what is known of it: a Gaussian law, so that the laws of samplers are
         exact; a density and the scores of its noised versions; or its data alone.
-    needs : {"", "law", "gaussian", "density", "data", "posterior", "tilted"}
+    needs : {"", "law", "gaussian", "density", "data", "posterior", "tilted", "conditional"}
         Of a time grid, a score, a divergence or a bound, what a target must have for it:
         nothing, a known law, a Gaussian one, one that is not, held-out data, a prior and an
-        observation, or a prior and one of its components.
-    of_prior : {"", "posterior", "tilted"}
+        observation, a prior and one of its components, or a prior and one of its classes.
+    of_prior : {"", "posterior", "tilted", "conditional"}
         Of a target, what its law is of its parameter `prior`, another target, of whose kind it is
         then.
     variables : sequence of Variable
@@ -331,7 +331,7 @@ class Entry:
                 return target.law == self.needs
             case "data":
                 return not target.law_known
-            case "posterior" | "tilted":
+            case "posterior" | "tilted" | "conditional":
                 return target.of_prior == self.needs
         return True
 
@@ -339,10 +339,29 @@ class Entry:
 # --- rows ----------------------------------------------------------------------------
 
 _BUILT_IN: dict[str, dict[str, Entry]] = {kind: {} for kind in HOMES}
-# their module imports torch, and a recipe is a document of its own
+# their modules import torch, and a recipe is a document of its own
 _BUILT_IN["score"] |= {
     "trained": Entry("score", "trained", "sgm.networks:ScoreEnsemble"),
     "module_file": Entry("score", "module_file", "sgm.networks:finished"),
+    "trained_class_guidance": Entry(
+        "score", "trained_class_guidance", "sgm.guided:class_guidance", needs="tilted"
+    ),
+    "trained_classifier_free": Entry(
+        "score",
+        "trained_classifier_free",
+        "sgm.guided:classifier_free",
+        axes={"weight": "w"},
+        needs="conditional",
+    ),
+    "trained_dps": Entry(
+        "score", "trained_dps", "sgm.guided:dps", axes={"weight": "w"}, needs="posterior"
+    ),
+    "trained_pigdm": Entry(
+        "score", "trained_pigdm", "sgm.guided:pigdm", axes={"weight": "w"}, needs="posterior"
+    ),
+    "trained_replacement": Entry(
+        "score", "trained_replacement", "sgm.guided:replacement", needs="posterior"
+    ),
 }
 #: The families of the users' files that are in use.
 _EXTENSIONS: dict[str, dict[str, Entry]] = {kind: {} for kind in HOMES}

@@ -93,6 +93,10 @@ class Recipe:
         Law of random directions, a name of `sgm.objectives.PROBES`.
     probes : int
         Random directions a row; 0 for the exact divergence, and for objectives without any.
+    label_dropout : float, optional
+        Probability in (0, 1] with which a row is shown without its class (Ho and Salimans, arXiv
+        2207.12598), so that one network learns ∇log p_t(x | c) and ∇log p_t(x). None: a network
+        that knows no classes.
 
     Raises
     ------
@@ -112,6 +116,7 @@ class Recipe:
     time_min: float
     probe: str = "rademacher"
     probes: int = 0
+    label_dropout: float | None = None
 
     def __post_init__(self) -> None:
         names: dict[str, Sequence[str]] = {
@@ -141,6 +146,14 @@ class Recipe:
             )
         if self.probe != "rademacher" and not self.probes:
             raise ValueError(f"probe = {self.probe!r}: needs probes >= 1, and not 0")
+        if self.label_dropout is not None:
+            if not 0 < self.label_dropout <= 1:
+                raise ValueError(f"label_dropout = {self.label_dropout!r}: must lie in (0, 1]")
+            if OBJECTIVES[self.objective].needs_exact_score:
+                raise ValueError(
+                    f"label_dropout = {self.label_dropout!r}: must be None for objective = "
+                    f"{self.objective!r}, which fits the score of all classes together"
+                )
 
     @classmethod
     def from_keys(cls, choices: Mapping[str, Any]) -> Recipe:
@@ -189,6 +202,8 @@ def train_networks(
     networks_per_pass: int | None = None,
     *,
     image_shape: tuple[int, ...] | None = None,
+    labels: npt.ArrayLike | None = None,
+    classes: int = 0,
 ) -> TrainingResult:
     """Train one network a seed, in batched passes.
 
@@ -211,6 +226,10 @@ def train_networks(
         number on a CPU.
     image_shape : tuple of int, optional
         Of the rows, for architectures of images; see `sgm.targets.Target`.
+    labels : array_like of int, shape (R, n), optional
+        Classes of the rows, for a recipe with `label_dropout`.
+    classes : int
+        K; the labels are from 0 to K − 1.
 
     Returns
     -------
@@ -221,7 +240,8 @@ def train_networks(
     ValueError
         If the shapes disagree, the data are not finite, the objective or the weight needs a law
         that is not known, derivatives that the network does not have or noise where there is none,
-        or the recipe's network suits neither the rows nor the process.
+        the recipe asks for classes that the rows do not have, or its network suits neither the rows
+        nor the process.
     """
     samples = np.asarray(samples, dtype=np.float64)
     if samples.ndim != 3 or len(samples) != len(seeds) or 0 in samples.shape:
@@ -230,7 +250,10 @@ def train_networks(
         )
     if not np.all(np.isfinite(samples)):
         raise ValueError("samples must be finite")
-    architecture = build_architecture(recipe.network, samples.shape[-1], image_shape)
+    told = None if recipe.label_dropout is None else _classes(labels, classes, samples.shape[:2])
+    architecture = build_architecture(
+        recipe.network, samples.shape[-1], image_shape, 0 if told is None else classes
+    )
     _require_loss(recipe, architecture, process, exact_score)
     place = resolve_device(device)
     block = min(networks_per_pass or pass_size(architecture, place), len(seeds))
@@ -240,6 +263,7 @@ def train_networks(
             architecture,
             process,
             samples[start : start + block],
+            None if told is None else told[start : start + block],
             exact_score,
             [_Streams(study_seed, seed, stream_axes) for seed in seeds[start : start + block]],
             place,
@@ -254,6 +278,22 @@ def train_networks(
         failed=np.concatenate([p.failed for p in passes]),
         messages=tuple(message for p in passes for message in p.messages),
     )
+
+
+def _classes(
+    labels: npt.ArrayLike | None, classes: int, shape: tuple[int, ...]
+) -> npt.NDArray[np.int64]:
+    """The labels of the rows, which must be there."""
+    if labels is None or classes < 1:
+        raise ValueError("label_dropout: must be None for rows without classes")
+    told = np.asarray(labels)
+    if told.shape != shape or told.dtype.kind not in "iu":
+        raise ValueError(f"labels: must be whole numbers of shape {shape}, not {told.shape}")
+    if told.min() < 0 or told.max() >= classes:
+        raise ValueError(
+            f"labels from {told.min()} to {told.max()}: must be from 0 to {classes - 1}"
+        )
+    return told.astype(np.int64)
 
 
 def _require_loss(
@@ -299,13 +339,21 @@ class _Streams:
         self.times = stream(study_seed, "times", seed=seed, **axes)
         self.noise = stream(study_seed, "noise", seed=seed, **axes)
         self.probes = stream(study_seed, "probes", seed=seed, **axes)
+        self.dropout = stream(study_seed, "label_dropout", seed=seed, **axes)
 
     def epoch(
-        self, recipe: Recipe, process: Process, samples: Array, exact_score: Score | None
-    ) -> tuple[Array, Array, Array, Array]:
-        """States, targets, times and weights of one epoch, in the order of its batches."""
+        self,
+        recipe: Recipe,
+        process: Process,
+        samples: Array,
+        exact_score: Score | None,
+        labels: npt.NDArray[np.int64] | None = None,
+        classes: int = 0,
+    ) -> tuple[Array, Array, Array, Array, npt.NDArray[np.int64] | None]:
+        """States, targets, times, weights and labels of one epoch, in the order of its batches."""
         n = len(samples)
-        x0 = samples[self.minibatches.permutation(n)]
+        order = self.minibatches.permutation(n)
+        x0 = samples[order]
         row = np.arange(n, dtype=np.float64)
         place = row % recipe.batch_size
         size = np.minimum(recipe.batch_size, n - (row - place))
@@ -316,7 +364,11 @@ class _Streams:
         examples = OBJECTIVES[recipe.objective].examples(process, exact_score, x0, t, z, probes)
         law = None if exact_score is None else exact_score.law
         weight = WEIGHTS[recipe.weight].value(process, t, law)
-        return examples.states, examples.targets, t, weight
+        told = None
+        if labels is not None:
+            assert recipe.label_dropout is not None
+            told = np.where(self.dropout.random(n) < recipe.label_dropout, classes, labels[order])
+        return examples.states, examples.targets, t, weight, told
 
 
 def _train_pass(
@@ -324,6 +376,7 @@ def _train_pass(
     architecture: Architecture,
     process: Process,
     samples: Array,
+    labels: npt.NDArray[np.int64] | None,
     exact_score: Score | None,
     streams: Sequence[_Streams],
     device: torch.device,
@@ -346,14 +399,18 @@ def _train_pass(
     for epoch, first in enumerate(range(0, recipe.steps, per_epoch)):
         if np.all(failed_at >= 0):
             break
+        known = [None] * len(samples) if labels is None else labels
         parts = [
-            s.epoch(recipe, process, x, exact_score) for s, x in zip(streams, samples, strict=True)
+            s.epoch(recipe, process, x, exact_score, own, architecture.classes)
+            for s, x, own in zip(streams, samples, known, strict=True)
         ]
+        *numbers, told = zip(*parts, strict=True)
         states, targets, times, scales = (
-            torch.as_tensor(np.stack(part)).to(device, torch.float32)
-            for part in zip(*parts, strict=True)
+            torch.as_tensor(np.stack(part)).to(device, torch.float32) for part in numbers
         )
-        conditions = networks.condition(times.cpu().numpy())
+        conditions = networks.condition(
+            times.cpu().numpy(), None if labels is None else np.stack(told)
+        )
         batches = [slice(i, min(i + b, n)) for i in range(0, n, b)][: recipe.steps - first]
 
         def batch_loss(rows: slice) -> torch.Tensor:

@@ -157,6 +157,7 @@ def test_relative_is_refused_without_a_stationary_law() -> None:
         (MIXER, "token_width", 0),
         (MIXER, "channel_width", 8),
         (MIXER, "patch", 3),
+        (MIXER, "classes", -1),
         (MIXER, "patch", 0),
         (MIXER, "dimension", 61),
         (MIXER, "image_shape", None),
@@ -175,7 +176,7 @@ def test_keys_make_the_architecture_again(architecture: Architecture) -> None:
     keys = architecture.keys()
     assert from_keys(keys) == architecture
     own = network_keys(keys | {"steps": 3, "weight": "unit"})
-    assert own.keys() == keys.keys() - {"dimension", "image_shape"}
+    assert own.keys() == keys.keys() - {"dimension", "image_shape", "classes"}
     shape = getattr(architecture, "image_shape", None)
     assert build_architecture(own, architecture.dimension, shape) == architecture
     for broken, message in (

@@ -110,6 +110,7 @@ PARSED = {
     ("docs/objectives.md", "The losses"),
     ("docs/controlled.md", "A posterior as a target"),
     ("docs/controlled.md", "Particles"),
+    ("docs/controlled.md", "Networks that know classes"),
     ("docs/metrics.md", "Scores learnt from rows"),
     ("docs/metrics.md", "Where the backward process starts: `priors`"),
 }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 import yaml
@@ -19,6 +21,9 @@ from sgm.run.jobs import theory
 from sgm.samplers import Steps
 from sgm.schedules import BetaSchedule, GeometricSchedule
 from sgm.study import Plan, Study
+from sgm.targets import Target
+
+Array = npt.NDArray[np.float64]
 
 VP = VPProcess(BetaSchedule(1.0, 1.0, 0.1, 20.0), 1.3)
 VE = VEProcess(GeometricSchedule(1.0, 0.01, 20.0))
@@ -43,7 +48,7 @@ def run(
 # --- weights -----------------------------------------------------------------------------
 
 
-def test_systematic_resampling_draws_each_particle_as_often_as_its_weight_says():
+def test_systematic_resampling_draws_each_particle_as_often_as_its_weight_says() -> None:
     shares = np.array([0.05, 0.0, 0.35, 0.15, 0.45, 0.0])
     mesh = (np.arange(2000) + 0.5) / 2000
     drawn = systematic(np.broadcast_to(shares, (2000, 6)), mesh, 4)
@@ -56,7 +61,7 @@ def test_systematic_resampling_draws_each_particle_as_often_as_its_weight_says()
     assert edge.shape == (1, 10**5)
 
 
-def test_weights_know_their_effective_size_and_forget_nothing_of_the_evidence():
+def test_weights_know_their_effective_size_and_forget_nothing_of_the_evidence() -> None:
     weights = Weights((2, 4))
     weights.log += np.log([[1.0, 1, 1, 1], [8.0, 0.5, 0.5, 1]]) - 800
     np.testing.assert_allclose(weights.effective(), [1, 100 / (4 * 65.5)])
@@ -73,7 +78,9 @@ def test_weights_know_their_effective_size_and_forget_nothing_of_the_evidence():
 
 @pytest.mark.parametrize("target", [HALF, RING], ids=["gaussian", "mixture"])
 @pytest.mark.parametrize("guidance", GUIDANCE)
-def test_potentials_have_the_guidance_for_gradient_and_end_at_the_likelihood(target, guidance):
+def test_potentials_have_the_guidance_for_gradient_and_end_at_the_likelihood(
+    target: Target, guidance: str
+) -> None:
     for process in (VP, VE):
         proposal = twisted_smc(process, target.law, guidance, 2).proposal
         x = np.random.default_rng(0).standard_normal((6, 2))
@@ -101,7 +108,7 @@ def test_potentials_have_the_guidance_for_gradient_and_end_at_the_likelihood(tar
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0], ids=["weights", "resampled"])
 @pytest.mark.parametrize("guidance", ["dps", "moment_guidance", "replacement"])
-def test_the_evidence_is_unbiased_for_few_particles(guidance, threshold):
+def test_the_evidence_is_unbiased_for_few_particles(guidance: str, threshold: float) -> None:
     """Against that of the chain, which is far from the prior's own: five steps are few."""
     steps = chain(5, samplers.exponential_integrator_modified)
     limit = particle_limit(steps, VP, HALF.law)
@@ -112,7 +119,7 @@ def test_the_evidence_is_unbiased_for_few_particles(guidance, threshold):
     assert abs(HALF.law.observation.log_evidence - limit.log_evidence) > 10 * error
 
 
-def test_the_evidence_of_a_mixture_is_that_of_the_quadrature():
+def test_the_evidence_of_a_mixture_is_that_of_the_quadrature() -> None:
     """Two steps on the line: the start and the middle are integrated, the end is Gaussian."""
     prior = targets.mixture([0.3, 0.7], [-1.0, 1.5], [0.1, 0.4])
     law = targets.posterior(prior, [0], 0.3, [0.2]).law
@@ -121,7 +128,7 @@ def test_the_evidence_of_a_mixture_is_that_of_the_quadrature():
     weights = weights / weights.sum()
     x = np.sqrt(VP.prior_variance) * nodes
 
-    def moved(x, k):
+    def moved(x: Array, k: int) -> Array:
         m, v = VP.mean_scale(steps.score_time[k]), VP.kernel_variance(steps.score_time[k])
         return steps.state[k] * x + steps.score[k] * prior.law.score(x[..., None], m, v)[..., 0]
 
@@ -135,7 +142,7 @@ def test_the_evidence_of_a_mixture_is_that_of_the_quadrature():
         assert found.std() / np.sqrt(found.size) < 0.02 * evidence
 
 
-def test_many_particles_follow_the_posterior_of_the_chain_not_that_of_the_prior():
+def test_many_particles_follow_the_posterior_of_the_chain_not_that_of_the_prior() -> None:
     steps = chain(5)
     limit = particle_limit(steps, VP, HALF.law)
     assert kl_divergence(HALF.law, limit.law) > 0.05
@@ -156,7 +163,7 @@ def test_many_particles_follow_the_posterior_of_the_chain_not_that_of_the_prior(
     assert gaps[1] < gaps[0] / 3
 
 
-def test_weights_of_the_exact_score_even_out_at_first_order_in_the_step():
+def test_weights_of_the_exact_score_even_out_at_first_order_in_the_step() -> None:
     """Of a Gaussian prior `moment_guidance` is exact: what weighs are the steps alone."""
     noisy = VPProcess(BetaSchedule(1.0, 0.0, 0.1, 30.0), 1.0)  # the start, which no step evens out
     score = twisted_smc(noisy, HALF.law, "moment_guidance", 100, 0.0)
@@ -171,7 +178,7 @@ def test_weights_of_the_exact_score_even_out_at_first_order_in_the_step():
 
 @pytest.mark.parametrize("target", [HALF, RING], ids=["gaussian", "mixture"])
 @pytest.mark.parametrize("guidance", ["dps", "replacement"])
-def test_one_particle_is_the_chain_of_its_score_bit_for_bit(target, guidance):
+def test_one_particle_is_the_chain_of_its_score_bit_for_bit(target: Target, guidance: str) -> None:
     score, device = twisted_smc(VP, target.law, guidance, 1), torch.device("cpu")
     found = run(score, chain(4), 600, seeds=2, watch=[2])
     points = {}
@@ -186,7 +193,7 @@ def test_one_particle_is_the_chain_of_its_score_bit_for_bit(target, guidance):
     np.testing.assert_array_equal(found.effective, 1)
 
 
-def test_a_row_keeps_its_ancestors():
+def test_a_row_keeps_its_ancestors() -> None:
     """Each step from the watched point to the next is one of the chain: its noise is normal."""
     steps, score = chain(6), replace(twisted_smc(VP, RING.law, "dps", 50, 1.0), kept=10)
     found = run(score, steps, 200, watch=range(6))
@@ -198,7 +205,7 @@ def test_a_row_keeps_its_ancestors():
         assert z.std() > 0.5
 
 
-def test_a_last_step_without_noise_takes_the_score_of_the_prior():
+def test_a_last_step_without_noise_takes_the_score_of_the_prior() -> None:
     steps = chain(5, samplers.ancestral_small)
     assert steps.noise[-1] == 0
     limit = particle_limit(steps, VP, HALF.law)
@@ -209,7 +216,7 @@ def test_a_last_step_without_noise_takes_the_score_of_the_prior():
     assert abs(ratio.mean() - 1) < 4 * ratio.std() / np.sqrt(ratio.size)
 
 
-def test_a_chain_that_diverges_has_no_limit(capsys):
+def test_a_chain_that_diverges_has_no_limit(capsys: pytest.CaptureFixture[str]) -> None:
     steep = VPProcess(BetaSchedule(1.0, 0.0, 1e3, 1e9), 1.0)
     steps = chain(60, samplers.euler_maruyama, steep)
     with pytest.raises(ValueError, match="must give a chain of the prior's score that stays in fl"):
@@ -218,14 +225,14 @@ def test_a_chain_that_diverges_has_no_limit(capsys):
     assert "stays in float64" in capsys.readouterr().out
 
 
-def test_rows_of_filters_that_lose_their_weights_are_nan():
+def test_rows_of_filters_that_lose_their_weights_are_nan() -> None:
     far = targets.posterior(targets.isotropic(2, 0.0, 1.0), [0], 1e-9, [1e155])
     found = run(twisted_smc(VP, far.law, "moment_guidance", 3, weight=0.0), chain(3), 4)
     assert np.isnan(found.rows).all()
     assert np.isnan(found.diagnostics["log_evidence"]).all()
 
 
-def test_numbers_of_a_filter_depend_neither_on_its_neighbours_nor_on_their_number():
+def test_numbers_of_a_filter_depend_neither_on_its_neighbours_nor_on_their_number() -> None:
     score, steps = twisted_smc(VP, RING.law, "dps", 100), chain(4)
     alone, many = run(score, steps, 5), run(score, steps, 12, seeds=3)
     np.testing.assert_array_equal(alone.rows[0], many.rows[0, :5])
@@ -241,12 +248,12 @@ def test_numbers_of_a_filter_depend_neither_on_its_neighbours_nor_on_their_numbe
         ({"threshold": 1.5}, r"threshold = 1.5: must lie in \[0, 1\]"),
     ],
 )
-def test_what_makes_no_filter_is_refused(keys, message):
+def test_what_makes_no_filter_is_refused(keys: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         twisted_smc(VP, HALF.law, **{"guidance": "dps", "particles": 4} | keys)
 
 
-def test_only_samplers_with_gaussian_steps_have_weights():
+def test_only_samplers_with_gaussian_steps_have_weights() -> None:
     times = np.linspace(1.0, 0, 9)
     for sampler in (
         samplers.ancestral,
@@ -278,7 +285,7 @@ likelihood: {rows: 10, nodes: 8, cutoff: 0.001, divergence: exact, directions: 1
 """
 
 
-def test_a_study_has_particles_on_the_axis_of_scores(tmp_path):
+def test_a_study_has_particles_on_the_axis_of_scores(tmp_path: Path) -> None:
     config = yaml.safe_load(CONFIG)
     study = Study.parse(config)
     check(study)

@@ -52,6 +52,10 @@ PARAMETERS = {
         "mixture": "weights: [0.3, 0.7], means: [0, 2], variances: [0.1, 1]",
         "tilted": "component: 1, weight: 2, "
         "prior: {family: mixture, weights: [1, 1], means: [-1, 1], variances: [0.2, 0.3]}",
+        "conditional": "label: [0, 1], "
+        "prior: {family: mixture, weights: [1, 2], means: [-1, 1], variances: [0.2, 0.3]}",
+        "inpainting": "observed: [3, 4, 5], noise: 0.1, row: 7, neighbours: 60, "
+        "prior: {family: breast_cancer, heldout_fraction: 0.3, standardise: true}",
         "posterior": "prior: {family: correlated, dimension: 3, mean: 1, offset: 1}, "
         "observed: [1], noise: 0.1",
         **dict.fromkeys(
@@ -124,6 +128,8 @@ ELSEWHERE = {
     "gaussian_file", "data_file", "mnist", "cifar10",  # read a file of the user's
     "image_folder",  # reads files of the user's
     "trained", "module_file",  # are no closed form
+    "trained_class_guidance", "trained_classifier_free",  # are made of networks
+    "trained_dps", "trained_pigdm", "trained_replacement",
     "w2_one_step_mixture",  # of no Gaussian: see test_bounds_lipschitz
     "nll_ddpm",  # of data: see test_bounds_ddpm_rows
     # steps of a fixed size have an error of their own, see below

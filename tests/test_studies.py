@@ -144,13 +144,15 @@ def test_study(path: Path, tmp_path: Path) -> None:
 def _has(plan: Plan, variable: Variable, target: Item) -> bool:
     """Whether a divergence or bound of the study has a number for a target."""
     scores = [score for score in plan.study.scores if plan.study.runs(target, score)]
-    untrained = any(score.family != "trained" for score in scores)
+    untrained = any(not score.entry.is_network for score in scores)
     sampled = any(plan.is_sampled(target, score) for score in scores)
     if any(word in variable.name for word in ("coupl", "plugin_expected", "coverage")):
+        if variable.name != "w2_coupling":  # of a guided chain no law is known
+            scores = [score for score in scores if plan.twin(score) is None]
         coupled = any(plan.is_coupled(target, score) for score in scores)
         gaussian = target.entry.law == "gaussian"
         # of other laws a long run stands in for that of the chain
-        partly = "coupled" in variable.name and not variable.name.startswith("mmd")
+        partly = "coupled" in variable.name and not variable.name.startswith(("mmd", "w2_sample"))
         return coupled and (gaussian or partly or variable.name == "w2_coupling")
     if variable in LEARNED_LAW:
         return bool(plan.learned(target))

@@ -401,7 +401,7 @@ def test_the_loss_of_averaged_networks_is_that_of_their_weights() -> None:
     for name, weight in plain.networks.weights.items():
         torch.testing.assert_close(last.networks.weights[name], weight)
     streams = training._Streams(0, SEEDS[0], {"target": "x"})
-    parts = streams.epoch(recipe, PROCESS, samples[0], EXACT)
+    *parts, _ = streams.epoch(recipe, PROCESS, samples[0], EXACT)
     x, targets_, t, weight_t = (torch.from_numpy(part)[None].float() for part in parts)
     condition = last.networks.condition(t.numpy())
     score = partial(last.networks.evaluate, condition=condition)

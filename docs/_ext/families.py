@@ -43,6 +43,7 @@ NEEDS = {
     "data": "a data set, whose law is unknown",
     "posterior": "a target ``posterior``, which has a prior and an observation",
     "tilted": "a target ``tilted``, which has a prior and a component of it",
+    "conditional": "a target ``conditional``, which has a prior and a class of it",
 }
 LAWS = {
     "gaussian": "Gaussian: the laws of samplers are exact",
@@ -209,7 +210,8 @@ def _page(
     name = entry.name.replace("_", "\\_")
     parts = [title(f"{name}, {'an' if singular[0] in 'aeiou' else 'a'} {singular}")]
     module, _, function = entry.build.partition(":")
-    directive = "autoclass" if isinstance(entry.builder, type | str) else "autofunction"
+    is_class = isinstance(entry.builder, type) or function[0].isupper()
+    directive = "autoclass" if is_class else "autofunction"
     if picture is not None:
         path = os.path.relpath(picture.path, folder)
         parts.append(f".. image:: {path}\n   :alt: {picture.alt}\n")

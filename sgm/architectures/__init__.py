@@ -20,6 +20,9 @@ t = 0, where v = 0.
     τ = time_scale · t/T                    time_input "fraction",
     τ = time_scale · log(√v/m)/4            time_input "log_noise", Karras et al.'s c_noise;
 
+A network of K classes is F(τ, y, c), c a class or none: one network for the conditional scores
+∇log p_t(x | c) and ∇log p_t(x), as Ho and Salimans have it (arXiv 2207.12598).
+
 `mlp` and `mixer` are ours (`layered`), `module` is any `torch.nn.Module` that a user's function
 builds, and `module_file` a finished one, which may predict other things (`modules`).
 """
@@ -62,7 +65,7 @@ ARCHITECTURES: dict[str, type[Architecture]] = {
 }
 """Architectures by name."""
 
-_OF_THE_TARGET = ("dimension", "image_shape")
+_OF_THE_TARGET = ("dimension", "image_shape", "classes")
 
 
 def from_keys(keys: Mapping[str, Any]) -> Architecture:
@@ -85,7 +88,10 @@ def network_keys(choices: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def build_architecture(
-    keys: Mapping[str, Any], dimension: int, image_shape: tuple[int, ...] | None
+    keys: Mapping[str, Any],
+    dimension: int,
+    image_shape: tuple[int, ...] | None,
+    classes: int = 0,
 ) -> Architecture:
     """The architecture that a recipe asks for, for a target.
 
@@ -97,13 +103,15 @@ def build_architecture(
         d.
     image_shape : tuple of int or None
         See `sgm.targets.Target`.
+    classes : int
+        Those of the rows, if the network is told of them.
 
     Raises
     ------
     ValueError
         If a value is out of range, or the target has no images where they are needed.
     """
-    target = dict(zip(_OF_THE_TARGET, (dimension, image_shape), strict=True))
+    target = dict(zip(_OF_THE_TARGET, (dimension, image_shape, classes), strict=True))
     names = _parameters(keys)
     return from_keys({**keys, **{key: target[key] for key in target if key in names}})
 

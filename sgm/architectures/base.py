@@ -108,6 +108,9 @@ class Architecture(ABC):
     ----------
     dimension : int
         d.
+    classes : int
+        K, of a network that is told the class of a row, c from 0 to K − 1, or K for none; 0 of one
+        that knows no classes.
 
     Raises
     ------
@@ -118,9 +121,12 @@ class Architecture(ABC):
     name: ClassVar[str]
 
     dimension: int
+    classes: int = 0
 
     def __post_init__(self) -> None:
         require_positive(self, "dimension")
+        if self.classes < 0:
+            raise ValueError(f"classes = {self.classes!r}: must be at least 0")
 
     @property
     @abstractmethod

@@ -1,6 +1,7 @@
 """Our networks: a residual MLP and an MLP-mixer.
 
-Both see the time by the embedding e(t) = ReLU(W_t [sin(τω), cos(τω)]), ω_k = 10⁴^{−k/K}.
+Both see the time by the embedding e(t) = ReLU(W_t [sin(τω), cos(τω)]), ω_k = 10⁴^{−k/K}. With
+classes it is ReLU(W_t [sin(τω), cos(τω)] + C_c), a row of C for each class and 0 for none.
 """
 
 from __future__ import annotations
@@ -51,13 +52,20 @@ class Layered(Trainable):
         super().__post_init__()
 
     @property
-    @abstractmethod
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes (fan in, fan out) of one network's weights, in drawing order.
 
         "time_layers" holds the layers' maps of the embedding side by side; gradients of
-        matrices kept this way round come out contiguous. "bias" is that of "output".
+        matrices kept this way round come out contiguous. "bias" is that of "output". "classes" is
+        drawn last: the others start as those of a network that knows no classes.
         """
+        classes = {"classes": (self.classes, self.time_width)} if self.classes else {}
+        return self._shapes | classes
+
+    @property
+    @abstractmethod
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """Those but "classes"."""
 
     @property
     def padded_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -101,7 +109,7 @@ class MLP(Layered):
         return max(1, _CACHED_WEIGHTS // self.width**2)
 
     @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
         d, w, t = self.dimension, self.width, self.time_width
         return {
             "input": (d, w),
@@ -181,7 +189,7 @@ class Mixer(Layered):
         return 1
 
     @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
         colours, down, across = self.grid
         pixels, tokens = colours * self.patch**2, down * across
         c, t = self.channels, self.time_width

@@ -33,7 +33,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Built(Architecture):
-    """A `torch.nn.Module` of the user's: F(y, τ) = module(y, τ).
+    """A `torch.nn.Module` of the user's: F(y, τ) = module(y, τ), or module(y, τ, c) with classes.
 
     Parameters
     ----------
@@ -41,13 +41,13 @@ class Built(Architecture):
         Of the target; see `sgm.targets.Target`.
     builder : str
         Address of what builds it, ``"file.py:name"`` or ``"package.module:name"``: called with
-        the options, and with those of `dimension` and `image_shape`, (colours, height, width) or
-        None, that it names among its arguments.
+        the options, and with those of `dimension`, `classes` and `image_shape`, (colours, height,
+        width) or None, that it names among its arguments.
     options : mapping
         Its keyword arguments.
     images : bool
-        Whether y is an image of shape (n, colours, height, width), or a row (n, d). F(y, τ) has
-        the shape of y; τ has shape (n,).
+        Whether y is an image of shape (n, colours, height, width), or a row (n, d). F has the shape
+        of y; τ has shape (n,), and so have whole numbers c, `classes` for a row of none.
 
     Raises
     ------
@@ -99,7 +99,11 @@ class Built(Architecture):
             home = load_extension(place) if place.endswith(".py") else import_module(place)
             builder = getattr(home, name)
             asked = inspect.signature(builder).parameters
-            context = {"dimension": self.dimension, "image_shape": self.colour_shape}
+            context = {
+                "dimension": self.dimension,
+                "image_shape": self.colour_shape,
+                "classes": self.classes,
+            }
             given = {key: value for key, value in context.items() if key in asked}
             torch = import_module("torch")  # which planning does without, but for such a module
             with torch.random.fork_rng(devices=[]):

@@ -43,7 +43,7 @@ from sgm.study.composition import Composition
 from sgm.study.document import read_config
 from sgm.study.families import Recipe
 from sgm.study.figures import figures
-from sgm.targets import DataTarget, EmpiricalTarget, Target
+from sgm.targets import DataTarget, EmpiricalTarget, Target, class_count, observation_of
 
 __all__ = ["check", "read_study"]
 
@@ -77,7 +77,7 @@ def check(study: Study) -> None:
     filtered = Composition(study).filtered
     _check_coordinates(study, targets)
     evaluations: dict[tuple[str, str, int], int] = {}
-    architectures: dict[tuple[str, str], Architecture] = {}
+    architectures: dict[tuple[str, str, bool], Architecture] = {}
     for schedule in study.schedules:
         for horizon in study.horizons:
             with _named("schedules", schedule):
@@ -96,13 +96,18 @@ def check(study: Study) -> None:
                             built = build(score.spec, process=process, law=target.law)
                             require_instance(SCORES, returned=built)
                             continue
-                        key = score.label, item.label
+                        _check_guided(score, item, target)
+                        trained, source = _trained(study, score, item)
+                        rows = next(own for known, own in targets if known is source)
+                        key = trained.label, source.label, score.entry.needs == "posterior"
                         if key not in architectures:
-                            architectures[key] = _check_network(study, score, item, target, process)
+                            architectures[key] = _check_network(
+                                study, trained, source, rows, process, in_float64=key[2]
+                            )
                         architecture = architectures[key]
-                        _check_process(score, architecture, item, target, process)
-                        learned = _training(study, score, schedule, process)
-                        networks.append(_Network(score, architecture, *learned))
+                        _check_process(trained, architecture, source, rows, process)
+                        learned = _training(study, trained, schedule, process)
+                        networks.append(_Network(trained, architecture, *learned))
             for time_grid in study.time_grids:
                 for law in _laws_of(time_grid, targets):
                     with _named("time_grids", time_grid):
@@ -250,6 +255,11 @@ def _process(study: Study) -> None:
                     f"scores: {key} = {value!r} of {score.label!r}: must be another for the "
                     f"process {family}"
                 )
+        if of_pairs and hasattr(score.parameters, "network"):
+            raise ValueError(
+                f"scores: {score.label!r}: must be left out for the process {family}, which has no "
+                "guided scores"
+            )
         if of_pairs and getattr(score.parameters, "train_schedule", None) is not None:
             raise ValueError(
                 f"scores: train_schedule of {score.label!r}: must be left out for the process "
@@ -368,8 +378,37 @@ def _check_supremum(schedule: NoiseSchedule) -> None:
         )
 
 
+def _trained(study: Study, score: Item, item: Item) -> tuple[Item, Item]:
+    """The score whose networks a score has, and the target on which they are trained."""
+    label = getattr(score.parameters, "network", None)
+    if label is None:
+        return score, item
+    prior = study.prior_of(item)
+    assert prior is not None
+    return next(own for own in study.scores if own.label == label), prior
+
+
+def _check_guided(score: Item, item: Item, target: Target) -> None:
+    """What a guided score of networks asks of its target, as the one of the exact score does."""
+    if score.entry.needs == "posterior" and hasattr(score.parameters, "network"):
+        known = observation_of(target)
+        if known is None:
+            raise ValueError(
+                f"target {item.label!r}: must not be rescaled, which loses the observation; its "
+                "prior may be"
+            )
+        if score.family == "trained_replacement" and known.coordinates is None:
+            raise ValueError(f"target {item.label!r}: observed: must be coordinates")
+
+
 def _check_network(
-    study: Study, score: Item, item: Item, target: Target, process: Process
+    study: Study,
+    score: Item,
+    item: Item,
+    target: Target,
+    process: Process,
+    *,
+    in_float64: bool,
 ) -> Architecture:
     """The network of a recipe or a finished one, which must suit the target."""
     recipe = getattr(score.parameters, "recipe", None)
@@ -377,12 +416,20 @@ def _check_network(
     path = keys.pop("path", None)
     if recipe is not None:
         keys = network_keys(recipe.model_dump())
+    classes = 0
     try:
-        architecture = build_architecture(keys, target.dimension, target.image_shape)
+        if recipe is not None and recipe.label_dropout is not None:
+            classes = class_count(target)
+            if not classes:
+                raise ValueError(
+                    f"label_dropout = {recipe.label_dropout}: must be null for rows without "
+                    "classes, or the score be meant for others by its `targets`"
+                )
+        architecture = build_architecture(keys, target.dimension, target.image_shape, classes)
         if isinstance(architecture, Built):  # torch is imported for these alone
             architecture.require(process, process.horizon)
             run = resolve("sgm.networks:require_module")
-            run(architecture, process, path, in_float64=study.likelihood is not None)
+            run(architecture, process, path, in_float64=in_float64 or study.likelihood is not None)
         if recipe is not None:
             _check_weight(recipe, target)
     except ValueError as error:

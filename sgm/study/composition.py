@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from sgm.axes import AXES, GRID, format_number
+from sgm.registry import lookup
 from sgm.study.config import Item, Study
 
 __all__ = ["Composition"]
@@ -87,8 +88,10 @@ class Composition:
             case "samples" | "divergences":
                 return self.is_sampled(target, score)
             case "likelihood":
-                of_rows = score.entry.learns or score.entry.interacts  # it has none of its own
-                asked = study.likelihood is not None and not of_rows
+                # guided networks have none, and what rows or particles make has none of its own
+                without = score.entry.learns or score.entry.interacts
+                without |= hasattr(score.parameters, "network")
+                asked = study.likelihood is not None and not without
                 return asked and study.runs(target, score)
             case "pictures":
                 chosen = study.pictures is not None and labels["schedule"] in (
@@ -125,10 +128,30 @@ class Composition:
     def has_reference(self, target: Item, score: Item) -> bool:
         """Whether a long run of the exact-score chain stands in for its law, which is not known."""
         known = target.entry.law == "gaussian" or self.study.n_reference is None
-        return not known and self.is_coupled(target, score)
+        return not known and self.is_coupled(target, score) and self.twin(score) is None
+
+    def twin(self, score: Item) -> str | None:
+        """Address of what guidance makes of exact scores, of a score that is guided by networks.
+
+        It takes the place of the exact score in the chain beside the sampler: what is left between
+        the two is the networks' share.
+        """
+        if not hasattr(score.parameters, "network") or score.entry.needs == "conditional":
+            return None
+        return lookup("score", score.family.removeprefix("trained_")).build
+
+    def of_network(self, labels: Mapping[str, str]) -> dict[str, str]:
+        """The labels with target and score at which the networks of a guided score are trained."""
+        score = self.axes["score"].get(labels.get("score", ""))
+        target = self.axes["target"].get(labels.get("target", ""))
+        network = getattr(score.parameters, "network", None) if score else None
+        prior = self.study.prior_of(target) if target else None
+        if network is None or prior is None:
+            return dict(labels)
+        return {**labels, "target": prior.label, "score": network}
 
     def train_schedule(self, labels: Mapping[str, str]) -> str | None:
         """Label of the schedule under which all networks of a score are trained, if it has one."""
-        score = self.axes["score"].get(labels.get("score", ""))
+        score = self.axes["score"].get(self.of_network(labels).get("score", ""))
         label: str | None = getattr(score.parameters, "train_schedule", None) if score else None
         return label

@@ -46,6 +46,7 @@ _NEEDED = {
     "data": "held-out rows",
     "posterior": "a prior and an observation",
     "tilted": "a prior and a component of it",
+    "conditional": "a prior and a class of it",
 }
 #: Keys of a recipe whose value needs a target of known law, and what does without.
 _OF_KNOWN_LAWS = (("objective", "explicit", "denoising"), ("weight", "information", "beta"))
@@ -296,6 +297,7 @@ class Study(families.Strict):
                     f"scores: builder = {recipe.builder!r} of {score.label!r}: its file must be "
                     f"one of `extensions`, which are {', '.join(self.extensions) or 'none'}"
                 )
+            self._require_network(score)
             label = getattr(score.parameters, "train_schedule", None)
             if label is not None and label not in [item.label for item in self.schedules]:
                 raise ValueError(
@@ -393,6 +395,45 @@ class Study(families.Strict):
                 f"figures: x = {self.figures.x!r}: must be a number that varies in the study, "
                 f"{known}"
             )
+
+    def _require_network(self, score: Item) -> None:
+        """Refuse a score of networks that the study does not train on its targets' priors."""
+        label = getattr(score.parameters, "network", None)
+        if label is None:
+            return
+        trained = [item for item in self.scores if item.family == "trained"]
+        network = next((item for item in trained if item.label == label), None)
+        if network is None:
+            raise ValueError(
+                f"scores: network = {label!r} of {score.label!r}: must be the label of a trained "
+                f"score of the study: {', '.join(item.label for item in trained) or 'it has none'}"
+            )
+        by_class = score.entry.needs != "posterior"
+        if by_class and network.parameters.recipe.label_dropout is None:
+            raise ValueError(
+                f"scores: network = {label!r} of {score.label!r}: its recipe must have a "
+                "label_dropout, such as 0.1, for networks that know classes"
+            )
+        for target in self.targets:
+            if not self.runs(target, score):
+                continue
+            prior = self.prior_of(target)
+            if prior is None or not self.runs(prior, network):
+                raise ValueError(
+                    f"scores: network = {label!r} of {score.label!r}: the prior of target "
+                    f"{target.label!r} must be a target of the study on which {label!r} is "
+                    "trained, with the same keys"
+                )
+            if by_class and getattr(target.parameters, "rescale", None):
+                raise ValueError(
+                    f"targets: rescale of {target.label!r}: must be null for {score.label!r}, "
+                    "whose networks are trained in the coordinates of the prior, which may have one"
+                )
+
+    def prior_of(self, target: Item) -> Item | None:
+        """The target of the study that is the prior of another one."""
+        prior = target.spec["parameters"].get("prior")
+        return next((item for item in self.targets if item.spec == prior), None)
 
     @staticmethod
     def runs(target: Item, score: Item) -> bool:

@@ -32,7 +32,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from sgm.axes import as_labelled
-from sgm.registry import CONTEXT, Count, Entry, Fraction, Positive, Width, lookup
+from sgm.registry import CONTEXT, Count, Entry, Fraction, NonNegative, Positive, Width, lookup
 from sgm.shipped import located
 
 __all__ = ["Parameters", "Recipe", "model_of"]
@@ -357,10 +357,23 @@ class Recipe(Strict):
     time_min: Annotated[
         float, Field(ge=0, lt=1, description="shortest training time, a fraction of T")
     ] = 1e-5
+    label_dropout: Annotated[
+        Fraction | None,
+        Field(
+            exclude_if=lambda value: value is None,
+            description="how often a row is shown without its class, such as 0.1, for one network "
+            "of s(t, x, c) and s(t, x); null: a network that knows no classes",
+        ),
+    ] = None
 
     @model_validator(mode="after")
     def _together(self) -> Recipe:
         """What the loss asks of the other keys; see `sgm.training`."""
+        if self.label_dropout is not None and self.objective == "explicit":
+            raise ValueError(
+                f"label_dropout = {self.label_dropout}: must be null for objective = 'explicit', "
+                "which fits the score of all classes together"
+            )
         if self.objective in DIFFERENTIATING:
             if self.objective == "sliced" and not self.probes:
                 raise ValueError(
@@ -540,8 +553,53 @@ class ModuleFile(BuiltModule, Score):
     data_std: Annotated[Positive, Field(description="σ_data of edm")] = 1.0
 
 
+class Guided(Score):
+    """A score made of networks that another score of the study trains on the target's prior."""
+
+    context: ClassVar[tuple[str, ...]] = (*Score.context, "network")
+    network: Annotated[
+        str,
+        Field(
+            description="label of the trained score whose networks these are; the prior of each "
+            "target must be a target of the study on which it is trained"
+        ),
+    ]
+
+
+class TrainedClassGuidance(Guided):
+    """Guidance by networks with the weight of a target `tilted`; see `sgm.guided`."""
+
+
+class TrainedClassifierFree(Guided):
+    """(1 + w) s(t, x, c) − w s(t, x), c the class of a target `conditional`; see `sgm.guided`."""
+
+    axes = {"weight": "w"}
+    weight: Annotated[NonNegative, Field(description="w; 0 is no guidance")] = 0.0
+
+
+class TrainedDPS(Guided):
+    """A network's score, guided as `dps` and `pigdm` do; see `sgm.guided`."""
+
+    axes = {"weight": "w"}
+    weight: Annotated[
+        NonNegative, Field(description="w; 1 is the formula as it is derived, 0 samples the prior")
+    ] = 1.0
+
+
+class TrainedReplacement(Guided):
+    """A network's score, the observed coordinates as `replacement` has them; see `sgm.guided`."""
+
+
 #: What is no function whose signature says its parameters.
-_NETWORKS: dict[str, type[Score]] = {"trained": Trained, "module_file": ModuleFile}
+_NETWORKS: dict[str, type[Score]] = {
+    "trained": Trained,
+    "module_file": ModuleFile,
+    "trained_class_guidance": TrainedClassGuidance,
+    "trained_classifier_free": TrainedClassifierFree,
+    "trained_dps": TrainedDPS,
+    "trained_pigdm": TrainedDPS,
+    "trained_replacement": TrainedReplacement,
+}
 
 
 # --- likelihoods -----------------------------------------------------------------------

@@ -68,7 +68,10 @@ def resolved(entry: Entry, parameters: Parameters) -> Entry:
     if not entry.of_prior:
         return entry
     prior: Parameters = parameters.prior  # type: ignore[attr-defined]
-    return replace(entry, law=resolved(lookup("target", prior.family), prior).law)
+    law = resolved(lookup("target", prior.family), prior).law
+    if entry.of_prior == "conditional" and law == "density":
+        law = "gaussian"  # a component of a mixture
+    return replace(entry, law=law)
 
 
 @dataclass(frozen=True)

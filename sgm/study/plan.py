@@ -110,6 +110,10 @@ class Plan(Composition):
                 blocks.setdefault(labels["schedules"], []).append((kind, labels))
         return chains
 
+    def _chain(self, labels: Mapping[str, str]) -> _Chain:
+        """The chain whose blocks a cell has: a guided score has those of its networks."""
+        return _Chain.of(self.of_network(labels))
+
     @cached_property
     def schedule_blocks(self) -> Callable[[_Chain], tuple[str, ...]]:
         """Blocks of schedules of a chain: those on disk first, new ones for the rest."""
@@ -168,7 +172,7 @@ class Plan(Composition):
         ValueError
             If neither the study nor a file on disk says what one of them is.
         """
-        lost = self._lost.get((_Chain.of(labels), labels["schedules"]), {})
+        lost = self._lost.get((self._chain(labels), labels["schedules"]), {})
         return [self._schedule(label, lost) for label in labels["schedules"].split(",")]
 
     def schedule(self, labels: Mapping[str, str]) -> dict[str, Any]:
@@ -193,7 +197,8 @@ class Plan(Composition):
 
     def place(self, labels: Mapping[str, str]) -> dict[str, str]:
         """Labels of the network that a picture shows: of seed 0 and the first horizon."""
-        place = {"seeds": self.blocks[0], "horizon": next(iter(self.axes["horizon"])), **labels}
+        first = {"seeds": self.blocks[0], "horizon": next(iter(self.axes["horizon"]))}
+        place = first | self.of_network(labels)
         for name in self.schedule_blocks(_Chain.of(place)):
             if place["schedule"] in name.split(","):
                 return place | {"schedules": name}
@@ -218,7 +223,7 @@ class Plan(Composition):
             if "schedules" not in fields(kind):
                 yield cell
                 continue
-            blocks = self.schedule_blocks(_Chain.of(cell))
+            blocks = self.schedule_blocks(self._chain(cell))
             shared = self.train_schedule(cell) if stage_of(kind) == "network" else None
             for block in blocks if shared is None else (shared,):
                 yield cell | {"schedules": block}
@@ -264,9 +269,10 @@ class Plan(Composition):
         needed = {kind: (kind, own) for kind in _INPUTS.get(stage, [])}
         if "score" in own:
             target, score = self.item("target", own), self.item("score", own)
-            if score.family == "trained" and stage in ("samples", "bounds", "likelihood"):
-                needed["network"] = "network", own
-            if score.family == "trained" and stage == "pictures":
+            trained = score.entry.is_network and score.family != "module_file"
+            if trained and stage in ("samples", "bounds", "likelihood"):
+                needed["network"] = "network", self.of_network(own)
+            if trained and stage == "pictures":
                 needed["network"] = "network", self.place(own)
             if stage == "divergences" and self.along_chain(target, score):
                 needed["bounds"] = "bounds", own

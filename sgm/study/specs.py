@@ -53,6 +53,8 @@ def roots(stage: str, told: Mapping[str, Any]) -> set[str]:
         addresses.update(_rows(score["recipe"]))
     if "levels" in score:  # of a finished model
         addresses.update(_rows(score | {"architecture": "module_file"} | score["levels"]))
+    if "network" in told.get("score", {}):  # of a guided score
+        score = told["score"]["network"]["parameters"]
     builder = score.get("recipe", score).get("builder")
     return addresses | ({builder} if builder else set())
 
@@ -101,7 +103,9 @@ def _measures(items: Iterable[Item]) -> list[Leaves]:
 
 def _target(cells: Composition, job: Job) -> Leaves:
     target = cells.item("target", job.labels)
-    spec = target.spec | {"label": target.label}
+    prior = cells.study.prior_of(target) if target.entry.of_prior == "conditional" else None
+    # a class shares the draws of its prior, and of a data set the rows that are held out
+    spec = target.spec | {"label": (prior or target).label}
     return {"study_seed": cells.study.study_seed, "target": spec}
 
 
@@ -140,8 +144,15 @@ def _data(cells: Composition, job: Job) -> Leaves:
 
 
 def _network(cells: Composition, job: Job) -> Leaves:
-    score = {"score": cells.item("score", job.labels).spec}
-    return _target(cells, job) | _processes(cells, job) | score
+    return _target(cells, job) | _processes(cells, job) | {"score": _score(cells, job)}
+
+
+def _score(cells: Composition, job: Job) -> Leaves:
+    """Spec of a score; of a guided one with that of its networks."""
+    score = cells.item("score", job.labels)
+    label = getattr(score.parameters, "network", None)
+    networks = {"network": cells.axes["score"][label].spec} if label is not None else {}
+    return {**score.spec, **networks}
 
 
 def _precision(cells: Composition, job: Job) -> Leaves:
@@ -166,7 +177,9 @@ def _samples(cells: Composition, job: Job) -> Leaves:
     if cells.along_chain(cells.item("target", job.labels), cells.item("score", job.labels)):
         told["n_score_error"] = cells.study.n_score_error
     if cells.is_coupled(cells.item("target", job.labels), cells.item("score", job.labels)):
-        told["control"] = EXACT
+        twin = cells.twin(cells.item("score", job.labels))
+        own = {"parameters": told["score"]["parameters"]}
+        told["control"] = EXACT if twin is None else {"build": twin} | own
     return told
 
 
@@ -211,8 +224,9 @@ def _bounds(cells: Composition, job: Job) -> Leaves:
     without = (item for item in bounds if not item.entry.of_sampler)
     told |= {"bounds": _measures(without), "n_score_error": cells.study.n_score_error}
     parameters = cells.item("score", job.labels).parameters
-    if hasattr(getattr(parameters, "recipe", parameters), "builder"):
-        told["score"] = cells.item("score", job.labels).spec
+    own_module = hasattr(getattr(parameters, "recipe", parameters), "builder")
+    if own_module or hasattr(parameters, "network"):
+        told["score"] = _score(cells, job)
     if cells.study.score_error_tolerance is not None:
         told["score_error_tolerance"] = cells.study.score_error_tolerance
         told["largest_score_error"] = any(item.entry.along_chain for item in bounds)
@@ -230,7 +244,7 @@ def _pictures(cells: Composition, job: Job) -> Leaves:
     assert pictures is not None
     score = cells.item("score", job.labels)
     told = _target(cells, job) | {
-        "score": score.spec,
+        "score": _score(cells, job),
         "process": study.process.spec,
         "schedule": cells.item("schedule", job.labels).spec,
         "horizon": study.horizons[0],
@@ -239,7 +253,7 @@ def _pictures(cells: Composition, job: Job) -> Leaves:
         "samplers": labelled(study.samplers),
     }
     told |= _trained_under(cells, job)
-    if score.family == "trained":
+    if score.entry.is_network and score.family != "module_file":
         place = job.block.index(job.labels["schedule"])
         told["place"] = {"schedule": place, "schedules": len(job.block)}
     told |= _precision(cells, job)

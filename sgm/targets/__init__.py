@@ -21,6 +21,8 @@ of either kind:
 
     posterior                a Gaussian or a mixture given y = H X + √r ξ
     tilted                   a component of a mixture, times a power of its classifier
+    conditional              a component of a mixture of any dimension, or a class of the digits
+    inpainting               a row of a data set, of which some coordinates are seen
 
 and data sets: `digits`, `digits_images`, `breast_cancer`, `diabetes`, `wine`; `data_file`,
 the user's own; `mnist` and `cifar10`, images in a local folder, and `image_folder`, PNG and
@@ -29,6 +31,14 @@ parameters and raises ValueError on a value out of range; the message names it.
 """
 
 from sgm.targets.base import LawTarget, Target, Transform
+from sgm.targets.classes import (
+    ClassOfData,
+    ClassOfLaw,
+    LabelledTarget,
+    class_count,
+    conditional,
+    drawn_labels,
+)
 from sgm.targets.datasets import (
     breast_cancer,
     diabetes,
@@ -48,6 +58,7 @@ from sgm.targets.gaussians import (
     isotropic,
 )
 from sgm.targets.images import ImageTarget, cifar10, mnist
+from sgm.targets.inpainting import SeenData, inpainting, observation_of
 from sgm.targets.mixtures import funnel, grid_mixture, mixture, ring_mixture, two_modes
 from sgm.targets.posteriors import (
     GaussianPosterior,
@@ -58,17 +69,23 @@ from sgm.targets.posteriors import (
 )
 
 __all__ = [
+    "ClassOfData",
+    "ClassOfLaw",
     "DataTarget",
     "EmpiricalTarget",
     "GaussianPosterior",
     "ImageTarget",
+    "LabelledTarget",
     "LawTarget",
     "MixturePosterior",
     "Observation",
+    "SeenData",
     "Target",
     "Transform",
     "breast_cancer",
     "cifar10",
+    "class_count",
+    "conditional",
     "correlated",
     "correlation_matrix",
     "data_file",
@@ -76,15 +93,18 @@ __all__ = [
     "digits",
     "digits_gaussian",
     "digits_images",
+    "drawn_labels",
     "funnel",
     "gaussian_file",
     "grid_mixture",
     "heteroscedastic_blocks",
     "heteroscedastic_slides",
     "image_folder",
+    "inpainting",
     "isotropic",
     "mixture",
     "mnist",
+    "observation_of",
     "posterior",
     "ring_mixture",
     "tilted",

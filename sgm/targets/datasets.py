@@ -1,4 +1,4 @@
-"""Data sets that scikit-learn ships, features only; π_data is unknown.
+"""Data sets that scikit-learn ships: features, and labels of the digits; π_data is unknown.
 
     digits          1797 rows of 8×8 pixels, 61 of which vary
     digits_images   the same with all 64, scaled to [−1, 1)
@@ -28,13 +28,14 @@ import numpy.typing as npt
 
 from sgm.registry import Fraction, register
 from sgm.targets.base import LawTarget
+from sgm.targets.classes import LabelledTarget
 from sgm.targets.empirical import EmpiricalTarget
 
 __all__ = ["breast_cancer", "diabetes", "digits", "digits_gaussian", "digits_images", "wine"]
 
 
 @register("target", law="unknown")
-def digits(heldout_fraction: Fraction, standardise: bool = True) -> EmpiricalTarget:
+def digits(heldout_fraction: Fraction, standardise: bool = True) -> LabelledTarget:
     """Scikit-learn's 1797 handwritten digits, 8×8 pixels of 17 grey levels.
 
     Three pixels are constant and dropped, 61 remain; these are dequantised.
@@ -48,14 +49,15 @@ def digits(heldout_fraction: Fraction, standardise: bool = True) -> EmpiricalTar
 
     Returns
     -------
-    EmpiricalTarget
-        Of dimension 61 and images of 8×8 pixels.
+    LabelledTarget
+        Of dimension 61, images of 8×8 pixels and ten classes.
     """
-    return _shipped("digits", heldout_fraction, standardise, image_shape=(8, 8))
+    rows = _shipped("digits", heldout_fraction, standardise, image_shape=(8, 8))
+    return LabelledTarget.of(rows, _digit_labels())
 
 
 @register("target", law="unknown")
-def digits_images(heldout_fraction: Fraction, standardise: bool) -> EmpiricalTarget:
+def digits_images(heldout_fraction: Fraction, standardise: bool) -> LabelledTarget:
     """The digits as 8×8 images: all 64 pixels are kept and dequantised, constant ones too.
 
     Parameters
@@ -68,10 +70,11 @@ def digits_images(heldout_fraction: Fraction, standardise: bool) -> EmpiricalTar
 
     Returns
     -------
-    EmpiricalTarget
-        Of dimension 64 and 17 levels: a likelihood has bits per dimension.
+    LabelledTarget
+        Of dimension 64, 17 levels and ten classes: a likelihood has bits per dimension.
     """
-    return EmpiricalTarget.from_levels(_rows("digits"), heldout_fraction, standardise, 17, (8, 8))
+    rows = EmpiricalTarget.from_levels(_rows("digits"), heldout_fraction, standardise, 17, (8, 8))
+    return LabelledTarget.of(rows, _digit_labels())
 
 
 @register("target")
@@ -179,3 +182,10 @@ def _rows(name: str) -> npt.NDArray[np.float64]:
     file, delimiter, header, columns = _FILES[name]
     path = distribution("scikit-learn").locate_file(f"sklearn/datasets/data/{file}")
     return np.loadtxt(str(path), delimiter=delimiter, skiprows=header, usecols=range(columns))
+
+
+def _digit_labels() -> npt.NDArray[np.int64]:
+    """Which digit each row is, the column after its pixels."""
+    file, delimiter, header, columns = _FILES["digits"]
+    path = distribution("scikit-learn").locate_file(f"sklearn/datasets/data/{file}")
+    return np.loadtxt(str(path), np.int64, delimiter=delimiter, skiprows=header, usecols=columns)

@@ -145,3 +145,21 @@ def wrong(dimension, *, kind):
     if kind == "no module":
         return 3
     return Wrong(dimension, kind)
+
+
+class Labelled(nn.Module):
+    """A linear map, shifted by a row for each class and by none for c = `classes`."""
+
+    def __init__(self, dimension, classes):
+        super().__init__()
+        self.linear = nn.Linear(dimension, dimension)
+        self.shift = nn.Embedding(classes + 1, dimension, padding_idx=classes)
+        self.classes = classes
+
+    def forward(self, x, t, c=None):
+        told = self.shift(c) if self.classes else 0.0
+        return self.linear(x) * torch.cos(t)[:, None] + told
+
+
+def labelled(dimension, classes):
+    return Labelled(dimension, classes)

@@ -73,7 +73,7 @@ def _of_schedule(
     values: Values
     trained = load_networks(spec, inputs, target)
     if trained is not None:
-        ensemble = bind(spec, trained, process, place, len(seeds))
+        ensemble = bind(spec, trained, process, place, len(seeds), target)
         values = evidence.of_networks(spec, process, target.law, ensemble, seeds, rows, device)
         values |= flow.of_networks(spec, process, target.law, ensemble, seeds, rows, device)
     else:

@@ -16,7 +16,7 @@ from sgm.random import stream
 from sgm.run.build import build, build_process, build_steps, build_target, build_times
 from sgm.samplers import Steps
 from sgm.store.cells import write_cells
-from sgm.targets import DataTarget, Target
+from sgm.targets import DataTarget, SeenData, Target
 
 __all__ = ["pictures"]
 
@@ -56,7 +56,7 @@ def pictures(
         trained = for_sampling(spec, trained, place)
         own = spec.get("place", {"schedule": 0, "schedules": 1})
         first = own["schedule"] * len(trained) // own["schedules"]
-        score_fn, dtype = bind(spec, trained[first:], process, 0, 1), torch.float32
+        score_fn, dtype = bind(spec, trained[first:], process, 0, 1, target), torch.float32
     else:
         score_fn, dtype = build_score_fn(spec["score"], process, target, place)
 
@@ -119,12 +119,19 @@ def pictures(
 
 
 def _true_rows(target: Target, n: int, generator: np.random.Generator) -> Array:
-    """`n` true rows; those that a data set does not have are NaN."""
+    """`n` true rows; those that a data set does not have are NaN.
+
+    Where something of an unknown law is seen, the first row is that, and NaN elsewhere.
+    """
     if not isinstance(target, DataTarget):
         return target.sample(n, generator)
     rows = np.full((n, target.dimension), np.nan)
     chosen = target.take(generator.permutation(target.n_rows)[:n])
     rows[: len(chosen)] = chosen
+    if isinstance(target, SeenData):
+        known = target.observation
+        rows[0] = np.nan
+        rows[0, known.coordinates] = known.value
     return rows
 
 

@@ -25,7 +25,8 @@ def load_networks(
     """The networks among a job's inputs, or the one of a finished model; None for other scores."""
     score = spec.get("score", {"parameters": {}})  # bounds are told only of a user's module
     if "network" in inputs:
-        builder = score["parameters"].get("recipe", {}).get("builder")
+        own = score.get("network", score)  # of a guided score
+        builder = own["parameters"].get("recipe", {}).get("builder")
         return networks.ScoreEnsemble.load(inputs["network"], builder)
     if score["build"] != "sgm.networks:finished":
         return None
@@ -47,8 +48,9 @@ def bind(
     process: Process,
     place: int,
     n_networks: int,
-) -> networks.ScoreEnsemble | networks.ReusedScore:
-    """The networks of a schedule as scores of its process.
+    target: Target,
+) -> Any:
+    """The networks of a schedule as scores of its process, or what a guided score makes of them.
 
     Parameters
     ----------
@@ -61,7 +63,21 @@ def bind(
         Of the schedule in its block.
     n_networks : int
         Of a schedule.
+    target : Target
     """
+    own = _bound(spec, trained, process, place, n_networks)
+    if "network" in spec.get("score", {}):
+        return build(spec["score"], networks=own, target=target)
+    return own
+
+
+def _bound(
+    spec: Mapping[str, Any],
+    trained: networks.ScoreEnsemble,
+    process: Process,
+    place: int,
+    n_networks: int,
+) -> networks.ScoreEnsemble | networks.ReusedScore:
     if isinstance(trained.architecture, ModuleFile):
         return trained.repeated(n_networks).bind(process)
     if "train_schedule" not in spec:

@@ -40,7 +40,7 @@ from sgm.run.jobs.priors import priors
 from sgm.run.jobs.theory import axes, exact
 from sgm.samplers import Steps
 from sgm.store.cells import canonical, cell_names, read_cells, write_cells, written_whole
-from sgm.targets import DataTarget, Target
+from sgm.targets import DataTarget, LabelledTarget, Target, class_count, drawn_labels
 
 __all__ = [
     "STAGES",
@@ -110,6 +110,7 @@ def network(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
     target = build_target(spec["target"])
     recipe = training.Recipe.from_keys(spec["score"]["parameters"]["recipe"])
     rows = read_cells(inputs["data"])["train"]
+    classes = {} if recipe.label_dropout is None else _classes(spec, target, rows, seeds)
     results = []
     for label, process in _processes(spec):
         result = training.train_networks(
@@ -122,6 +123,7 @@ def network(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
             {"target": spec["target"]["label"]},
             device,
             image_shape=target.image_shape,
+            **classes,
         )
         results.append(result)
         for seed, failed, message in zip(seeds, result.failed, result.messages, strict=True):
@@ -138,6 +140,22 @@ def network(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
         "message": np.array([result.messages for result in results], dtype=np.str_),
     }
     write_cells(outputs["training"], cells, spec)
+
+
+def _classes(spec: Spec, target: Target, rows: npt.NDArray[Any], seeds: range) -> dict[str, Any]:
+    """Labels of the training rows: those of the data set, drawn given the rows of a mixture."""
+
+    def own_stream(purpose: str, seed: int) -> np.random.Generator:
+        return stream(spec["study_seed"], purpose, target=spec["target"]["label"], seed=seed)
+
+    labels = []
+    for seed, own in zip(seeds, rows, strict=True):
+        if isinstance(target, LabelledTarget):
+            train, _ = target.partition(own_stream("data", seed))  # as the stage `data` did
+            labels.append(target.labels[train[: len(own)]])
+        else:
+            labels.append(drawn_labels(target, own, own_stream("classes", seed)))
+    return {"labels": np.stack(labels), "classes": class_count(target)}
 
 
 def reference(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str) -> None:
@@ -176,7 +194,8 @@ def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
     of the networks along the chain is measured on the way, on the first rows. Where a divergence
     has a coupled estimate, the exact-score chain on the same noise follows: ``control/LABEL``,
     and if its law is Gaussian ``control_law/LABEL``, the mean and the variances in the basis of
-    the target. What filters of particles tell besides their rows is ``particles/VARIABLE``.
+    the target. Beside a guided score of networks it is the guided score of exact ones, of which no
+    law is known. What filters of particles tell besides their rows is ``particles/VARIABLE``.
     """
     import torch
 
@@ -223,7 +242,7 @@ def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
                 continue
             score_fn: Any
             if trained is not None:
-                score_fn, dtype = bind(spec, trained, process, s, len(seeds)), torch.float32
+                score_fn, dtype = bind(spec, trained, process, s, len(seeds), target), torch.float32
             else:
                 score_fn, dtype = build_score_fn(spec["score"], process, target, place)
             error = None
@@ -234,7 +253,8 @@ def samples(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str
             if "control" in spec:
                 exact = build_score_fn(spec["control"], process, target, place)
                 yield f"control/{label}", simulated(process, steps, *exact)
-                if isinstance(target.law, Gaussian):
+                is_exact = spec["control"]["build"] == "sgm.scores:exact"
+                if is_exact and isinstance(target.law, Gaussian):
                     score = scores.exact(process, target.law)
                     prior = process.prior(target.dimension)
                     law = laws.sampler_law(steps, score, prior)
@@ -429,7 +449,7 @@ def bounds(spec: Spec, seeds: range, inputs: Files, outputs: Files, device: str)
     messages = np.full((len(spec["schedules"]), len(seeds)), "", dtype=object)
     for s, (label, process) in enumerate(_processes(spec)):
         times = build_times(spec["time_grid"], process, spec["n_steps"], target.law)
-        score_fn = bind(spec, trained, process, s, len(seeds))
+        score_fn = bind(spec, trained, process, s, len(seeds), target)
         context = {"process": process, "law": target.law, "times": times, "target": target}
         if target.law is None:
             context |= _denoised(spec, score_fn, process, times, target, inputs["data"], draws)
