@@ -34,7 +34,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import log_ndtr
 
 from sgm.bounds.ddpm import Variance, step_variances
 from sgm.processes import Process
@@ -103,6 +102,8 @@ def level_bins(target: Target, rows: npt.ArrayLike) -> tuple[Array, tuple[Array,
 
 def _log_mass(low: Array, high: Array) -> Array:
     """log [Φ(high) − Φ(low)], in the tail where the difference does not cancel."""
+    from scipy.special import log_ndtr
+
     swap = low + high > 0
     low, high = np.where(swap, -high, low), np.where(swap, -low, high)
     far = log_ndtr(high)
