@@ -18,7 +18,14 @@ from numpy.polynomial.legendre import leggauss
 from scipy.stats import norm
 
 from sgm import laws, samplers, scores, timegrids
-from sgm.bounds import DenoisedRows, ddpm_bound, level_bins, row_losses
+from sgm.bounds import (
+    DenoisedRows,
+    RowsObjection,
+    ddpm_bound,
+    level_bins,
+    row_losses,
+    rows_objection,
+)
 from sgm.gather import gather
 from sgm.gaussian import Gaussian
 from sgm.processes import Process, VEProcess, VPProcess
@@ -137,6 +144,16 @@ def test_levels_far_from_the_decoder_keep_their_digits(mean: float) -> None:
         terms = norm.logpdf(x, mean, sd) + np.log(weights * (high - low) / 2)
         exact = -np.logaddexp.reduce(terms)
         assert found.decoder[level] == pytest.approx(exact, rel=1e-12)
+
+
+def test_objections() -> None:
+    said = {
+        (sampler, variance): rows_objection(sampler, variance)
+        for sampler in ("ancestral", "ancestral_small", "ddim")
+        for variance in ("large", "small")
+    }
+    assert [pair for pair, objection in said.items() if not objection] == [("ancestral", "large")]
+    assert said["ancestral_small", "small"] is RowsObjection.DECODER
 
 
 def test_a_grid_that_stops_early_is_refused() -> None:

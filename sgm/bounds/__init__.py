@@ -13,7 +13,14 @@ from sgm.bounds.ddpm import (
     ddpm_objection,
     step_losses,
 )
-from sgm.bounds.ddpm_rows import DenoisedRows, RowLosses, level_bins, row_losses
+from sgm.bounds.ddpm_rows import (
+    DenoisedRows,
+    RowLosses,
+    RowsObjection,
+    level_bins,
+    row_losses,
+    rows_objection,
+)
 from sgm.bounds.kl import (
     KL_BOUND_PROVED_FOR,
     BackwardSDEObjection,
@@ -69,6 +76,7 @@ __all__ = [
     "OneStepBound",
     "OneStepObjection",
     "RowLosses",
+    "RowsObjection",
     "W2Bound",
     "W2Objection",
     "backward_sde_kl",
@@ -91,6 +99,7 @@ __all__ = [
     "one_step_objection",
     "one_step_w2_bound",
     "row_losses",
+    "rows_objection",
     "step_losses",
     "w2_objection",
 ]

@@ -36,12 +36,36 @@ import numpy as np
 import numpy.typing as npt
 
 from sgm.bounds.ddpm import Variance, step_variances
+from sgm.bounds.objection import Objection
 from sgm.processes import Process
 from sgm.targets import Target
 
-__all__ = ["DenoisedRows", "RowLosses", "level_bins", "row_losses"]
+__all__ = [
+    "DenoisedRows",
+    "RowLosses",
+    "RowsObjection",
+    "level_bins",
+    "row_losses",
+    "rows_objection",
+]
 
 Array = npt.NDArray[np.float64]
+
+
+class RowsObjection(Objection):
+    """Why the bound is not about a sampler; NONE if it is."""
+
+    NONE = 0, "none"
+    SAMPLER = 1, "the theorem is about another sampler"
+    DECODER = 2, "the sampler leaves out the noise of the last step"
+
+
+def rows_objection(sampler: str, variance: Variance) -> RowsObjection:
+    """The objection to `row_losses` for a sampler named as in `sgm.samplers`."""
+    if variance == "small" and sampler == "ancestral_small":
+        return RowsObjection.DECODER
+    own = variance == "large" and sampler == "ancestral"
+    return RowsObjection.NONE if own else RowsObjection.SAMPLER
 
 
 class DenoisedRows(NamedTuple):

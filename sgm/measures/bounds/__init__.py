@@ -6,6 +6,7 @@ from sgm.measures.bounds.ddpm import (
     kl_ddpm_small,
     kl_ddpm_small_objection,
     nll_ddpm,
+    nll_ddpm_objection,
 )
 from sgm.measures.bounds.kl import (
     kl_bound,
@@ -36,6 +37,7 @@ __all__ = [
     "kl_sde",
     "kl_sde_objection",
     "nll_ddpm",
+    "nll_ddpm_objection",
     "w2_bound",
     "w2_brosse_dalalyan",
     "w2_brosse_dalalyan_objection",

@@ -20,6 +20,7 @@ __all__ = [
     "kl_ddpm_small",
     "kl_ddpm_small_objection",
     "nll_ddpm",
+    "nll_ddpm_objection",
 ]
 
 Array = npt.NDArray[np.float64]
@@ -140,6 +141,7 @@ def _rows_evidence(name: str, chain: str) -> list[Variable]:
                 "role": "bound",
                 "label": f"DDPM bound, {chain.partition(' the ')[2]}",
                 "parts": f"{name}_decoder {name}_steps {name}_prior",
+                "objection": f"{name}_objection",
                 "standard_error": f"{name}_standard_error",
             },
         ),
@@ -159,9 +161,15 @@ def _rows_evidence(name: str, chain: str) -> list[Variable]:
     ]
 
 
+def nll_ddpm_objection(sampler: str, total: str) -> bounds.RowsObjection:
+    """Why the evidence bound on rows is not about a sampler, if so."""
+    return bounds.rows_objection(sampler, _VARIANCES[total])
+
+
 @register(
     "bound",
     needs="data",
+    objection=nll_ddpm_objection,
     variables=[
         *_rows_evidence("nll_ddpm", "ancestral sampling with the large variance"),
         *_rows_evidence("nll_ddpm_small", "ancestral sampling with the small variance"),
