@@ -302,6 +302,20 @@ def test_a_seed_alone_has_no_band() -> None:
     assert curve(frame, "empirical")[["low", "high"]].isna().all(axis=None)
 
 
+def test_a_score_that_a_divergence_says_nothing_of_has_no_panel() -> None:
+    """Its runs are done and have no number; one that failed, or an infinite one, is shown."""
+    grid = synthetic_grid(scores=("scaled", "trained"))
+    own = {"score": "trained", "target": "isotropic"}
+    names = [name for name in grid if str(name).startswith("kl_") and "seed" in grid[name].dims]
+    for name in names:
+        grid[name].loc[own] = np.nan
+    _, frame = kl_figure(grid, "isotropic")
+    assert set(frame.loc[frame["axis"] == "kl", "score"]) == {"scaled"}
+    grid["kl_plugin"].loc[own] = np.inf
+    figure, _ = kl_figure(grid, "isotropic")
+    assert "not finite" in said(figure)
+
+
 def test_an_exact_study_shows_its_law() -> None:
     grid = synthetic_grid(scores=("exact",))
     figure, frame = kl_figure(grid, "isotropic")

@@ -49,6 +49,7 @@ from sgm.reading import (
     why_empty,
     with_units,
 )
+from sgm.store import DONE, NOT_APPLICABLE
 
 CURVES = {
     "bound": Look("upper bound", C.BLUE, "-", "s", size=3.0, band=MEAN_SD),
@@ -178,9 +179,16 @@ def divergence_page(
 
 
 def _measured(grid: xr.Dataset, target: str, measure: Divergence) -> xr.Dataset:
-    """Without the scores that only a closed form measures where another divergence is drawn."""
+    """Without the scores that the divergence says nothing of.
+
+    Those are the ones that only a closed form measures where another divergence is drawn, and the
+    ones whose runs are done and have no number, be it infinite.
+    """
+    if target not in grid.indexes["target"]:
+        return grid
+    grid = _told(grid, target, measure)
     closed = [own for own in divergences_of(grid) if own.closed]
-    if not closed or target not in grid.indexes["target"]:
+    if not closed:
         return grid
     cells = grid.sel(target=target)
 
@@ -194,6 +202,18 @@ def _measured(grid: xr.Dataset, target: str, measure: Divergence) -> xr.Dataset:
     elsewhere = numbers(*(own.name for own in closed if own != measure))
     kept = here if measure.closed else here | ~elsewhere
     return grid.sel(score=kept.values) if kept.any() else grid
+
+
+def _told(grid: xr.Dataset, target: str, measure: Divergence) -> xr.Dataset:
+    """The scores that have a number of a divergence, or a run that might."""
+    cells = grid.sel(target=target)
+    undone = ~cells["status"].isin([DONE, NOT_APPLICABLE])
+    numbers = [cells[name].notnull() for name in (measure.name, measure.exact) if name]
+    kept = np.any(
+        [own.any([d for d in own.dims if d != "score"]).values for own in (undone, *numbers)],
+        axis=0,
+    )
+    return grid.sel(score=kept) if kept.any() else grid
 
 
 def _bound(view: View, bound: Bound) -> list[pd.DataFrame]:
